@@ -1,0 +1,109 @@
+"""Changes to a keyring. Each takes a keyring and returns another; storing it is not done here.
+
+Rotation is data, not coordination. A new key is published first and signs later: `delay` is the
+longest time for which a replica may miss the store and still never meet a key that it does not
+know. The old key verifies until everything that it signed has expired.
+"""
+
+import secrets
+from dataclasses import replace
+from typing import Final
+
+from authz.errors import KeyringError
+from authz.keys import SECRET_BYTES, Keyring, NamespaceKeys, RootKey, TokenLife
+from authz.names import Namespace
+
+MAX_ROOTS: Final = 16
+
+
+def create(now: float) -> Keyring:
+    """A keyring with one new root, which signs at once."""
+    return Keyring((_new_root(int(now)),))
+
+
+def rotate_root(keyring: Keyring, now: float, *, delay: int, life: TokenLife) -> Keyring:
+    """Add a root that signs `delay` seconds from now; the others verify long enough after that.
+
+    Raises:
+        KeyringError: 16 roots are there already.
+    """
+    successor = _new_root(int(now) + delay)
+    until = successor.sign_from + life.gone_after
+    kept = _without_spent(keyring.roots, now)
+    if len(kept) >= MAX_ROOTS:
+        raise KeyringError(
+            f"the keyring holds {MAX_ROOTS} root keys already: wait until the first has expired"
+        )
+    retiring = (
+        replace(root, verify_until=until)
+        if root.verify_until is None and not root.revoked
+        else root
+        for root in kept
+    )
+    return Keyring((*retiring, successor), keyring.namespaces)
+
+
+def rotate_namespace(
+    keyring: Keyring, namespace: Namespace, now: float, *, delay: int, life: TokenLife
+) -> Keyring:
+    """Give one namespace a new secret that signs `delay` seconds from now.
+
+    With a delay of 0 an unfinished earlier rotation is cut short.
+
+    Raises:
+        KeyringError: an earlier rotation is not finished, and there is a delay.
+    """
+    keys = keyring.keys_of(namespace)
+    if delay and now < keys.previous_until:
+        raise KeyringError(
+            f"the last rotation of namespace {namespace} still runs for "
+            f"{keys.previous_until - int(now)} s: wait, or rotate with --now to cut it short"
+        )
+    sign_from = int(now) + delay
+    following = NamespaceKeys(keys.generation + 1, sign_from, sign_from + life.gone_after)
+    return _with_namespace(keyring, namespace, following, now)
+
+
+def revoke_namespace(keyring: Keyring, namespace: Namespace, now: float) -> Keyring:
+    """Make everything that was ever signed for `namespace` invalid at once; sign with a new key."""
+    following = NamespaceKeys(keyring.keys_of(namespace).generation + 1)
+    return _with_namespace(keyring, namespace, following, now)
+
+
+def revoke_root(keyring: Keyring, root_id: str, now: float, *, life: TokenLife) -> Keyring:
+    """Make everything that was ever signed under a root invalid at once, and forget its secret.
+
+    Where no other root would remain, a new one signs at once. The revoked root stays listed until
+    the last of its tokens would have expired, so that the log can name the reason.
+
+    Raises:
+        KeyringError: no such root, or it is revoked already.
+    """
+    if not any(root.id == root_id and not root.revoked for root in keyring.roots):
+        known = ", ".join(root.id for root in keyring.roots if not root.revoked)
+        raise KeyringError(f"there is no root key {root_id!r} to revoke; there are: {known}")
+    roots = [
+        RootKey(root.id, b"", root.sign_from, int(now) + life.gone_after, revoked=True)
+        if root.id == root_id
+        else root
+        for root in _without_spent(keyring.roots, now)
+    ]
+    if not any(root.verify_until is None for root in roots):
+        roots.append(_new_root(int(now)))
+    return Keyring(tuple(roots), keyring.namespaces)
+
+
+def _new_root(sign_from: int) -> RootKey:
+    return RootKey(secrets.token_hex(4), secrets.token_bytes(SECRET_BYTES), sign_from)
+
+
+def _with_namespace(
+    keyring: Keyring, namespace: Namespace, keys: NamespaceKeys, now: float
+) -> Keyring:
+    roots = _without_spent(keyring.roots, now)
+    return Keyring(roots, {**keyring.namespaces, namespace: keys})
+
+
+def _without_spent(roots: tuple[RootKey, ...], now: float) -> tuple[RootKey, ...]:
+    """Drop roots past their `verify_until`. Generations stay for ever: they must not restart."""
+    return tuple(root for root in roots if root.verify_until is None or now < root.verify_until)
