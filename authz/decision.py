@@ -1,0 +1,254 @@
+"""The decision: a question and its facts go in, `Allow` or `Deny` comes out.
+
+The law of this file: it is the only place that decides, it is pure (time is an argument), and
+every path ends in a denial unless a rule on it said why not. `sign` and `public` put a token on a
+request; `verify` and `tcp` let a request in or not; `transit` spares a hop in between the work for
+what `verify` would refuse.
+"""
+
+from dataclasses import dataclass, replace
+
+from authz import tokens
+from authz.destination import destination_of, only_namespace
+from authz.errors import InvalidIdentity, InvalidToken, Reason
+from authz.facts import Facts, Question
+from authz.identity import SpiffeId, short_account
+from authz.keys import Keyring, TokenLife
+from authz.names import PUBLIC, Namespace
+from authz.policy import RELAYING, ROLE_EXEMPTIONS, Mode, Policy, Role
+from authz.verdict import Allow, Deny, Ground, HeaderAction, Parties, SetToken
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What is decided by. A new policy or keyring makes new rules: no answer mixes two."""
+
+    policy: Policy
+    keyring: Keyring
+    life: TokenLife
+
+
+def decide(question: Question | None, facts: Facts, rules: Rules, now: float) -> Allow | Deny:
+    """Answer one question.
+
+    `question` is `None` where it is missing, repeated or unknown; `now` is in seconds since the
+    epoch.
+    """
+    if question is None:
+        return Deny(Reason.QUESTION_UNKNOWN, _party(facts.caller))
+    if facts.caller.trust_domain not in rules.policy.trust_domains:
+        return Deny(Reason.CALLER_UNTRUSTED, _party(facts.caller))
+    match question:
+        case Question.SIGN:
+            return _sign(facts, rules, now)
+        case Question.PUBLIC:
+            return _sign_public(facts, rules, now)
+        case Question.VERIFY | Question.TRANSIT | Question.TCP:
+            return _let_in(question, facts, rules, now)
+
+
+def decide_after_error(question: Question | None, facts: Facts, policy: Policy) -> Allow | Deny:
+    """Answer where `decide` raised: a denial, unless the destination enforces nothing."""
+    denial = Deny(Reason.INTERNAL_ERROR, _party(facts.caller))
+    if question is None or facts.caller.trust_domain not in policy.trust_domains:
+        return denial
+    return _under_mode(denial, question, destination_of(question, facts, policy), policy)
+
+
+# -- putting a token on ------------------------------------------------------------------------
+
+
+def _sign(facts: Facts, rules: Rules, now: float) -> Allow:
+    source, account = facts.caller.namespace, facts.caller.service_account
+    roles = rules.policy.roles_of(facts.caller)
+    if Role.TRANSIT in roles and facts.tokens:
+        return Allow(Ground.PASSED_ON, HeaderAction.KEEP, Parties(source, account))
+    if Role.ON_BEHALF_OF in roles and (origin := only_namespace(facts.kn_namespace)) is not None:
+        source, account = origin, ""
+    destination = destination_of(Question.SIGN, facts, rules.policy)
+    return _signed(Parties(source, account, destination), rules, now)
+
+
+def _sign_public(facts: Facts, rules: Rules, now: float) -> Allow | Deny:
+    if Role.GATEWAY not in rules.policy.roles_of(facts.caller):
+        return Deny(Reason.ROLE_REQUIRED, _party(facts.caller))
+    destination = destination_of(Question.PUBLIC, facts, rules.policy)
+    return _signed(Parties(PUBLIC, "", destination), rules, now)
+
+
+def _signed(parties: Parties, rules: Rules, now: float) -> Allow:
+    if parties.source is None or parties.destination is None:
+        return Allow(Ground.LEFT_THE_MESH, HeaderAction.REMOVE, parties)
+    token = tokens.mint(
+        source=parties.source,
+        service_account=parties.service_account,
+        destination=parties.destination,
+        keyring=rules.keyring,
+        now=now,
+        life=rules.life,
+    )
+    return Allow(Ground.SIGNED, SetToken(token), parties)
+
+
+# -- letting in --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """A request at the door of `destination`, brought by `peer` (`None`: nobody that is proven)."""
+
+    question: Question
+    facts: Facts
+    destination: Namespace
+    peer: SpiffeId | None
+
+    @property
+    def port(self) -> int | None:
+        """The destination's port, which a hop on the way does not know."""
+        return None if self.question is Question.TRANSIT else self.facts.port
+
+    def allow(self, ground: Ground, parties: Parties) -> Allow:
+        return Allow(ground, _left_by(self.question), parties)
+
+
+def _let_in(question: Question, facts: Facts, rules: Rules, now: float) -> Allow | Deny:
+    policy = rules.policy
+    if question is Question.TRANSIT and Role.TRANSIT not in policy.roles_of(facts.caller):
+        return Deny(Reason.ROLE_REQUIRED, _party(facts.caller))
+    destination = destination_of(question, facts, policy)
+    peer = _proven_peer(facts.principal, policy)
+    if destination is None:
+        return Deny(Reason.DESTINATION_UNKNOWN, _party(peer))
+    arrival = _Arrival(question, facts, destination, peer)
+    verdict = _by_peer(arrival, policy, now) or _by_token(arrival, rules, now)
+    return _under_mode(verdict, question, destination, policy)
+
+
+def _under_mode(
+    verdict: Allow | Deny, question: Question, destination: Namespace | None, policy: Policy
+) -> Allow | Deny:
+    """Let the destination's mode turn a denial into an allow. Signing has no mode."""
+    if isinstance(verdict, Allow) or destination is None:
+        return verdict
+    if question is Question.SIGN or question is Question.PUBLIC:
+        return verdict
+    mode = policy.mode_of(destination)
+    if mode is Mode.ENFORCE:
+        return verdict
+    recorded = verdict.reason if mode is Mode.SHADOW else None
+    parties = replace(verdict.parties, destination=destination)
+    return Allow(Ground.NOT_ENFORCED, _left_by(question), parties, would_deny=recorded)
+
+
+def _by_peer(arrival: _Arrival, policy: Policy, now: float) -> Allow | None:
+    """Allow what the peer's own identity proves, token or not; `None` leaves it to the token."""
+    peer = arrival.peer
+    if peer is None:
+        return None
+    parties = _party(peer, arrival.destination)
+    if _exempt(arrival, peer, policy):
+        return arrival.allow(Ground.EXEMPT, parties)
+    if policy.roles_of(peer):  # what it brings may be anybody's
+        return None
+    if policy.same_tenant(peer.namespace, arrival.destination) or policy.granted(
+        peer.namespace,
+        short_account(peer.service_account),
+        arrival.destination,
+        arrival.port,
+        now,
+    ):
+        return arrival.allow(Ground.PROVEN_PEER, parties)
+    return None
+
+
+def _exempt(arrival: _Arrival, peer: SpiffeId, policy: Policy) -> bool:
+    roles = policy.roles_of(peer)
+    if roles & RELAYING:
+        if arrival.question is Question.TRANSIT:
+            # On a hop an activator's probe would be passed on, and wake the pod that is to
+            # answer it. At the pod, queue-proxy answers.
+            roles -= {Role.TRANSIT}
+        exemptions = [known for role in roles for known in ROLE_EXEMPTIONS.get(role, ())]
+    else:
+        exemptions = list(policy.exemptions.get(peer, ()))
+    facts = arrival.facts
+    return any(
+        exemption.covers(
+            port=facts.port,
+            path=facts.path,
+            user_agent=facts.user_agent,
+            network_probe=facts.network_probe,
+        )
+        for exemption in exemptions
+    )
+
+
+def _by_token(arrival: _Arrival, rules: Rules, now: float) -> Allow | Deny:
+    parties = _party(arrival.peer, arrival.destination)
+    if arrival.question is Question.TCP:  # raw bytes carry no token
+        return Deny(Reason.PEER_UNPROVEN, parties)
+    if not arrival.facts.tokens:
+        return Deny(Reason.TOKEN_MISSING, parties)
+    if len(arrival.facts.tokens) > 1:
+        return Deny(Reason.TOKEN_REPEATED, parties)
+    try:
+        received = tokens.parse(arrival.facts.tokens[0])
+        said = received.claims
+        parties = Parties(said.source, said.service_account, arrival.destination, received.key)
+        verified = tokens.verify(received, keyring=rules.keyring, now=now, life=rules.life)
+    except InvalidToken as error:
+        return Deny(error.reason, parties)
+    claims = verified.claims
+    if claims.destination != arrival.destination:
+        return Deny(Reason.MEANT_FOR_ANOTHER_NAMESPACE, parties)
+    if not _may_present(arrival, claims.source, rules.policy):
+        return Deny(Reason.PRESENTED_BY_A_STRANGER, parties)
+    return _by_source(arrival, claims, parties, rules.policy, now=now)
+
+
+def _may_present(arrival: _Arrival, source: Namespace, policy: Policy) -> bool:
+    """A token counts only from its source or from the platform: a thief has nothing."""
+    if arrival.peer is None:
+        plaintext = not arrival.facts.principal
+        return plaintext and policy.of(arrival.destination).plaintext_peers
+    roles = policy.roles_of(arrival.peer)
+    if roles & RELAYING:
+        return True
+    return source != PUBLIC and (arrival.peer.namespace == source or Role.ON_BEHALF_OF in roles)
+
+
+def _by_source(
+    arrival: _Arrival, claims: tokens.Claims, parties: Parties, policy: Policy, *, now: float
+) -> Allow | Deny:
+    """Judge where a verified token comes from."""
+    if claims.source == PUBLIC:
+        if policy.of(arrival.destination).accepts_public:
+            return arrival.allow(Ground.FROM_OUTSIDE, parties)
+        return Deny(Reason.NOT_PUBLIC, parties)
+    if policy.same_tenant(claims.source, arrival.destination):
+        return arrival.allow(Ground.SAME_TENANT, parties)
+    if policy.granted(
+        claims.source, claims.service_account, arrival.destination, arrival.port, now
+    ):
+        return arrival.allow(Ground.GRANTED, parties)
+    return Deny(Reason.NO_GRANT, parties)
+
+
+def _proven_peer(principal: str, policy: Policy) -> SpiffeId | None:
+    """The workload at the other end of the connection, as mTLS proved it to the caller."""
+    try:
+        peer = SpiffeId.parse(principal)
+    except InvalidIdentity:
+        return None
+    return peer if peer.trust_domain in policy.trust_domains else None
+
+
+def _party(workload: SpiffeId | None, destination: Namespace | None = None) -> Parties:
+    if workload is None:
+        return Parties(destination=destination)
+    return Parties(workload.namespace, workload.service_account, destination)
+
+
+def _left_by(question: Question) -> HeaderAction:
+    """The app behind `verify` never sees a token; a hop must pass it on."""
+    return HeaderAction.REMOVE if question is Question.VERIFY else HeaderAction.KEEP

