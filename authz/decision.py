@@ -47,12 +47,16 @@ def decide(question: Question | None, facts: Facts, rules: Rules, now: float) ->
             return _let_in(question, facts, rules, now)
 
 
-def decide_after_error(question: Question | None, facts: Facts, policy: Policy) -> Allow | Deny:
-    """Answer where `decide` raised: a denial, unless the destination enforces nothing."""
-    denial = Deny(Reason.INTERNAL_ERROR, _party(facts.caller))
-    if question is None or facts.caller.trust_domain not in policy.trust_domains:
-        return denial
-    return _under_mode(denial, question, destination_of(question, facts, policy), policy)
+def decide_in_doubt(
+    reason: Reason, question: Question | None, caller: SpiffeId, policy: Policy
+) -> Allow | Deny:
+    """Answer where the facts are lost: a denial, unless the caller's namespace enforces nothing."""
+    denial = Deny(reason, _party(caller))
+    if caller.trust_domain in policy.trust_domains and (
+        question is Question.VERIFY or question is Question.TCP
+    ):
+        return _under_mode(denial, question, caller.namespace, policy)
+    return denial
 
 
 # -- putting a token on ------------------------------------------------------------------------
@@ -125,12 +129,10 @@ def _let_in(question: Question, facts: Facts, rules: Rules, now: float) -> Allow
 
 
 def _under_mode(
-    verdict: Allow | Deny, question: Question, destination: Namespace | None, policy: Policy
+    verdict: Allow | Deny, question: Question, destination: Namespace, policy: Policy
 ) -> Allow | Deny:
-    """Let the destination's mode turn a denial into an allow. Signing has no mode."""
-    if isinstance(verdict, Allow) or destination is None:
-        return verdict
-    if question is Question.SIGN or question is Question.PUBLIC:
+    """Let the destination's mode turn a denial into an allow."""
+    if isinstance(verdict, Allow):
         return verdict
     mode = policy.mode_of(destination)
     if mode is Mode.ENFORCE:

@@ -17,8 +17,8 @@ _MAX_BODY: Final = 1 << 16
 
 
 @asynccontextmanager
-async def echo(name: str, ip: str) -> AsyncIterator[Endpoint]:
-    """Serve as the app `name` on a free port of `ip` as long as the block lasts."""
+async def echo(name: str, address: Endpoint) -> AsyncIterator[None]:
+    """Serve as the app `name` as long as the block lasts."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -34,9 +34,9 @@ async def echo(name: str, ip: str) -> AsyncIterator[Endpoint]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, ip, 0)
+    server = await asyncio.start_server(serve, *address)
     try:
-        yield Endpoint(*server.sockets[0].getsockname())
+        yield
     finally:
         server.close()
 

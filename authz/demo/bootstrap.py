@@ -20,6 +20,8 @@ AUTHZ_HOST = f"authz.authz-system.svc.{CLUSTER_DOMAIN}"
 AUTHZ_PORT = 9000
 PASSTHROUGH = "PassthroughCluster"
 ORIGINAL_DESTINATION = "x-envoy-original-dst-host"
+REVISION = "knative-serving-revision"
+SERVING_NAMESPACE = "knative-serving-namespace"
 
 _TYPE = "type.googleapis.com/envoy"
 _FILTER = f"{_TYPE}.extensions.filters"
@@ -52,6 +54,8 @@ class Service:
     cluster_ip: str
     port: int = 80
     http2: bool = False
+    revision: str = ""
+    """Behind Knative's activator: what its VirtualService tells the activator to wake."""
 
     @property
     def host(self) -> str:
@@ -108,22 +112,57 @@ def gateway_listener(
     return _listener(f"0.0.0.0_{port}", address, manager)
 
 
-def gateway_host(domain: str, service: Service, virtual_service_namespace: str) -> Json:
-    """A public name, routed by a VirtualService of `virtual_service_namespace`."""
+def gateway_host(domain: str, service: Service) -> Json:
+    """A public name, routed by a VirtualService in the service's namespace."""
     config = (
-        f"/apis/networking.istio.io/v1alpha3/namespaces/{virtual_service_namespace}"
-        "/virtual-service/app-ingress"
+        f"/apis/networking.istio.io/v1alpha3/namespaces/{service.namespace}"
+        f"/virtual-service/{service.name}-ingress"
     )
-    route = _route("", service.cluster)
+    route = _service_route(service)
     route["metadata"] = {"filter_metadata": {"istio": {"config": config}}}
     return {"name": f"{domain}:80", "domains": [domain], "routes": [route]}
+
+
+def activator_listener(address: Endpoint, services: Iterable[Service], next_hop: str) -> Json:
+    """Knative's activator: sends a request to the revision that two headers name.
+
+    They do not reach the revision, and the request leaves by the cluster `next_hop`.
+    """
+    routes = []
+    for service in services:
+        wanted = [_header(REVISION, service.name), _header(SERVING_NAMESPACE, service.namespace)]
+        route = _route(f"{service.name}.{service.namespace}", next_hop)
+        route["match"]["headers"] = wanted
+        route["route"]["host_rewrite_literal"] = service.host
+        route["request_headers_to_remove"] = [REVISION, SERVING_NAMESPACE]
+        routes.append(route)
+    host = {"name": "revisions", "domains": ["*"], "routes": routes}
+    return _listener("activator", address, _manager("activator", "activator", [host], [ROUTER]))
 
 
 def _service_host(service: Service) -> Json:
     host, full = f"{service.name}.{service.namespace}", service.host
     domains = [full, f"{host}.svc", host, service.cluster_ip]
     name = f"{full}:{service.port}"
-    return {"name": name, "domains": domains, "routes": [_route("default", service.cluster)]}
+    return {"name": name, "domains": domains, "routes": [_service_route(service)]}
+
+
+def _service_route(service: Service) -> Json:
+    route = _route("default", service.cluster)
+    if service.revision:
+        named = {REVISION: service.revision, SERVING_NAMESPACE: service.namespace}
+        route["request_headers_to_add"] = [
+            {
+                "header": {"key": key, "value": value},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+            for key, value in named.items()
+        ]
+    return route
+
+
+def _header(name: str, value: str) -> Json:
+    return {"name": name, "string_match": {"exact": value}}
 
 
 def _route(name: str, cluster: str) -> Json:

@@ -1,0 +1,114 @@
+"""What every key store offers, whatever it is kept in.
+
+A store holds one keyring. Whoever changes it names the version that the change was made from, so
+two who change it at once cannot undo one another: the second is told to look again.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from authz.errors import Conflict, KeyStoreError
+from authz.keys import Keyring
+from authz.keystore.keks import Kek
+
+_ATTEMPTS = 20
+_LONGEST_PAUSE = 0.25  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A keyring as it was stored. `version` starts at 1 and grows by one with every change."""
+
+    keyring: Keyring
+    version: int
+
+
+Report = Callable[[KeyStoreError | None], None]
+"""Told after each look at a store what was wrong, or `None`: all is well."""
+
+
+def ignore(_: KeyStoreError | None) -> None:
+    """Report nothing to nobody."""
+
+
+class KeyStore(Protocol):
+    """Keeps one keyring. All methods may be called from one event loop, also at the same time."""
+
+    async def load(self) -> Snapshot:
+        """Read what is stored now.
+
+        Raises:
+            KeyStoreError: there is no keyring yet, or it cannot be read or unsealed.
+        """
+        ...
+
+    async def compare_and_swap(self, expected: int | None, keyring: Keyring) -> Snapshot:
+        """Store `keyring` if version `expected` is stored now; `None` means nothing is.
+
+        When this returns, the change has reached the disk. A call that is cancelled may still
+        take effect. `update` is more convenient wherever a change depends on what is stored.
+
+        Raises:
+            Conflict: another version is stored; nothing was changed.
+            KeyStoreError: the store cannot be read or written; nothing was changed.
+        """
+        ...
+
+    async def reseal(self, to: Kek) -> Snapshot:
+        """Seal the stored keyring under another KEK; the keys in it stay as they are.
+
+        Raises:
+            KeyStoreError: as in `compare_and_swap`, or `to` is not readable here.
+        """
+        ...
+
+    def watch(self, report: Report = ignore) -> AsyncGenerator[Snapshot, None]:
+        """Yield what is stored now, then every newer version that is seen; some may be skipped.
+
+        It goes on through every `KeyStoreError`, also where there is no keyring yet, and ends
+        when the store is closed. After each look at the store it calls `report` with `None`, which
+        means that the newest version was or is about to be yielded, or with what is wrong.
+
+        A store that went back, because an older copy was put in its place, is something wrong:
+        it may lack a revocation. It is not yielded until it is ahead again.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of the store. Call nothing else afterwards."""
+        ...
+
+
+async def update(store: KeyStore, change: Callable[[Keyring], Keyring]) -> Snapshot:
+    """Change what is stored; where somebody else was faster, change what they stored.
+
+    Args:
+        store: the store to change.
+        change: makes the new keyring of the present one. It may be called several times, and what
+            it raises is passed on.
+
+    Raises:
+        Conflict: somebody else was faster 20 times.
+        KeyStoreError: the store cannot be read or written; nothing was changed.
+    """
+
+    async def attempt() -> Snapshot:
+        snapshot = await store.load()
+        return await store.compare_and_swap(snapshot.version, change(snapshot.keyring))
+
+    return await retry(attempt)
+
+
+async def retry(attempt: Callable[[], Awaitable[Snapshot]]) -> Snapshot:
+    """Repeat `attempt` while it ends in a Conflict, at most 20 times."""
+    for number in range(1, _ATTEMPTS):
+        try:
+            return await attempt()
+        except Conflict:
+            # Random pauses keep many writers from meeting again and again.
+            longest = min(0.001 * 2**number, _LONGEST_PAUSE)
+            await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - not a secret
+    return await attempt()

@@ -1,0 +1,7 @@
+"""What happened, told once by the service and recorded by adapters: metrics and the audit log."""
+
+from authz.observe.audit import AuditLog
+from authz.observe.events import DecisionEvent, Recorder
+from authz.observe.metrics import Metrics
+
+__all__ = ["AuditLog", "DecisionEvent", "Metrics", "Recorder"]

@@ -1,0 +1,78 @@
+"""The audit log: one JSON line for each denial, also for those that shadow mode let pass.
+
+Allows are counted, not logged. A flood at one namespace must not hide what happens at another, so
+the limit is per namespace that asks; what was left out is counted and said.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from authz.observe.events import DecisionEvent
+from authz.verdict import Deny
+
+LINES_PER_SECOND: Final = 20
+"""Lines for each asking namespace."""
+
+
+class AuditLog:
+    """Writes denials. `clock` is in seconds, monotonic."""
+
+    def __init__(
+        self, log: structlog.typing.FilteringBoundLogger, clock: Callable[[], float]
+    ) -> None:
+        self._log = log
+        self._clock = clock
+        self._second = 0
+        self._written: Counter[str] = Counter()
+
+    def decided(self, event: DecisionEvent) -> None:
+        """Write a line if the answer was a denial, or would have been."""
+        verdict = event.verdict
+        reason = verdict.reason if isinstance(verdict, Deny) else verdict.would_deny
+        if reason is None or not self._may_write(event.caller.namespace):
+            return
+        parties = verdict.parties
+        self._log.warning(
+            "denied" if isinstance(verdict, Deny) else "would deny",
+            reason=reason.slug,
+            told=reason.outward.value,
+            because=reason.sentence,
+            question=event.question.value if event.question else None,
+            source=parties.source,
+            service_account=parties.service_account or None,
+            destination=parties.destination,
+            key_id=str(parties.key) if parties.key else None,
+            request_id=event.request_id,
+            asked_by=str(event.caller),
+        )
+
+    def failed(self, error: Exception) -> None:
+        """Name the kind of error; its text might quote what the request held."""
+        if self._may_write("@error"):
+            traceback = error.__traceback__
+            while traceback is not None and traceback.tb_next is not None:
+                traceback = traceback.tb_next
+            place = (
+                f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
+                if traceback
+                else None
+            )
+            self._log.error("unexpected error", kind=type(error).__name__, place=place)
+
+    def _may_write(self, who: str) -> bool:
+        second = int(self._clock())
+        if second != self._second:
+            left_out = {
+                name: count - LINES_PER_SECOND
+                for name, count in self._written.items()
+                if count > LINES_PER_SECOND
+            }
+            self._second = second
+            self._written.clear()
+            if left_out:
+                self._log.warning("denials left out of the log", left_out=left_out)
+        self._written[who] += 1
+        return self._written[who] <= LINES_PER_SECOND

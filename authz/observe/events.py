@@ -1,0 +1,28 @@
+"""What the service tells: one event for each question that it answered."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from authz.facts import Question
+from authz.identity import SpiffeId
+from authz.verdict import Allow, Deny
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionEvent:
+    """One question and its answer. Holds no token that was received."""
+
+    question: Question | None
+    verdict: Allow | Deny
+    caller: SpiffeId
+    request_id: str
+
+
+class Recorder(Protocol):
+    """Somebody who wants to know. Called on the event loop for every Check: must not block."""
+
+    def decided(self, event: DecisionEvent) -> None:
+        """A question was answered."""
+
+    def failed(self, error: Exception) -> None:
+        """Something unexpected was raised, and the answer is a denial for that reason."""
