@@ -205,8 +205,8 @@ class CheckResponse(_message.Message):
     def ok_response(self) -> Global___OkHttpResponse: ...
     @_builtins.property
     def error_response(self) -> Global___DeniedHttpResponse:
-        """Could not decide: Envoy then goes by its `failure_mode_allow`. To an Envoy too old to know
-        this field, it is not there.
+        """Could not decide: Envoy then goes by its `failure_mode_allow`. Before 1.37 it does not see
+        this field and goes by `status`.
         """
 
     @_builtins.property

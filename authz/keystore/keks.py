@@ -125,8 +125,8 @@ def read_kek_file(path: Path) -> Kek:
     mode, most = stat.S_IMODE(status.st_mode), 0o640 if status.st_uid == 0 else 0o600
     if mode & 0o777 & ~most:
         raise KeyStoreError(
-            f"KEK file {path} has mode {mode:04o}, so that others can use it: chmod it to "
-            f"{most:04o} or less; where Kubernetes mounts it, set `defaultMode: 0440` and an fsGroup"
+            f"KEK file {path} has mode {mode:04o}, so that others can use it: set {most:04o} or "
+            "less; where Kubernetes mounts it, set `defaultMode: 0440` and an `fsGroup`"
         )
     return parse_kek(content.decode("ascii", "replace"), source=f"KEK file {path}")
 
@@ -139,10 +139,16 @@ def generate_kek_file(path: Path) -> Kek:
     """
     kek = Kek.generate()
     try:
-        with open(path, "xb", opener=_private) as file:  # noqa: PTH123 - Path.open has no opener
+        with open(path, "xb", opener=_private) as file:
             file.write(base64.b64encode(kek.secret) + b"\n")
             file.flush()
             os.fsync(file.fileno())
+        # A store must not outlive its KEK, so the file's name has to be on the disk, too.
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
     except FileExistsError:
         raise KeyStoreError(
             f"{path} exists already and may hold a KEK in use: choose another path"

@@ -4,7 +4,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -30,9 +30,11 @@ _PERMISSION = (
     "give this user the permission to read and write the file and its directory, and see that the "
     "file system is not mounted read-only"
 )
+_DAMAGED = "is damaged: move it away and restore a backup"
 _REMEDIES = {
+    sqlite3.SQLITE_ERROR: _DAMAGED,  # the SQL is right, so the table is not
     sqlite3.SQLITE_NOTADB: "is not a key store: correct the path, or restore a backup",
-    sqlite3.SQLITE_CORRUPT: "is damaged: move it away and restore a backup",
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_FULL: "cannot grow, the disk is full: make room and try again",
     sqlite3.SQLITE_READONLY: f"cannot be written: {_PERMISSION}",
     sqlite3.SQLITE_CANTOPEN: f"cannot be opened: {_PERMISSION}",
@@ -65,7 +67,7 @@ class SqliteFile:
         with self._explained():
             connection = self._open()
             # Asked for first: a change that comes between is then seen next time.
-            data_version: int = _ask(connection, "PRAGMA data_version")
+            data_version = _ask(connection, "PRAGMA data_version")
             if data_version != self._data_version:
                 self._record = self._select(connection)
                 self._data_version = data_version
@@ -120,14 +122,16 @@ class SqliteFile:
             raise KeyStoreError(f"{self} holds no keyring yet: run `authz keys init`")
         row = connection.execute("SELECT record FROM keyring").fetchone()
         if row is None or not isinstance(row[0], bytes):
-            raise KeyStoreError(f"{self} {_REMEDIES[sqlite3.SQLITE_CORRUPT]}")
+            raise KeyStoreError(f"{self} {_DAMAGED}")
         return row[0]
 
     def _is_empty(self, connection: sqlite3.Connection) -> bool:
         """Whether nothing was created yet. Raises KeyStoreError where it is not ours to use."""
-        application_id: int = _ask(connection, "PRAGMA application_id")
-        schema: int = _ask(connection, "PRAGMA user_version")
-        if application_id == 0 and _ask(connection, "SELECT count(*) FROM sqlite_schema") == 0:
+        # Counted first: a store that is created between the questions is then ours, not foreign.
+        tables = _ask(connection, "SELECT count(*) FROM sqlite_master")
+        application_id = _ask(connection, "PRAGMA application_id")
+        schema = _ask(connection, "PRAGMA user_version")
+        if application_id == 0 and tables == 0:
             return True
         if application_id != APPLICATION_ID:
             raise KeyStoreError(f"{self} is the database of another program: correct the path")
@@ -140,10 +144,8 @@ class SqliteFile:
 
     def _make_file(self) -> None:
         """Make the file private before there is anything in it. SQLite copies its mode."""
-        try:
+        with suppress(FileExistsError):  # perhaps left by a process that was killed right here
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        except FileExistsError:
-            pass  # perhaps left by a process that was killed at this very place
 
     def _create(self, connection: sqlite3.Connection) -> None:
         if not self._is_empty(connection):

@@ -1,0 +1,287 @@
+"""Settings: one name each, in the settings file, in the environment and as a flag.
+
+`drain_seconds` in the file is `AUTHZ_DRAIN_SECONDS` in the environment and `--drain-seconds` as a
+flag. Flags win over the environment, that over the file. All problems are told at once.
+"""
+
+import enum
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final, NamedTuple, Self
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from authz.errors import BadSettings
+from authz.identity import SpiffeId
+from authz.keys import TokenLife
+
+PREFIX: Final = "AUTHZ_"
+
+# Kubernetes gives every pod beside a Service named `authz` the variables AUTHZ_PORT, AUTHZ_PORT_*
+# and AUTHZ_SERVICE_*: no setting may be named so, and unknown variables cannot be errors.
+
+
+class IdentitySource(enum.StrEnum):
+    """Where the identity of whoever asks comes from."""
+
+    MTLS = "mtls"
+    """The client certificate of the connection."""
+    XFCC = "xfcc"
+    """The header x-forwarded-client-cert, set by our own sidecar, which ends TLS."""
+    INSECURE_METADATA = "insecure-metadata-for-development-only"
+    """The metadata x-authz-insecure-caller: whoever asks may claim anything."""
+
+
+class Endpoint(NamedTuple):
+    """A TCP address to listen on. Port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: object) -> Self:
+        """Read `host:port`, with an IPv6 host in brackets."""
+        host, colon, port = str(text).rpartition(":")
+        if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
+            raise ValueError("write it as host:port, such as 127.0.0.1:9000 or [::1]:9000")
+        return cls(host.removeprefix("[").removesuffix("]"), int(port))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this host, or this pod, can reach it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+def _endpoint(value: object) -> Endpoint:
+    return value if isinstance(value, Endpoint) else Endpoint.parse(value)
+
+
+def _words(value: object) -> object:
+    return [word for word in value.split(",") if word] if isinstance(value, str) else value
+
+
+def _header_name(value: object) -> str:
+    name = str(value).lower()
+    if not name.startswith("x-") or not name.replace("-", "").isalnum() or not name.isascii():
+        raise ValueError("use letters, digits and '-', beginning with 'x-'")
+    if name.startswith(("x-envoy-", "x-b3-", "x-forwarded-")) or name == "x-request-id":
+        raise ValueError("Envoy keeps headers of this name for itself: choose another")
+    return name
+
+
+_Endpoint = Annotated[Endpoint, NoDecode, BeforeValidator(_endpoint)]
+_Seconds = Annotated[int, Field(ge=0, le=86400)]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. The description of each field is its help text."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+    _file: ClassVar[Mapping[str, Any]] = {}
+
+    listen: Annotated[_Endpoint, Field(description="where Envoys ask, host:port")] = Endpoint(
+        "127.0.0.1", 9000
+    )
+    http_listen: Annotated[
+        _Endpoint, Field(description="where /metrics, /healthz and /readyz are, host:port")
+    ] = Endpoint("127.0.0.1", 9001)
+    identity: Annotated[
+        IdentitySource,
+        Field(description="who asks is told by: mtls (client certificate) or xfcc (own sidecar)"),
+    ] = IdentitySource.MTLS
+    tls_cert_file: Annotated[
+        Path | None, Field(description="mtls: our certificate chain, PEM; reloaded on change")
+    ] = None
+    tls_key_file: Annotated[Path | None, Field(description="mtls: its private key, PEM")] = None
+    tls_ca_file: Annotated[
+        Path | None, Field(description="mtls: roots that client certificates must chain to, PEM")
+    ] = None
+    own_id: Annotated[
+        str | None, Field(description="xfcc: the SPIFFE ID of our own sidecar, found in By=")
+    ] = None
+    store: Annotated[str, Field(description="the key store: sqlite:PATH")] = (
+        "sqlite:/var/lib/tenant-authz/keys.db"
+    )
+    kek_files: Annotated[
+        list[Path],
+        NoDecode,
+        BeforeValidator(_words),
+        Field(description="files with the keys that the store may be sealed under, by commas"),
+    ] = []
+    kek: Annotated[
+        SecretStr | None,
+        Field(description="one such key itself, base64; from the environment only"),
+    ] = None
+    policy_file: Annotated[
+        Path | None,
+        Field(description="the policy; without one, every namespace is on its own"),
+    ] = None
+    token_header: Annotated[
+        str,
+        BeforeValidator(_header_name),
+        Field(description="request header that carries the token; the filters name it too"),
+    ] = "x-tenant-token"  # noqa: S105 - a header's name
+    token_seconds: Annotated[
+        int, Field(ge=60, le=86400, description="how long a token is good")
+    ] = 720
+    clock_leeway_seconds: Annotated[
+        int, Field(ge=0, le=300, description="how far replicas' clocks may be apart")
+    ] = 30
+    longest_request_seconds: Annotated[
+        _Seconds,
+        Field(
+            description="the longest time that a request waits on its way: Knative's "
+            "max-revision-timeout-seconds"
+        ),
+    ] = 600
+    drain_seconds: Annotated[
+        _Seconds,
+        Field(description="after SIGTERM, how long to go on as unready while Envoys move away"),
+    ] = 5
+    grace_seconds: Annotated[
+        _Seconds, Field(description="after that, how long running Checks may take to finish")
+    ] = 5
+    max_streams: Annotated[
+        int, Field(ge=1, le=100_000, description="Checks at once on one connection")
+    ] = 1000
+    max_message_bytes: Annotated[
+        int, Field(ge=1024, le=16_777_216, description="largest CheckRequest")
+    ] = 65_536
+    max_connection_age_seconds: Annotated[
+        int,
+        Field(
+            ge=60,
+            description="ask a connection to go away after this long; Envoy's own limit "
+            "should come first",
+        ),
+    ] = 3600
+
+    @property
+    def token_life(self) -> TokenLife:
+        """The settings that say how long a token is good."""
+        return TokenLife(self.token_seconds, self.clock_leeway_seconds)
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        problems = [*self._identity_problems()]
+        least = self.longest_request_seconds + self.clock_leeway_seconds
+        if self.token_seconds < least:
+            problems.append(
+                f"token_seconds: {self.token_seconds} is too short: a request may wait "
+                f"{self.longest_request_seconds} s on its way, so set at least {least}, which is "
+                "longest_request_seconds + clock_leeway_seconds"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _identity_problems(self) -> list[str]:
+        files = {
+            "tls_cert_file": self.tls_cert_file,
+            "tls_key_file": self.tls_key_file,
+            "tls_ca_file": self.tls_ca_file,
+        }
+        match self.identity:
+            case IdentitySource.MTLS:
+                return [
+                    f"{name}: identity mtls needs it: name a PEM file"
+                    for name, path in files.items()
+                    if path is None
+                ]
+            case IdentitySource.XFCC:
+                problems = []
+                if not self.listen.is_loopback:
+                    problems.append(
+                        f"listen: {self.listen} is open to others, who could set "
+                        "x-forwarded-client-cert themselves: with identity xfcc listen on 127.0.0.1"
+                    )
+                try:
+                    SpiffeId.parse(self.own_id or "")
+                except ValueError as error:
+                    problems.append(f"own_id: identity xfcc needs it: {error}")
+                return problems
+            case IdentitySource.INSECURE_METADATA:
+                problems = []
+                if not self.listen.is_loopback:
+                    problems.append(
+                        f"listen: {self.listen} is open to others: identity {self.identity} "
+                        "believes anybody and listens on 127.0.0.1 only"
+                    )
+                if "KUBERNETES_SERVICE_HOST" in os.environ:
+                    problems.append(
+                        f"identity: {self.identity} believes anybody and never runs in "
+                        "Kubernetes: use mtls"
+                    )
+                return problems
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then file."""
+        return init_settings, env_settings, InitSettingsSource(settings_cls, dict(cls._file))
+
+
+def load_settings(flags: Mapping[str, Any], file: Path | None) -> Settings:
+    """Put the settings together.
+
+    Raises:
+        BadSettings: with every problem, each naming the setting.
+    """
+    values = {} if file is None else _read(file)
+
+    class FromFile(Settings):
+        _file: ClassVar[Mapping[str, Any]] = values
+
+    try:
+        return FromFile(**flags)
+    except ValidationError as error:
+        raise BadSettings(
+            [line for problem in error.errors(include_url=False) for line in _said(problem)]
+        ) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = YAML(typ="safe", pure=True).load(file.read_text())
+    except OSError as error:
+        raise BadSettings([f"config: {file}: {error.strerror}"]) from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise BadSettings([f"config: {file} is not valid YAML: {error}"]) from None
+    if not isinstance(values or {}, dict):
+        raise BadSettings([f"config: {file} must hold a mapping, such as 'listen: 0.0.0.0:9000'"])
+    return dict(values or {})
+
+
+def _said(problem: Mapping[str, Any]) -> list[str]:
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    if not problem["loc"]:  # found by looking at several settings: each line names its own
+        return text.splitlines()
+    name = ".".join(str(step) for step in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return [f"{name}: there is no such setting"]
+    return [f"{name}: {text}"]
