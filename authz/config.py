@@ -7,24 +7,19 @@ flag. Flags win over the environment, that over the file. All problems are told 
 import enum
 import ipaddress
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, NamedTuple, Self
+from typing import Annotated, Any, Final, NamedTuple, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    InitSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from authz.errors import BadSettings
 from authz.identity import SpiffeId
 from authz.keys import TokenLife
+from authz.keystore import Keks, KeyStore, open_store, parse_kek, read_kek_file
 
 PREFIX: Final = "AUTHZ_"
 
@@ -90,13 +85,69 @@ _Endpoint = Annotated[Endpoint, NoDecode, BeforeValidator(_endpoint)]
 _Seconds = Annotated[int, Field(ge=0, le=86400)]
 
 
-class Settings(BaseSettings):
-    """Everything that can be set. The description of each field is its help text."""
+class KeySettings(BaseSettings):
+    """What keeping keys and making tokens needs. The description of each field is its help text."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
+        env_prefix=PREFIX,
+        case_sensitive=False,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
     )
-    _file: ClassVar[Mapping[str, Any]] = {}
+
+    store: Annotated[str, Field(description="the key store: sqlite:PATH")] = (
+        "sqlite:/var/lib/tenant-authz/keys.db"
+    )
+    kek_files: Annotated[
+        list[Path],
+        NoDecode,
+        BeforeValidator(_words),
+        Field(description="files with the keys that the store may be sealed under, by commas"),
+    ] = []
+    kek: Annotated[
+        SecretStr | None,
+        Field(description="one such key itself, base64; from the environment only"),
+    ] = None
+    token_seconds: Annotated[
+        int, Field(ge=60, le=86400, description="how long a token is good")
+    ] = 720
+    clock_leeway_seconds: Annotated[
+        int, Field(ge=0, le=300, description="how far replicas' clocks may be apart")
+    ] = 30
+    longest_request_seconds: Annotated[
+        _Seconds,
+        Field(
+            description="the longest time that a request waits on its way: Knative's "
+            "max-revision-timeout-seconds"
+        ),
+    ] = 600
+
+    @property
+    def token_life(self) -> TokenLife:
+        """The settings that say how long a token is good."""
+        return TokenLife(self.token_seconds, self.clock_leeway_seconds)
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        problems = list(self._contradictions())
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
+        """What each setting allows and all of them together do not."""
+        least = self.longest_request_seconds + self.clock_leeway_seconds
+        if self.token_seconds < least:
+            yield (
+                f"token_seconds: {self.token_seconds} is too short: a request may wait "
+                f"{self.longest_request_seconds} s on its way, so set at least {least}, which is "
+                "longest_request_seconds + clock_leeway_seconds"
+            )
+
+
+class Settings(KeySettings):
+    """Everything that a server needs."""
 
     listen: Annotated[_Endpoint, Field(description="where Envoys ask, host:port")] = Endpoint(
         "127.0.0.1", 9000
@@ -118,19 +169,6 @@ class Settings(BaseSettings):
     own_id: Annotated[
         str | None, Field(description="xfcc: the SPIFFE ID of our own sidecar, found in By=")
     ] = None
-    store: Annotated[str, Field(description="the key store: sqlite:PATH")] = (
-        "sqlite:/var/lib/tenant-authz/keys.db"
-    )
-    kek_files: Annotated[
-        list[Path],
-        NoDecode,
-        BeforeValidator(_words),
-        Field(description="files with the keys that the store may be sealed under, by commas"),
-    ] = []
-    kek: Annotated[
-        SecretStr | None,
-        Field(description="one such key itself, base64; from the environment only"),
-    ] = None
     policy_file: Annotated[
         Path | None,
         Field(description="the policy; without one, every namespace is on its own"),
@@ -140,19 +178,6 @@ class Settings(BaseSettings):
         BeforeValidator(_header_name),
         Field(description="request header that carries the token; the filters name it too"),
     ] = "x-tenant-token"  # noqa: S105 - a header's name
-    token_seconds: Annotated[
-        int, Field(ge=60, le=86400, description="how long a token is good")
-    ] = 720
-    clock_leeway_seconds: Annotated[
-        int, Field(ge=0, le=300, description="how far replicas' clocks may be apart")
-    ] = 30
-    longest_request_seconds: Annotated[
-        _Seconds,
-        Field(
-            description="the longest time that a request waits on its way: Knative's "
-            "max-revision-timeout-seconds"
-        ),
-    ] = 600
     drain_seconds: Annotated[
         _Seconds,
         Field(description="after SIGTERM, how long to go on as unready while Envoys move away"),
@@ -175,90 +200,65 @@ class Settings(BaseSettings):
         ),
     ] = 3600
 
-    @property
-    def token_life(self) -> TokenLife:
-        """The settings that say how long a token is good."""
-        return TokenLife(self.token_seconds, self.clock_leeway_seconds)
-
-    @model_validator(mode="after")
-    def _belongs_together(self) -> Self:
-        problems = [*self._identity_problems()]
-        least = self.longest_request_seconds + self.clock_leeway_seconds
-        if self.token_seconds < least:
-            problems.append(
-                f"token_seconds: {self.token_seconds} is too short: a request may wait "
-                f"{self.longest_request_seconds} s on its way, so set at least {least}, which is "
-                "longest_request_seconds + clock_leeway_seconds"
-            )
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
-
-    def _identity_problems(self) -> list[str]:
-        files = {
-            "tls_cert_file": self.tls_cert_file,
-            "tls_key_file": self.tls_key_file,
-            "tls_ca_file": self.tls_ca_file,
-        }
+    def _contradictions(self) -> Iterator[str]:
+        yield from super()._contradictions()
         match self.identity:
             case IdentitySource.MTLS:
-                return [
-                    f"{name}: identity mtls needs it: name a PEM file"
-                    for name, path in files.items()
-                    if path is None
-                ]
+                for name in ("tls_cert_file", "tls_key_file", "tls_ca_file"):
+                    if getattr(self, name) is None:
+                        yield f"{name}: identity mtls needs it: name a PEM file"
             case IdentitySource.XFCC:
-                problems = []
-                if not self.listen.is_loopback:
-                    problems.append(
-                        f"listen: {self.listen} is open to others, who could set "
-                        "x-forwarded-client-cert themselves: with identity xfcc listen on 127.0.0.1"
-                    )
+                yield from self._open_to_others("who could set x-forwarded-client-cert themselves")
                 try:
                     SpiffeId.parse(self.own_id or "")
                 except ValueError as error:
-                    problems.append(f"own_id: identity xfcc needs it: {error}")
-                return problems
+                    yield f"own_id: identity xfcc needs it: {error}"
             case IdentitySource.INSECURE_METADATA:
-                problems = []
-                if not self.listen.is_loopback:
-                    problems.append(
-                        f"listen: {self.listen} is open to others: identity {self.identity} "
-                        "believes anybody and listens on 127.0.0.1 only"
-                    )
+                yield from self._open_to_others("and this identity believes anybody")
                 if "KUBERNETES_SERVICE_HOST" in os.environ:
-                    problems.append(
+                    yield (
                         f"identity: {self.identity} believes anybody and never runs in "
                         "Kubernetes: use mtls"
                     )
-                return problems
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then environment, then file."""
-        return init_settings, env_settings, InitSettingsSource(settings_cls, dict(cls._file))
+    def _open_to_others(self, danger: str) -> Iterator[str]:
+        if not self.listen.is_loopback:
+            yield (
+                f"listen: {self.listen} is open to others, {danger}: with identity "
+                f"{self.identity} listen on 127.0.0.1"
+            )
 
 
-def load_settings(flags: Mapping[str, Any], file: Path | None) -> Settings:
-    """Put the settings together.
+def configured_store(settings: KeySettings) -> KeyStore:
+    """The key store that the settings name, with the KEKs that they name. Reads the KEK files.
+
+    Raises:
+        KeyStoreError: the URL is none, or a KEK cannot be read.
+    """
+    keks = [read_kek_file(path) for path in settings.kek_files]
+    if settings.kek is not None:
+        keks.append(parse_kek(settings.kek.get_secret_value(), source=f"{PREFIX}KEK"))
+    return open_store(settings.store, Keks(*keks))
+
+
+T = TypeVar("T", bound=KeySettings)
+
+
+def load_settings(kind: type[T], flags: Mapping[str, Any], file: Path | None) -> T:
+    """Put the settings of a kind together. The file may hold settings of other kinds, too.
 
     Raises:
         BadSettings: with every problem, each naming the setting.
     """
     values = {} if file is None else _read(file)
-
-    class FromFile(Settings):
-        _file: ClassVar[Mapping[str, Any]] = values
-
+    elsewhere = Settings.model_fields.keys() - kind.model_fields.keys()
+    known = {
+        name: value
+        for name, value in values.items()
+        if name not in elsewhere and f"{PREFIX}{name}".upper() not in os.environ
+    }
     try:
-        return FromFile(**flags)
+        return kind(**{**known, **flags})
     except ValidationError as error:
         raise BadSettings(
             [line for problem in error.errors(include_url=False) for line in _said(problem)]
@@ -274,6 +274,10 @@ def _read(file: Path) -> dict[str, Any]:
         raise BadSettings([f"config: {file} is not valid YAML: {error}"]) from None
     if not isinstance(values or {}, dict):
         raise BadSettings([f"config: {file} must hold a mapping, such as 'listen: 0.0.0.0:9000'"])
+    if "kek" in (values or {}):
+        raise BadSettings(
+            [f"kek: a secret does not belong in {file}: use kek_files or {PREFIX}KEK"]
+        )
     return dict(values or {})
 
 

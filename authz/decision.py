@@ -48,13 +48,13 @@ def decide(question: Question | None, facts: Facts, rules: Rules, now: float) ->
 
 
 def decide_in_doubt(
-    reason: Reason, question: Question | None, caller: SpiffeId, policy: Policy
+    reason: Reason, question: Question | None, caller: SpiffeId | None, policy: Policy
 ) -> Allow | Deny:
     """Answer where the facts are lost: a denial, unless the caller's namespace enforces nothing."""
     denial = Deny(reason, _party(caller))
-    if caller.trust_domain in policy.trust_domains and (
-        question is Question.VERIFY or question is Question.TCP
-    ):
+    if caller is None or caller.trust_domain not in policy.trust_domains:
+        return denial
+    if question is Question.VERIFY or question is Question.TCP:
         return _under_mode(denial, question, caller.namespace, policy)
     return denial
 

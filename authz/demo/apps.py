@@ -49,5 +49,7 @@ def _parse(head: str) -> tuple[str, list[tuple[str, str]]]:
 
 def _answer(seen: dict[str, object]) -> bytes:
     body = json.dumps(seen).encode() + b"\n"
-    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = (
+        f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
     return head.encode() + body

@@ -82,7 +82,9 @@ def outbound_listener(
     """Takes the app's own calls, in plaintext; what no service claims passes through."""
     hosts = [_service_host(service) for service in services]
     anything = {"name": "allow_any", "domains": ["*"], "routes": [_route("allow_any", PASSTHROUGH)]}
-    manager = _manager(f"outbound_{name}", name.rpartition("_")[2], [*hosts, anything], http_filters)
+    manager = _manager(
+        f"outbound_{name}", name.rpartition("_")[2], [*hosts, anything], http_filters
+    )
     return _listener(name, address, manager)
 
 

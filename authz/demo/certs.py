@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import ssl
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from authz.identity import SpiffeId
 
-_LIFE: Final = datetime.timedelta(days=1)
-_SKEW: Final = datetime.timedelta(minutes=5)
+_LIFE: Final = dt.timedelta(days=1)
+_SKEW: Final = dt.timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Authority:
     def _builder(
         self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey
     ) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)  # noqa: TID251 - certificates live by the real clock
+        now = dt.datetime.now(dt.UTC)  # noqa: TID251 - certificates live by the real clock
         issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         return (
             x509.CertificateBuilder()

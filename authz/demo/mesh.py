@@ -26,6 +26,7 @@ from typing import Final
 from authz.demo import apps, bootstrap, envoy, filters
 from authz.demo.bootstrap import AUTHZ_PORT, CLUSTER_DOMAIN, ROUTER, Endpoint, Json, Service
 from authz.demo.certs import Authority, Certificate
+from authz.demo.envoy import Envoy
 from authz.identity import SpiffeId
 from authz.names import Namespace
 
@@ -116,7 +117,7 @@ def plan(directory: Path) -> Mesh:
 
 
 @asynccontextmanager
-async def running(mesh: Mesh, directory: Path) -> AsyncIterator[None]:
+async def running(mesh: Mesh, directory: Path) -> AsyncIterator[list[Envoy]]:
     """Run the apps and all Envoys as long as the block lasts."""
     executable = envoy.binary()
     configs = {namespace: _sidecar(mesh, it) for namespace, it in mesh.tenants.items()}
@@ -127,12 +128,17 @@ async def running(mesh: Mesh, directory: Path) -> AsyncIterator[None]:
         await stack.enter_async_context(apps.echo("external", mesh.external))
         try:
             async with asyncio.TaskGroup() as group:
-                for name, config in configs.items():
-                    started = envoy.running(name, config, directory, executable)
-                    group.create_task(stack.enter_async_context(started))
+                starts = [
+                    group.create_task(
+                        stack.enter_async_context(
+                            envoy.running(name, config, directory, executable)
+                        )
+                    )
+                    for name, config in configs.items()
+                ]
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        yield
+        yield [start.result() for start in starts]
 
 
 def _sidecar(mesh: Mesh, tenant: Workload) -> Json:
@@ -182,9 +188,7 @@ def _gateway(mesh: Mesh) -> Json:
 def _outbound(mesh: Mesh, workload: Workload, labels: dict[str, str]) -> Json:
     chain = filters.Chain("SIDECAR_OUTBOUND", workload.namespace, 80, labels)
     http_filters = filters.patched([ROUTER], chain)
-    return bootstrap.outbound_listener(
-        "0.0.0.0_80", workload.outbound, mesh.services, http_filters
-    )
+    return bootstrap.outbound_listener("0.0.0.0_80", workload.outbound, mesh.services, http_filters)
 
 
 def _inbound(workload: Workload, port: int, labels: dict[str, str]) -> Json:

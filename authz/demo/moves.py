@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Final, TypeAlias
 
 import grpc
@@ -20,27 +18,17 @@ from authz.demo import ask
 from authz.demo.bootstrap import ORIGINAL_DESTINATION, REVISION, SERVING_NAMESPACE, Endpoint
 from authz.demo.certs import Authority
 from authz.demo.client import REFUSED, TOKEN_HEADER, Headers, call
-from authz.demo.mesh import Mesh
-from authz.demo.service import AuthzServer
-from authz.keys import Keyring, RootKey, TokenLife
-from authz.keystore import Keks, open_store, read_kek_file
-from authz.names import Namespace
+from authz.demo.loot import Stage, TokenSource, signed
+from authz.demo.mesh import ACTIVATOR
+from authz.keys import KeyId
 
-_CHANGE_SECONDS: Final = 10.0
-
-
-@dataclass
-class Stage:
-    """What a move may touch; `loot` is what attackers have got hold of so far."""
-
-    mesh: Mesh
-    authz: AuthzServer
-    directory: Path
-    loot: dict[str, str] = field(default_factory=dict)
-
+CLAIMS_ACTIVATOR: Final = ("x-forwarded-client-cert", f"By=spiffe://x;URI={ACTIVATOR}")
+"""A header that nobody should believe."""
 
 Move: TypeAlias = Callable[[Stage], Awaitable[str]]
-TokenSource: TypeAlias = Callable[[Stage], Awaitable[str]]
+
+_CHANGE_SECONDS: Final = 10.0
+_POLL_SECONDS: Final = 0.05
 
 
 # ---- calls ----
@@ -55,15 +43,15 @@ def through_sidecar(source: str, host: str, headers: Headers = ()) -> Move:
     return play
 
 
-def to_address(source: str, target: Callable[[Stage], Endpoint], host: str = "") -> Move:
-    """An app in `source` calls an address that is no service of the mesh."""
+def to_address(
+    source: str, target: Callable[[Stage], Endpoint], host: str = "", *held: TokenSource
+) -> Move:
+    """An app in `source` calls an address that is no service of the mesh, by `host` or by IP."""
 
     async def play(stage: Stage) -> str:
         address = str(target(stage))
-        token = await ask.token(
-            stage.mesh, stage.mesh.tenants[source].certificate, stage.mesh.services[0].cluster
-        )
-        headers = [(ORIGINAL_DESTINATION, address), (TOKEN_HEADER, token)]
+        shown = [(TOKEN_HEADER, await token(stage)) for token in held]
+        headers = [(ORIGINAL_DESTINATION, address), *shown]
         return await call(stage.mesh.tenants[source].outbound, host or address, headers)
 
     return play
@@ -138,83 +126,6 @@ def external(stage: Stage) -> Endpoint:
     return stage.mesh.external
 
 
-# ---- tokens that attackers have ----
-
-
-def stolen(source: str, destination: str) -> TokenSource:
-    """A real token that leaked from `source`, perhaps by a log: always the same one."""
-
-    async def get(stage: Stage) -> str:
-        name = f"{source} to {destination}"
-        if name not in stage.loot:
-            stage.loot[name] = await _signed(stage, source, destination)
-        return stage.loot[name]
-
-    return get
-
-
-def fresh(source: str, destination: str) -> TokenSource:
-    """A token that `source` has asked for just now."""
-
-    async def get(stage: Stage) -> str:
-        return await _signed(stage, source, destination)
-
-    return get
-
-
-def public(destination: str) -> TokenSource:
-    """A token that leaked from the public gateway."""
-
-    async def get(stage: Stage) -> str:
-        cluster = stage.mesh.service("app", destination).cluster
-        return await ask.token(stage.mesh, stage.mesh.gateway.certificate, cluster, "public")
-
-    return get
-
-
-def expired(source: str, destination: str) -> TokenSource:
-    """A token with the right signature, made with a clock of the past."""
-
-    async def get(stage: Stage) -> str:
-        environment = stage.authz.environment
-        kek = read_kek_file(Path(environment["AUTHZ_KEK_FILES"]))
-        store = open_store(environment["AUTHZ_STORE"], Keks(kek))
-        try:
-            keyring = (await store.load()).keyring
-        finally:
-            await store.close()
-        return _mint(source, destination, keyring, age=TokenLife().seconds + 1)
-
-    return get
-
-
-def forged(source: str, destination: str) -> TokenSource:
-    """A token that is right in all but the secret, and the key id is of a real one."""
-
-    async def get(stage: Stage) -> str:
-        real = tokens.parse(await _signed(stage, "mallory", destination))
-        keyring = Keyring.of(RootKey(real.key.root, secret=b"guess".ljust(32), sign_from=0))
-        return _mint(source, destination, keyring, age=0)
-
-    return get
-
-
-def _mint(source: str, destination: str, keyring: Keyring, *, age: int) -> str:
-    return tokens.mint(
-        source=Namespace(source),
-        service_account="app",
-        destination=Namespace(destination),
-        keyring=keyring,
-        now=time.time() - age,  # noqa: TID251 - the servers that judge it go by this clock
-        life=TokenLife(),
-    )
-
-
-async def _signed(stage: Stage, source: str, destination: str) -> str:
-    cluster = stage.mesh.service("app", destination).cluster
-    return await ask.token(stage.mesh, stage.mesh.tenants[source].certificate, cluster)
-
-
 # ---- questions to the service's own port ----
 
 
@@ -274,11 +185,13 @@ def operator(*arguments: str, of: str) -> Callable[[Stage], Awaitable[None]]:
     """Somebody runs `authz keys ...`; it has happened when `of` signs with another key."""
 
     async def act(stage: Stage) -> None:
-        before = tokens.parse(await _signed(stage, of, "acme-db")).key
+        before = await _signing_key(stage, of)
         await stage.authz.command("keys", *arguments)
         async with asyncio.timeout(_CHANGE_SECONDS):
-            while tokens.parse(await _signed(stage, of, "acme-db")).key == before:
-                await asyncio.sleep(0.05)
+            while True:
+                if await _signing_key(stage, of) != before:
+                    return
+                await asyncio.sleep(_POLL_SECONDS)
 
     return act
 
@@ -292,3 +205,6 @@ def after(act: Callable[[Stage], Awaitable[None]], move: Move) -> Move:
 
     return play
 
+
+async def _signing_key(stage: Stage, namespace: str) -> KeyId:
+    return tokens.parse(await signed(stage, namespace, "acme-db")).key

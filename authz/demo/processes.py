@@ -61,8 +61,12 @@ class Child:
             await self.kill()
 
     def _obituary(self, fate: str) -> str:
-        tail = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
-        return "\n".join([f"{self.name} {fate}; its last words:", *tail])
+        return f"{self.name} {fate}; its last words:\n{last_words(self.log)}"
+
+
+def last_words(log: Path) -> str:
+    """The end of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
 
 
 @asynccontextmanager

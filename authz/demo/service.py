@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import httpx
 
@@ -34,16 +35,26 @@ grants:
 _COMMAND: Final = (sys.executable, "-m", "authz")
 
 
-class AuthzServer:
-    """Runs as long as the block lasts, but for the crashes in between."""
+@asynccontextmanager
+async def running(mesh: Mesh, directory: Path) -> AsyncIterator[AuthzServer]:
+    """Make keys and run the service as long as the block lasts, but for the crashes in between."""
+    async with AsyncExitStack() as stack:
+        server = AuthzServer(mesh, directory, stack)
+        await server.command("keys", "init", "--generate-kek")
+        await server.start()
+        yield server
 
-    def __init__(self, mesh: Mesh, directory: Path) -> None:
+
+class AuthzServer:
+    """The service's process, which may end and start again, and its environment."""
+
+    def __init__(self, mesh: Mesh, directory: Path, stack: AsyncExitStack) -> None:
         certificate = mesh.authority.issue(AUTHZ, dns_name=mesh.authz.host)
         policy = directory / "policy.yaml"
         policy.write_text(POLICY)
         self._log = directory / "authz.log"
         self._ready_url = f"http://{mesh.authz_http}/readyz"
-        self._stack = AsyncExitStack()
+        self._stack = stack
         self._child: Child | None = None
         settings = {
             "AUTHZ_LISTEN": str(mesh.authz.endpoint),
@@ -55,17 +66,10 @@ class AuthzServer:
             "AUTHZ_STORE": f"sqlite:{directory / 'keys.db'}",
             "AUTHZ_KEK_FILES": str(directory / "kek"),
             "AUTHZ_POLICY_FILE": str(policy),
+            "AUTHZ_DRAIN_SECONDS": "0",  # nothing here takes time to notice
         }
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("AUTHZ_")}
         self.environment = {**inherited, **settings}
-
-    async def __aenter__(self) -> Self:
-        await self.command("keys", "init", "--generate-kek")
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
 
     async def start(self) -> None:
         """Run it and wait until it is ready."""

@@ -11,6 +11,7 @@ from authz.extauthz.answers import answer, unavailable
 from authz.extauthz.reading import Metadata, facts_of, question_of, request_id_of
 from authz.identity import SpiffeId
 from authz.observe import DecisionEvent, Recorder
+from authz.verdict import Deny, Parties
 
 
 class AuthorizationService:
@@ -28,10 +29,11 @@ class AuthorizationService:
         self.rules: Rules | None = None
         """Replaced as a whole, by whoever loads policy and keyring; `None` until both are there."""
 
-    def check(self, request: bytes, caller: SpiffeId, metadata: Metadata) -> bytes:
+    def check(self, request: bytes, caller: SpiffeId | None, metadata: Metadata) -> bytes:
         """Answer one serialised CheckRequest with a serialised CheckResponse.
 
-        `caller` is who asks, as mTLS proved it. Never raises: what goes wrong is a denial.
+        `caller` is who asks, as mTLS proved it; `None` if that is nobody. Never raises: what goes
+        wrong is a denial.
         """
         rules = self.rules
         if rules is None:
@@ -42,9 +44,11 @@ class AuthorizationService:
             return self._in_doubt(error, caller, metadata, rules)
 
     def _decided(
-        self, request: bytes, caller: SpiffeId, metadata: Metadata, rules: Rules
+        self, request: bytes, caller: SpiffeId | None, metadata: Metadata, rules: Rules
     ) -> DecisionEvent:
         question = question_of(metadata)
+        if caller is None:
+            return DecisionEvent(question, Deny(Reason.CALLER_UNTRUSTED, Parties()), caller, "")
         try:
             message = CheckRequest.FromString(request)
         except DecodeError:
@@ -55,7 +59,7 @@ class AuthorizationService:
         return DecisionEvent(question, verdict, caller, request_id_of(message))
 
     def _in_doubt(
-        self, error: Exception, caller: SpiffeId, metadata: Metadata, rules: Rules
+        self, error: Exception, caller: SpiffeId | None, metadata: Metadata, rules: Rules
     ) -> bytes:
         try:
             for recorder in self._recorders:

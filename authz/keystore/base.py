@@ -78,7 +78,7 @@ class KeyStore(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of the store. Call nothing else afterwards."""
+        """Let go of the store and end its watches. Closing it again is harmless."""
         ...
 
 

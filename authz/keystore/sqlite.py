@@ -56,9 +56,10 @@ class SqliteBackend:
 
     async def close(self) -> None:
         """See `Backend.close`."""
-        self._closed.set()
-        await self._run(self._file.close)
-        self._thread.shutdown(wait=False)
+        if not self._closed.is_set():
+            self._closed.set()
+            await self._run(self._file.close)
+            self._thread.shutdown(wait=False)
 
     async def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.wrap_future(self._thread.submit(call, *args, **kwargs))

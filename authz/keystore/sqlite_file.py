@@ -166,6 +166,8 @@ class SqliteFile:
                 raise KeyStoreError(f"{self} {_remedy(error)}") from None
             if isinstance(error, OSError):
                 raise KeyStoreError(f"{self} {self._os_remedy(error)}") from None
+            if isinstance(error, UnicodeError):  # SQLite quotes garbage in its message
+                raise KeyStoreError(f"{self} {_DAMAGED}") from None
             raise
 
     def _os_remedy(self, error: OSError) -> str:

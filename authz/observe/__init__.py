@@ -2,6 +2,7 @@
 
 from authz.observe.audit import AuditLog
 from authz.observe.events import DecisionEvent, Recorder
+from authz.observe.log import json_log
 from authz.observe.metrics import Metrics
 
-__all__ = ["AuditLog", "DecisionEvent", "Metrics", "Recorder"]
+__all__ = ["AuditLog", "DecisionEvent", "Metrics", "Recorder", "json_log"]

@@ -32,7 +32,8 @@ class AuditLog:
         """Write a line if the answer was a denial, or would have been."""
         verdict = event.verdict
         reason = verdict.reason if isinstance(verdict, Deny) else verdict.would_deny
-        if reason is None or not self._may_write(event.caller.namespace):
+        asking = event.caller.namespace if event.caller else ""
+        if reason is None or not self._may_write(asking):
             return
         parties = verdict.parties
         self._log.warning(
@@ -46,7 +47,7 @@ class AuditLog:
             destination=parties.destination,
             key_id=str(parties.key) if parties.key else None,
             request_id=event.request_id,
-            asked_by=str(event.caller),
+            asked_by=str(event.caller) if event.caller else None,
         )
 
     def failed(self, error: Exception) -> None:

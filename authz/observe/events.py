@@ -14,7 +14,7 @@ class DecisionEvent:
 
     question: Question | None
     verdict: Allow | Deny
-    caller: SpiffeId
+    caller: SpiffeId | None
     request_id: str
 
 

@@ -105,6 +105,8 @@ class _Unverified(Collector):
         self._verify: set[Namespace] = set()
 
     def note(self, event: DecisionEvent) -> None:
+        if event.caller is None:
+            return
         if event.question is Question.VERIFY:
             self._verify.add(event.caller.namespace)
         elif isinstance(event.verdict, Allow) and event.verdict.ground is Ground.SIGNED:

@@ -1,0 +1,65 @@
+"""The HTTP side port: /metrics for Prometheus, /healthz and /readyz for the kubelet.
+
+It runs in threads of its own, so that a slow scrape never holds up a Check.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from threading import Thread
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.exposition import ThreadingWSGIServer
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+
+class SidePort:
+    """Serves what two functions tell: metrics, and the truths that must all hold to be ready."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        metrics: Callable[[], bytes],
+        truths: Callable[[], Mapping[str, bool]],
+    ) -> None:
+        self._metrics = metrics
+        self._truths = truths
+        self._server = make_server(host, port, self._answer, ThreadingWSGIServer, _Handler)
+        self.port: int = self._server.server_port
+
+    def start(self) -> None:
+        """Answer requests until `stop`."""
+        Thread(target=self._server.serve_forever, name="side-port", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop answering."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _answer(self, environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
+        match environ["PATH_INFO"]:
+            case "/metrics":
+                status, kind, body = "200 OK", CONTENT_TYPE_LATEST, self._metrics()
+            case "/healthz":
+                status, kind, body = "200 OK", "text/plain", b"alive\n"
+            case "/readyz":
+                truths = self._truths()
+                status = "200 OK" if all(truths.values()) else "503 Service Unavailable"
+                kind, body = "application/json", json.dumps(dict(truths)).encode() + b"\n"
+            case _:
+                status, kind = "404 Not Found", "text/plain"
+                body = b"there are /metrics, /healthz and /readyz\n"
+        start(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
+        return [body]
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 5  # seconds; an idle connection must not keep a thread
+
+    def log_message(self, *_: object) -> None:
+        """Requests to the side port are nobody's concern."""

@@ -1,0 +1,30 @@
+"""Who asks, where it is not the client certificate of the connection that says so."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from authz.errors import InvalidIdentity
+from authz.identity import SpiffeId, workload_of_xfcc
+
+CallerSource = Callable[[Sequence[tuple[str, str]]], SpiffeId]
+"""Reads the caller from a Check's metadata. Raises InvalidIdentity where that names none."""
+
+XFCC: Final = "x-forwarded-client-cert"
+INSECURE: Final = "x-authz-insecure-caller"
+
+
+def from_xfcc(own: SpiffeId) -> CallerSource:
+    """Believe the x-forwarded-client-cert of our own sidecar, whose identity is `own`."""
+    return lambda metadata: workload_of_xfcc(_only(metadata, XFCC), own=own)
+
+
+def from_insecure_metadata() -> CallerSource:
+    """Believe anybody who names a SPIFFE ID. For development, on loopback."""
+    return lambda metadata: SpiffeId.parse(_only(metadata, INSECURE))
+
+
+def _only(metadata: Sequence[tuple[str, str]], key: str) -> str:
+    values = [value for name, value in metadata if name == key]
+    if len(values) != 1:
+        raise InvalidIdentity(f"{key} was sent {len(values)} times, expected once")
+    return values[0]
