@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from authz.errors import BadSettings
+from authz.errors import BadSettings, KeyStoreError
 from authz.identity import SpiffeId
 from authz.keys import TokenLife
 from authz.keystore import Keks, KeyStore, open_store, parse_kek, read_kek_file
@@ -238,6 +238,11 @@ def configured_store(settings: KeySettings) -> KeyStore:
     keks = [read_kek_file(path) for path in settings.kek_files]
     if settings.kek is not None:
         keks.append(parse_kek(settings.kek.get_secret_value(), source=f"{PREFIX}KEK"))
+    if not keks:
+        raise KeyStoreError(
+            f"kek_files: no key-encryption key is configured: name a file that holds one, or set "
+            f"{PREFIX}KEK; `authz keys init --generate-kek` makes one"
+        )
     return open_store(settings.store, Keks(*keks))
 
 

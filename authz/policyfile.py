@@ -6,6 +6,7 @@ with one problem changes nothing.
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -106,6 +107,20 @@ class _File(_Model):
     grants: list[_GrantEntry] = []
     exemptions: list[_ExemptionEntry] = []
     hosts: dict[_DnsName, _Namespace] = {}
+
+
+def read_policy(file: Path) -> Policy:
+    """Read a policy file.
+
+    Raises:
+        BadPolicy: it cannot be read, or see `parse_policy`.
+    """
+    try:
+        return parse_policy(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadPolicy([f"policy_file: {file}: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise BadPolicy([f"policy_file: {file} is not UTF-8 text"]) from None
 
 
 def parse_policy(text: str) -> Policy:

@@ -21,7 +21,7 @@ from authz.keys import Keyring
 from authz.keystore import KeyStore
 from authz.observe import AuditLog, Metrics
 from authz.policy import Policy
-from authz.policyfile import parse_policy
+from authz.policyfile import read_policy
 from authz.server.files import changes
 from authz.server.sideport import SidePort
 from authz.transport import (
@@ -85,7 +85,7 @@ class Server:
         if settings.policy_file is None:
             self._policy = Policy()
         else:
-            self._use_policy(await asyncio.to_thread(_read_policy, settings.policy_file))
+            self._use_policy(await asyncio.to_thread(read_policy, settings.policy_file))
         self._store = await asyncio.to_thread(configured_store, settings)
         self._listener = await self._make_listener()
         self._side_port = SidePort(
@@ -201,7 +201,7 @@ class Server:
     async def _follow_policy(self, file: Path) -> None:
         async for _ in changes([file]):
             try:
-                policy = await asyncio.to_thread(_read_policy, file)
+                policy = await asyncio.to_thread(read_policy, file)
             except BadPolicy as error:
                 self._kept("policy", error.problems)
                 continue
@@ -231,15 +231,6 @@ class Server:
     def _kept(self, what: str, problems: tuple[str, ...]) -> None:
         self._metrics.reload_failures.labels(what).inc()
         self._log.error("new version is bad, the last good one stays", what=what, problems=problems)
-
-
-def _read_policy(file: Path) -> Policy:
-    try:
-        return parse_policy(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadPolicy([f"policy_file: {file}: {error.strerror}"]) from None
-    except UnicodeDecodeError:
-        raise BadPolicy([f"policy_file: {file} is not UTF-8 text"]) from None
 
 
 def _tls_files(settings: Settings) -> TlsFiles | None:

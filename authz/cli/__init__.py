@@ -1,0 +1,75 @@
+"""The words that people type. Exit codes: 0 ok, 1 the answer is no, 2 usage, 3 could not start."""
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from authz.cli import keys, policy, token
+from authz.cli.settings import takes
+from authz.config import Settings
+from authz.errors import AuthzError, BadSettings, InvalidName, KeyringError
+from authz.server import run
+
+app = typer.Typer(
+    name="authz",
+    help="Keeps tenants apart on a shared Knative + Istio cluster.",
+    epilog="Try `authz demo`: tenants kept apart by real Envoys, in a minute.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # they show local variables, and those hold keys
+)
+app.add_typer(keys.app, name="keys")
+app.add_typer(token.app, name="token")
+app.add_typer(policy.app, name="policy")
+
+
+def main() -> None:
+    """Run the command line; every error on purpose becomes a text and an exit code."""
+    try:
+        app()
+    except AuthzError as error:
+        typer.secho(str(error), fg=typer.colors.RED, err=True)
+        match error:
+            case BadSettings() | InvalidName():
+                sys.exit(2)
+            case KeyringError():
+                sys.exit(1)
+            case _:
+                sys.exit(3)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.")
+    ] = False,
+) -> None:
+    if show_version:
+        typer.echo(version("tenant-authz"))
+        raise typer.Exit
+
+
+@app.command(epilog="Example: authz serve --config /etc/tenant-authz/settings.yaml")
+@takes(Settings)
+def serve(settings: Settings) -> None:
+    """Answer Envoys' questions until SIGTERM or Ctrl-C, then drain.
+
+    Every setting has one name: NAME in the settings file, AUTHZ_NAME in the environment, --name
+    here. The log goes to standard output as JSON lines.
+    """
+    run(settings)
+
+
+@app.command(epilog="Example: authz demo --once --json")
+def demo(
+    once: Annotated[
+        bool, typer.Option("--once", help="Play the matrix once; exit 1 on any difference.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """See tenants kept apart by real Envoys on this machine, without a cluster, Docker or root."""
+    from authz import demo as playing  # noqa: PLC0415 - only this command needs its extra
+
+    raise typer.Exit(playing.run(once=once, json=as_json))

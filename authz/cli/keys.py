@@ -1,0 +1,204 @@
+"""`authz keys`: make, show and change the keyring in its store."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from authz import rotation
+from authz.cli.output import AsJson, moment, print_json, show
+from authz.cli.settings import takes
+from authz.config import KeySettings, configured_store
+from authz.errors import BadSettings
+from authz.keys import Keyring
+from authz.keystore import KeyStore, Snapshot, generate_kek_file, read_kek_file, update
+from authz.names import PUBLIC, Namespace, parse_namespace
+
+app = typer.Typer(
+    help="Make, show, rotate and revoke keys; seal the store anew.", no_args_is_help=True
+)
+R = TypeVar("R")
+_now = time.time  # noqa: TID251 - the command line is where time enters
+
+DELAY = 3600
+"""Seconds between publishing a key and signing with it: the store outage that goes unnoticed."""
+
+_Name = Annotated[
+    str | None,
+    typer.Argument(help="A namespace, or @public for what comes through the public gateway."),
+]
+_Now = Annotated[bool, typer.Option("--now", help="Sign with the new key at once (emergency).")]
+
+
+@app.command(
+    epilog="Example: authz keys init --store sqlite:keys.db --kek-files kek --generate-kek"
+)
+@takes(KeySettings)
+def init(
+    *,
+    generate_kek: Annotated[
+        bool, typer.Option("--generate-kek", help="First make the KEK file, mode 0600.")
+    ] = False,
+    as_json: AsJson = False,
+    settings: KeySettings,
+) -> None:
+    """Make a key store with one root key, which signs at once."""
+    if generate_kek:
+        if len(settings.kek_files) != 1:
+            raise BadSettings(["kek_files: --generate-kek needs exactly one file to write"])
+        if not settings.kek_files[0].exists():
+            generate_kek_file(settings.kek_files[0])
+    keyring = rotation.create(_now())
+    snapshot = _with_store(settings, lambda store: store.compare_and_swap(None, keyring))
+    _report(snapshot, f"made {settings.store}, root key {keyring.roots[0].id}", as_json)
+
+
+@app.command("list", epilog="Example: authz keys list --json")
+@takes(KeySettings)
+def list_(*, as_json: AsJson = False, settings: KeySettings) -> None:
+    """Show the root keys and every namespace that differs from the default. Never a secret."""
+    snapshot = _with_store(settings, lambda store: store.load())
+    now, keyring = _now(), snapshot.keyring
+    roots = [
+        {
+            "id": root.id,
+            "state": _state(root.revoked, root.verifies(now), root is keyring.primary(now)),
+            "signs_from": moment(root.sign_from),
+            "verifies_until": moment(root.verify_until),
+        }
+        for root in keyring.roots
+    ]
+    namespaces = [
+        {
+            "namespace": name,
+            "generation": keys.generation,
+            "signs_with": keys.signing_generation(now),
+            "signs_from": moment(keys.sign_from) if keys.sign_from else None,
+            "previous_until": moment(keys.previous_until) if keys.previous_until else None,
+        }
+        for name, keys in sorted(keyring.namespaces.items())
+    ]
+    if as_json:
+        print_json({"version": snapshot.version, "roots": roots, "namespaces": namespaces})
+        return
+    show(roots, title=f"Root keys (version {snapshot.version})", as_json=False)
+    if namespaces:
+        show(namespaces, title="Namespaces that differ from the default", as_json=False)
+
+
+@app.command(epilog="Examples: authz keys rotate --root; authz keys rotate payments --now")
+@takes(KeySettings)
+def rotate(
+    namespace: _Name = None,
+    *,
+    root: Annotated[bool, typer.Option("--root", help="Rotate the root key instead.")] = False,
+    now: _Now = False,
+    as_json: AsJson = False,
+    settings: KeySettings,
+) -> None:
+    """Bring in a new key for one namespace, or for all of them by a new root. Nobody is denied.
+
+    The new key is published at once and signs an hour later, so that a server that cannot reach
+    the store until then still knows it in time. The old one verifies until its last token expires.
+    """
+    time_, delay, life = _now(), 0 if now else DELAY, settings.token_life
+    if root == (namespace is not None):
+        raise BadSettings(["name one namespace, or --root"])
+    if namespace is None:
+        snapshot = _change(
+            settings, lambda old: rotation.rotate_root(old, time_, delay=delay, life=life)
+        )
+        said = f"new root key {snapshot.keyring.roots[-1].id} signs from {moment(time_ + delay)}"
+    else:
+        name = _namespace(namespace)
+        snapshot = _change(
+            settings,
+            lambda old: rotation.rotate_namespace(old, name, time_, delay=delay, life=life),
+        )
+        generation = snapshot.keyring.keys_of(name).generation
+        said = f"generation {generation} of {name} signs from {moment(time_ + delay)}"
+    _report(snapshot, said, as_json)
+
+
+@app.command(epilog="Examples: authz keys revoke payments; authz keys revoke --root 1f2e3d4c")
+@takes(KeySettings)
+def revoke(
+    namespace: _Name = None,
+    *,
+    root: Annotated[
+        str | None, typer.Option("--root", metavar="ID", help="Revoke this root key instead.")
+    ] = None,
+    as_json: AsJson = False,
+    settings: KeySettings,
+) -> None:
+    """Make every token invalid that a namespace, or anybody under a root key, was ever given.
+
+    Servers act on it within a second. Requests that are on their way with such a token are denied.
+    """
+    time_, life = _now(), settings.token_life
+    if (root is None) == (namespace is None):
+        raise BadSettings(["name one namespace, or --root ID"])
+    if root is not None:
+        snapshot = _change(settings, lambda old: rotation.revoke_root(old, root, time_, life=life))
+        said = f"root key {root} is revoked"
+    else:
+        name = _namespace(namespace or "")
+        snapshot = _change(settings, lambda old: rotation.revoke_namespace(old, name, time_))
+        said = f"all earlier tokens of {name} are revoked"
+    _report(snapshot, said, as_json)
+
+
+@app.command(
+    epilog="Example: authz keys reseal --kek-files old,new --to new, when all servers read both"
+)
+@takes(KeySettings)
+def reseal(
+    *,
+    to: Annotated[Path, typer.Option("--to", help="The file with the KEK to seal under.")],
+    as_json: AsJson = False,
+    settings: KeySettings,
+) -> None:
+    """Seal the store under another key-encryption key. Tokens are not affected.
+
+    First give all servers both keys, then reseal, then take the old one away from them.
+    """
+    kek = read_kek_file(to)
+    snapshot = _with_store(settings, lambda store: store.reseal(kek))
+    _report(snapshot, f"{settings.store} is sealed under KEK {kek.id}", as_json)
+
+
+def _change(settings: KeySettings, change: Callable[[Keyring], Keyring]) -> Snapshot:
+    return _with_store(settings, lambda store: update(store, change))
+
+
+def _with_store(settings: KeySettings, act: Callable[[KeyStore], Coroutine[Any, Any, R]]) -> R:
+    async def acting() -> R:
+        store = configured_store(settings)
+        try:
+            return await act(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(acting())
+
+
+def _report(snapshot: Snapshot, said: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"version": snapshot.version, "done": said})
+    else:
+        typer.echo(f"{said} (version {snapshot.version})")
+
+
+def _namespace(text: str) -> Namespace:
+    return PUBLIC if text == PUBLIC else parse_namespace(text)
+
+
+def _state(revoked: bool, verifies: bool, primary: bool) -> str:
+    if revoked:
+        return "revoked"
+    if primary:
+        return "primary"
+    return "verifies" if verifies else "expired"

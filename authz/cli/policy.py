@@ -1,0 +1,118 @@
+"""`authz policy`: check a policy file, and ask it questions, without a server."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from authz import rotation, tokens
+from authz.cli.output import AsJson, print_json, show
+from authz.decision import Rules, decide
+from authz.errors import BadPolicy
+from authz.facts import Facts, Question
+from authz.identity import SpiffeId
+from authz.keys import TokenLife
+from authz.names import PUBLIC, Namespace, parse_namespace
+from authz.policy import Policy, Role
+from authz.policyfile import read_policy
+from authz.verdict import Allow, Deny
+
+app = typer.Typer(help="Check a policy file and ask it questions.", no_args_is_help=True)
+_now = time.time  # noqa: TID251 - the command line is where time enters
+
+_File = Annotated[Path, typer.Argument(help="The policy file.")]
+
+
+@app.command(epilog="Example: authz policy check policy.yaml")
+def check(file: _File, *, as_json: AsJson = False) -> None:
+    """Say whether a policy file can be used, or every problem with its line (exit code 1)."""
+    try:
+        policy = read_policy(file)
+    except BadPolicy as error:
+        if as_json:
+            print_json({"ok": False, "problems": error.problems})
+        else:
+            for problem in error.problems:
+                typer.echo(f"{file}: {problem}")
+        raise typer.Exit(1) from None
+    counts = {
+        "tenants": len({known.tenant for known in policy.namespaces.values()} - {None}),
+        "namespaces": len(policy.namespaces),
+        "grants": len(policy.grants),
+        "role_holders": len(policy.roles),
+        "exempt_peers": len(policy.exemptions),
+        "default_mode": policy.default_mode.value,
+    }
+    if as_json:
+        print_json({"ok": True, **counts})
+    else:
+        show([counts], title=f"{file} is good", as_json=False)
+
+
+@app.command(epilog="Example: authz policy explain policy.yaml shop/checkout payments --port 8080")
+def explain(
+    file: _File,
+    source: Annotated[
+        str, typer.Argument(help="NAMESPACE or NAMESPACE/SERVICE-ACCOUNT, or @public.")
+    ],
+    destination: Annotated[str, typer.Argument(help="Destination namespace.")],
+    *,
+    port: Annotated[int, typer.Option(help="Port at the destination.")] = 8012,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether SOURCE may call into DESTINATION, on each way there, and why.
+
+    It asks the same function that the server asks. Exit code 1: some way is closed.
+    """
+    policy = read_policy(file)
+    rows = _ways(policy, source, parse_namespace(destination), port)
+    show(rows, title=f"{source} to {destination}:{port}", as_json=as_json)
+    if not all(row["allowed"] for row in rows):
+        raise typer.Exit(1)
+
+
+def _ways(
+    policy: Policy, source: str, destination: Namespace, port: int
+) -> list[dict[str, object]]:
+    namespace, _, account = source.partition("/")
+    public = source == PUBLIC
+    origin = PUBLIC if public else parse_namespace(namespace)
+    trust_domain = min(policy.trust_domains)
+    ways = {} if public else {"straight": SpiffeId(trust_domain, origin, account or "default")}
+    for role, way in ((Role.TRANSIT, "through a transit hop"), (Role.GATEWAY, "through a gateway")):
+        holder = min(
+            (str(peer) for peer, roles in policy.roles.items() if role in roles), default=None
+        )
+        if holder is not None and (public or role is Role.TRANSIT):
+            ways[way] = SpiffeId.parse(holder)
+    now = _now()
+    rules = Rules(policy, rotation.create(now), TokenLife())
+    rows: list[dict[str, object]] = []
+    for way, presenter in ways.items():
+        token = tokens.mint(
+            source=origin,
+            service_account="" if public else account or "default",
+            destination=destination,
+            keyring=rules.keyring,
+            now=now,
+            life=rules.life,
+        )
+        facts = Facts(
+            caller=SpiffeId(trust_domain, destination, "default"),
+            principal=str(presenter),
+            port=port,
+            tokens=(token,),
+        )
+        verdict = decide(Question.VERIFY, facts, rules, now)
+        rows.append({"way": way, **_said(verdict)})
+    return rows
+
+
+def _said(verdict: Allow | Deny) -> dict[str, object]:
+    if isinstance(verdict, Deny):
+        return {"allowed": False, "because": verdict.reason.sentence}
+    because = verdict.ground.value
+    if verdict.would_deny is not None:
+        because += f"; enforced, it would be denied: {verdict.would_deny.sentence}"
+    return {"allowed": True, "because": because}
