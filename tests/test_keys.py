@@ -1,0 +1,340 @@
+"""Which key signs now, which still verify; and rotation, told as a story."""
+
+import hashlib
+import hmac
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz import keys
+from authz.errors import InvalidToken, KeyringError, Reason
+from authz.keys import KeyId, Keyring, NamespaceKeys, RootKey, TokenLife
+from authz.names import PUBLIC, Namespace
+from authz.rotation import (
+    MAX_ROOTS,
+    create,
+    revoke_namespace,
+    revoke_root,
+    rotate_namespace,
+    rotate_root,
+)
+from authz.testing import NOW, root_key
+
+A, B = Namespace("a"), Namespace("b")
+LIFE = TokenLife(seconds=720, leeway=30)
+DELAY = 3600
+
+
+def refused(keyring: Keyring, namespace: Namespace, key: KeyId, now: float) -> Reason | None:
+    """Why `key` does not verify; `None` if it does."""
+    try:
+        keyring.verifying_secret(namespace, key, now)
+    except InvalidToken as error:
+        return error.reason
+    return None
+
+
+def test_each_namespace_has_its_own_secret_on_every_replica() -> None:
+    one, other = Keyring((root_key(),)), Keyring((root_key(),))
+
+    assert one.signing_key(A, NOW).secret == other.signing_key(A, NOW).secret
+    assert one.signing_key(A, NOW).secret != one.signing_key(B, NOW).secret
+    assert one.signing_key(A, NOW).secret != one.signing_key(PUBLIC, NOW).secret
+
+
+def test_secrets_are_derived_as_rfc_5869_says() -> None:
+    """Written out by hand, so that another implementation can follow."""
+    extracted = hmac.digest(bytes(32), bytes([1]) * 32, "sha256")
+    info = b"tenant-authz namespace secret v1\0a\0" + b"7"
+    expected = hmac.digest(extracted, info + b"\x01", "sha256")
+    keyring = Keyring((root_key(1),), {A: NamespaceKeys(generation=7)})
+
+    assert keyring.signing_key(A, NOW).secret == expected
+    assert len(expected) == hashlib.sha256().digest_size
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "a1", "a-1", "b"]), st.integers(0, 12)), max_size=8)
+)
+def test_no_two_namespaces_or_generations_share_a_secret(pairs: list[tuple[str, int]]) -> None:
+    secrets = {
+        Keyring((root_key(),), {Namespace(name): NamespaceKeys(generation)})
+        .signing_key(Namespace(name), NOW)
+        .secret
+        for name, generation in pairs
+    }
+    assert len(secrets) == len(set(pairs))
+
+
+def test_made_up_namespaces_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "_MAX_DERIVED", 3)
+    keyring = Keyring((root_key(),))
+    secret = keyring.signing_key(A, NOW).secret
+
+    for number in range(10):
+        keyring.signing_key(Namespace(f"n{number}"), NOW)
+
+    assert len(keyring._derived) <= 3
+    assert keyring.signing_key(A, NOW).secret == secret
+
+
+def test_of_the_roots_that_have_started_the_last_signs() -> None:
+    first, second, third = root_key(1), root_key(2, sign_from=100), root_key(3, sign_from=200)
+    keyring = Keyring((third, first, second))
+
+    assert keyring.primary(99) is first
+    assert keyring.primary(100) is second
+    assert keyring.primary(199.9) is second
+    assert keyring.primary(200) is third
+
+
+def test_a_clock_that_runs_behind_still_signs_with_a_key_that_all_know() -> None:
+    keyring = Keyring((root_key(2, sign_from=200), root_key(1, sign_from=100)))
+
+    assert keyring.primary(0).id == root_key(1).id
+
+
+def test_neither_a_revoked_nor_an_expired_root_signs() -> None:
+    revoked = RootKey("0000000a", b"", 300, revoked=True)
+    expired = replace(root_key(2, sign_from=200), verify_until=250)
+    keyring = Keyring((root_key(1), expired, revoked))
+
+    assert keyring.primary(249).id == expired.id
+    assert keyring.primary(250).id == root_key(1).id
+    assert keyring.primary(400).id == root_key(1).id
+
+
+@pytest.mark.parametrize(
+    "roots",
+    [
+        (),
+        (root_key(1), root_key(1)),
+        (replace(root_key(1), verify_until=5),),
+        (RootKey("0000000a", b"", 0, revoked=True),),
+    ],
+)
+def test_a_keyring_that_could_not_go_on_is_no_keyring(roots: tuple[RootKey, ...]) -> None:
+    with pytest.raises(KeyringError):
+        Keyring(roots)
+
+
+@pytest.mark.parametrize(
+    ("name", "secret"),
+    [("0000000g", bytes(32)), ("1", bytes(32)), ("00000001\n", bytes(32)), ("00000001", bytes(31))],
+)
+def test_a_root_has_an_id_and_256_bits(name: str, secret: bytes) -> None:
+    with pytest.raises(KeyringError):
+        RootKey(name, secret, 0)
+
+
+def test_a_revoked_root_keeps_no_secret() -> None:
+    with pytest.raises(KeyringError):
+        RootKey("00000001", bytes(32), 0, revoked=True)
+
+
+def test_negative_times_and_generations_are_refused() -> None:
+    with pytest.raises(KeyringError):
+        NamespaceKeys(generation=-1)
+
+
+def test_reprs_hold_no_secret() -> None:
+    keyring = Keyring((root_key(),))
+    key = keyring.signing_key(A, NOW)
+
+    for shown in (repr(keyring), repr(key), str(key), repr(keyring.roots), f"{keyring.roots[0]}"):
+        assert "\\x01\\x01" not in shown
+        assert repr(key.secret)[2:10] not in shown
+
+
+def test_a_keyring_does_not_change_with_the_mapping_that_it_was_made_of() -> None:
+    mapping = {A: NamespaceKeys(1)}
+    keyring = Keyring((root_key(),), mapping)
+    mapping[A] = NamespaceKeys(2)
+
+    assert keyring.keys_of(A).generation == 1
+
+
+# -- rotation, told as a story -----------------------------------------------------------------
+
+
+def test_rotating_the_root_denies_nobody_on_the_way() -> None:
+    """Old alone, both published, new signs, old gone: at each step every live token verifies."""
+    before = create(NOW)
+    after = rotate_root(before, NOW, delay=DELAY, life=LIFE)
+    old, new = before.roots[0].id, after.roots[-1].id
+    starts, ends = int(NOW) + DELAY, int(NOW) + DELAY + LIFE.gone_after
+
+    assert after.primary(NOW).id == old
+    assert after.primary(starts - 1).id == old
+    assert after.primary(starts).id == new
+    for now in (NOW, starts, ends - 1):
+        assert refused(after, A, KeyId(old, 0), now) is None
+        assert refused(after, A, KeyId(new, 0), now) is None
+    assert refused(after, A, KeyId(old, 0), ends) is Reason.KEY_RETIRED
+    assert refused(after, A, KeyId(new, 0), ends) is None
+    # A replica that missed the store for the whole delay signs what the others still take.
+    assert before.primary(starts - 1).id == old
+    assert refused(before, A, KeyId(new, 0), starts) is Reason.KEY_UNKNOWN
+
+
+def test_the_last_token_of_the_old_root_outlives_clock_differences() -> None:
+    after = rotate_root(create(NOW), NOW, delay=DELAY, life=LIFE)
+    last_signed = after.roots[1].sign_from + LIFE.leeway  # by a clock that runs behind
+    expires_elsewhere = last_signed + LIFE.seconds
+
+    assert refused(after, A, KeyId(after.roots[0].id, 0), expires_elsewhere - 1) is None
+
+
+def test_rotating_a_namespace_changes_only_that_namespace() -> None:
+    after = rotate_namespace(create(NOW), A, NOW, delay=DELAY, life=LIFE)
+    root = after.roots[0].id
+    starts, ends = int(NOW) + DELAY, int(NOW) + DELAY + LIFE.gone_after
+
+    assert after.signing_key(A, starts - 1).id == KeyId(root, 0)
+    assert after.signing_key(A, starts).id == KeyId(root, 1)
+    assert refused(after, A, KeyId(root, 1), NOW) is None
+    assert refused(after, A, KeyId(root, 0), ends - 1) is None
+    assert refused(after, A, KeyId(root, 0), ends) is Reason.KEY_RETIRED
+    assert after.signing_key(B, starts).id == KeyId(root, 0)
+    assert refused(after, B, KeyId(root, 0), ends) is None
+    assert refused(after, B, KeyId(root, 1), NOW) is Reason.KEY_UNKNOWN
+
+
+def test_a_rotation_must_finish_before_the_next_unless_it_is_urgent() -> None:
+    once = rotate_namespace(create(NOW), A, NOW, delay=DELAY, life=LIFE)
+    root = once.roots[0].id
+
+    with pytest.raises(KeyringError, match="--now"):
+        rotate_namespace(once, A, NOW + DELAY, delay=DELAY, life=LIFE)
+    urgent = rotate_namespace(once, A, NOW + DELAY, delay=0, life=LIFE)
+    assert urgent.signing_key(A, NOW + DELAY).id == KeyId(root, 2)
+    assert refused(urgent, A, KeyId(root, 1), NOW + DELAY) is None
+    assert refused(urgent, A, KeyId(root, 0), NOW + DELAY) is Reason.KEY_RETIRED
+    finished = NOW + DELAY + LIFE.gone_after
+    again = rotate_namespace(once, A, finished, delay=DELAY, life=LIFE)
+    assert again.keys_of(A).generation == 2
+
+
+def test_revoking_a_namespace_counts_at_once_and_for_good() -> None:
+    keyring = rotate_namespace(create(NOW), A, NOW, delay=DELAY, life=LIFE)
+    after = revoke_namespace(keyring, A, NOW)
+    root = after.roots[0].id
+
+    assert after.signing_key(A, NOW).id == KeyId(root, 2)
+    for generation in (0, 1):
+        assert refused(after, A, KeyId(root, generation), NOW) is Reason.KEY_REVOKED
+    assert refused(after, B, KeyId(root, 0), NOW) is None
+    # No later rotation, of either kind, brings a revoked generation back.
+    later = rotate_namespace(after, A, NOW, delay=DELAY, life=LIFE)
+    assert refused(later, A, KeyId(root, 2), NOW) is None
+    for generation in (0, 1):
+        assert refused(later, A, KeyId(root, generation), NOW) is not None
+    assert refused(rotate_root(after, NOW, delay=0, life=LIFE), A, KeyId(root, 1), NOW) is not None
+
+
+def test_revoking_a_root_counts_at_once_and_leaves_a_root_that_signs() -> None:
+    keyring = create(NOW)
+    only = keyring.roots[0].id
+    after = revoke_root(keyring, only, NOW, life=LIFE)
+
+    assert refused(after, A, KeyId(only, 0), NOW) is Reason.KEY_REVOKED
+    assert after.primary(NOW).id != only
+    assert after.roots[0].secret == b""
+
+
+def test_revoking_the_successor_before_it_signs_makes_another() -> None:
+    keyring = rotate_root(create(NOW), NOW, delay=DELAY, life=LIFE)
+    old, new = (root.id for root in keyring.roots)
+    after = revoke_root(keyring, new, NOW, life=LIFE)
+
+    assert after.primary(NOW).id not in {old, new}
+    assert refused(after, A, KeyId(old, 0), NOW) is None
+    assert refused(after, A, KeyId(new, 0), NOW) is Reason.KEY_REVOKED
+
+
+def test_revoking_the_signing_root_brings_its_successor_forward() -> None:
+    keyring = rotate_root(create(NOW), NOW, delay=DELAY, life=LIFE)
+    old, new = (root.id for root in keyring.roots)
+
+    assert revoke_root(keyring, old, NOW, life=LIFE).primary(NOW).id == new
+
+
+def test_there_must_be_such_a_root_to_revoke() -> None:
+    fresh = create(NOW)
+    revoked = revoke_root(fresh, fresh.roots[0].id, NOW, life=LIFE)
+
+    for keys_, name in ((fresh, "00000000"), (revoked, fresh.roots[0].id)):
+        with pytest.raises(KeyringError, match="there is no root key"):
+            revoke_root(keys_, name, NOW, life=LIFE)
+
+
+def test_spent_roots_are_dropped_and_generations_never() -> None:
+    keyring = revoke_namespace(rotate_root(create(NOW), NOW, delay=0, life=LIFE), A, NOW)
+    gone = NOW + LIFE.gone_after
+    later = rotate_root(keyring, gone, delay=0, life=LIFE)
+
+    assert keyring.roots[0].id not in {root.id for root in later.roots}
+    assert later.keys_of(A).generation == 1
+
+
+def test_there_is_an_end_to_how_many_roots_can_pile_up() -> None:
+    keyring = create(NOW)
+    for _ in range(MAX_ROOTS - 1):
+        keyring = rotate_root(keyring, NOW, delay=DELAY, life=LIFE)
+    with pytest.raises(KeyringError, match="16 root keys already"):
+        rotate_root(keyring, NOW, delay=DELAY, life=LIFE)
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["root", "a", "revoke a", "revoke root"]), st.integers(0, 5000)),
+    max_size=12,
+)
+
+
+@given(steps)
+def test_whatever_is_done_in_whatever_order_somebody_signs_and_all_verify_it(
+    actions: list[tuple[str, int]],
+) -> None:
+    keyring, now = create(NOW), NOW
+    for action, pause in actions:
+        now += pause
+        try:
+            match action:
+                case "root":
+                    keyring = rotate_root(keyring, now, delay=DELAY, life=LIFE)
+                case "a":
+                    keyring = rotate_namespace(keyring, A, now, delay=DELAY, life=LIFE)
+                case "revoke a":
+                    keyring = revoke_namespace(keyring, A, now)
+                case _:
+                    primary = keyring.primary(now).id
+                    keyring = revoke_root(keyring, primary, now, life=LIFE)
+        except KeyringError:
+            continue
+        for later in (now, now + DELAY, now + 10 * DELAY):
+            for namespace in (A, B):
+                key = keyring.signing_key(namespace, later)
+                assert keyring.verifying_secret(namespace, key.id, later) == key.secret
+
+
+@given(steps)
+def test_without_a_revocation_no_live_token_is_ever_refused(
+    actions: list[tuple[str, int]],
+) -> None:
+    keyring, now = create(NOW), NOW
+    signed: list[tuple[Namespace, KeyId, float]] = []
+    for action, pause in actions:
+        now += pause
+        signed += [(name, keyring.signing_key(name, now).id, now) for name in (A, B)]
+        try:
+            if action == "root":
+                keyring = rotate_root(keyring, now, delay=DELAY, life=LIFE)
+            elif action == "a":
+                keyring = rotate_namespace(keyring, A, now, delay=DELAY, life=LIFE)
+        except KeyringError:
+            continue
+        for namespace, key, when in signed:
+            if now < when + LIFE.seconds:
+                assert refused(keyring, namespace, key, now) is None
