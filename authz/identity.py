@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Self
 
 from authz.errors import InvalidIdentity
-from authz.names import LABEL, MAX_NAME, Namespace, is_dns_name
+from authz.names import LABEL, MAX_NAME, Namespace
 
 _MAX_TRUST_DOMAIN = 255
 _spiffe_id = re.compile(rf"spiffe://([a-z0-9._-]+)/ns/({LABEL})/sa/([a-z0-9.-]+)")
+# Kubernetes' DNS-1123 subdomain, whose labels are not limited to 63 characters.
+_account = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class SpiffeId:
                 says must be exactly an ID, or it is none.
         """
         match = _spiffe_id.fullmatch(uri)
-        if match is None or len(match[1]) > _MAX_TRUST_DOMAIN or not is_dns_name(match[3]):
+        if match is None or len(match[1]) > _MAX_TRUST_DOMAIN or not is_service_account(match[3]):
             raise InvalidIdentity(
                 f"{uri[:MAX_NAME]!r} is not a workload's SPIFFE ID: expected "
                 "spiffe://<trust domain>/ns/<namespace>/sa/<service account>"
@@ -43,6 +45,11 @@ class SpiffeId:
 
     def __str__(self) -> str:
         return f"spiffe://{self.trust_domain}/ns/{self.namespace}/sa/{self.service_account}"
+
+
+def is_service_account(text: str) -> bool:
+    """Whether Kubernetes would take `text` as the name of a service account."""
+    return len(text) <= MAX_NAME and _account.fullmatch(text) is not None
 
 
 def short_account(service_account: str) -> str:

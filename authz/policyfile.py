@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from authz.errors import BadPolicy
-from authz.identity import SpiffeId
+from authz.identity import SpiffeId, is_service_account
 from authz.names import (
     Namespace,
     is_dns_name,
@@ -45,6 +45,12 @@ def _spiffe_id(text: str) -> str:
 def _dns_name(text: str) -> str:
     if not is_dns_name(text):
         raise ValueError(f"{text!r} is not a lower-case DNS name")
+    return text
+
+
+def _service_account(text: str) -> str:
+    if not is_service_account(text):
+        raise ValueError(f"{text!r} is not the name of a service account")
     return text
 
 
@@ -81,7 +87,7 @@ class _NamespaceEntry(_Model):
 class _GrantEntry(_Model):
     to: _Namespace
     from_: Annotated[str, AfterValidator(_source), Field(alias="from")]
-    service_account: _DnsName | None = None
+    service_account: Annotated[str, AfterValidator(_service_account)] | None = None
     port: _Port | None = None
     until: dt.date | None = None
 

@@ -1,0 +1,941 @@
+"""Every row of the decision tables, each denial beside a legitimate twin that passes."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authz import tokens
+from authz.decision import Rules, decide, decide_in_doubt
+from authz.errors import Outward, Reason
+from authz.facts import Facts, Hop, Question
+from authz.identity import SpiffeId
+from authz.keys import Keyring, NamespaceKeys, TokenLife
+from authz.names import PUBLIC, Namespace, Service
+from authz.policy import (
+    EVERYONE,
+    ROLE_EXEMPTIONS,
+    Exemption,
+    Grant,
+    Mode,
+    NamespacePolicy,
+    Policy,
+    Role,
+)
+from authz.testing import NOW, root_key, workload
+from authz.verdict import Allow, Deny, Ground, HeaderAction, SetToken
+
+ACTIVATOR = workload("knative-serving", "activator")
+GATEWAY = workload("istio-system", "gateway")
+EVENTING = workload("knative-eventing", "mt-broker-filter")
+PROMETHEUS = workload("monitoring", "prometheus")
+
+WEB, DB = workload("acme-web"), workload("acme-db")  # one tenant
+FOREIGN, PARTNER = workload("globex"), workload("initech")
+N = Namespace
+
+POLICY = Policy(
+    relays=frozenset({Service("local-gateway", N("istio-system"))}),
+    namespaces={
+        N("acme-web"): NamespacePolicy(tenant="acme"),
+        N("acme-db"): NamespacePolicy(tenant="acme", accepts_public=False),
+        N("umbrella"): NamespacePolicy(mode=Mode.SHADOW),
+        N("carefree"): NamespacePolicy(mode=Mode.OFF),
+        N("legacy"): NamespacePolicy(plaintext_peers=True),
+    },
+    grants=(
+        Grant(N("acme-db"), N("initech")),
+        Grant(N("acme-web"), N("narrow"), "reader", 8080, int(NOW) + 60),
+        Grant(N("library"), EVERYONE),
+    ),
+    roles={
+        ACTIVATOR: frozenset({Role.TRANSIT}),
+        GATEWAY: frozenset({Role.GATEWAY, Role.TRANSIT}),
+        EVENTING: frozenset({Role.ON_BEHALF_OF}),
+    },
+    exemptions={
+        PROMETHEUS: (
+            Exemption(9091, path="/metrics", user_agent="Prometheus/"),
+            Exemption(5432),
+        )
+    },
+    hosts={"api.internal": N("acme-web")},
+)
+RULES = Rules(POLICY, Keyring((root_key(1),)), TokenLife())
+IN_ISTIO = "outbound|80||app.{}.svc.cluster.local"
+LOCAL_GATEWAY = "outbound|80||local-gateway.istio-system.svc.cluster.local"
+
+
+def token(source: str, destination: str, account: str = "default", now: float = NOW) -> str:
+    """A good token."""
+    return tokens.mint(
+        source=N(source),
+        service_account=account,
+        destination=N(destination),
+        keyring=RULES.keyring,
+        now=now,
+        life=RULES.life,
+    )
+
+
+def ask(
+    question: Question | None, caller: SpiffeId, rules: Rules = RULES, **facts: Any
+) -> Allow | Deny:
+    """Decide on facts of which only some are given."""
+    return decide(question, Facts(caller=caller, **facts), rules, NOW)
+
+
+def verify(
+    destination: SpiffeId,
+    peer: SpiffeId | str,
+    *received: str,
+    rules: Rules = RULES,
+    **facts: Any,
+) -> Ground | Reason:
+    """Why `destination` lets a request in or not; any allow must strip the token."""
+    verdict = ask(
+        Question.VERIFY, destination, rules, principal=str(peer), tokens=received, **facts
+    )
+    if isinstance(verdict, Deny):
+        return verdict.reason
+    assert verdict.header is HeaderAction.REMOVE
+    return verdict.ground
+
+
+def signed(verdict: Allow | Deny) -> tokens.Claims | None:
+    """The claims of the token that was put on; `None` if what the client sent is removed."""
+    assert isinstance(verdict, Allow)
+    if isinstance(verdict.header, SetToken):
+        assert verdict.ground is Ground.SIGNED
+        received = tokens.parse(verdict.header.token)
+        return tokens.verify(received, keyring=RULES.keyring, now=NOW, life=RULES.life).claims
+    assert (verdict.header, verdict.ground) == (HeaderAction.REMOVE, Ground.LEFT_THE_MESH)
+    return None
+
+
+def claims(source: str, destination: str, account: str = "default") -> tokens.Claims:
+    """The claims of a token that is minted now."""
+    now = int(NOW)
+    return tokens.Claims(N(source), account, N(destination), now, now + RULES.life.seconds)
+
+
+# -- who asks what -----------------------------------------------------------------------------
+
+
+def test_a_question_that_is_none_is_denied() -> None:
+    verdict = ask(None, WEB, upstream=IN_ISTIO.format("acme-db"))
+    assert isinstance(verdict, Deny)
+    assert verdict.reason is Reason.QUESTION_UNKNOWN
+
+
+@pytest.mark.parametrize("question", list(Question))
+def test_a_caller_of_another_trust_domain_is_denied_whatever_it_asks(question: Question) -> None:
+    for mode in Mode:
+        rules = replace(RULES, policy=replace(POLICY, default_mode=mode))
+        for role_holder in (WEB, ACTIVATOR, GATEWAY):
+            stranger = replace(role_holder, trust_domain="other")
+            verdict = ask(question, stranger, rules, principal=str(WEB), hop=Hop.GATEWAY)
+            assert isinstance(verdict, Deny)
+            assert verdict.reason is Reason.CALLER_UNTRUSTED
+
+
+@pytest.mark.parametrize("caller", [WEB, EVENTING, replace(ACTIVATOR, service_account="default")])
+def test_transit_needs_its_role(caller: SpiffeId) -> None:
+    facts: dict[str, Any] = {
+        "hop": Hop.GATEWAY,
+        "upstream": IN_ISTIO.format("acme-db"),
+        "principal": str(WEB),
+    }
+    verdict = ask(Question.TRANSIT, caller, **facts)
+    assert isinstance(verdict, Deny)
+    assert verdict.reason is Reason.ROLE_REQUIRED
+
+    assert isinstance(ask(Question.TRANSIT, ACTIVATOR, **facts), Allow)
+
+
+@pytest.mark.parametrize("caller", [WEB, ACTIVATOR, EVENTING, workload("istio-system", "kiali")])
+def test_public_needs_its_role(caller: SpiffeId) -> None:
+    facts: dict[str, Any] = {"upstream": IN_ISTIO.format("acme-web")}
+    verdict = ask(Question.PUBLIC, caller, **facts)
+    assert isinstance(verdict, Deny)
+    assert verdict.reason is Reason.ROLE_REQUIRED
+
+    assert signed(ask(Question.PUBLIC, GATEWAY, **facts)) == claims(PUBLIC, "acme-web", "")
+
+
+def test_roles_belong_to_a_service_account_in_a_trust_domain_not_to_a_namespace() -> None:
+    good = token("acme-web", "acme-db")
+    assert verify(DB, ACTIVATOR, good) is Ground.SAME_TENANT
+    neighbour = workload("knative-serving", "controller")
+    assert verify(DB, neighbour, good) is Reason.PRESENTED_BY_A_STRANGER
+    federated = replace(ACTIVATOR, trust_domain="other")
+    assert verify(DB, federated, good) is Reason.PRESENTED_BY_A_STRANGER
+
+
+# -- sign --------------------------------------------------------------------------------------
+
+
+def test_sign_makes_a_token_of_the_caller_for_where_envoy_sends_the_request() -> None:
+    verdict = ask(Question.SIGN, WEB, upstream=IN_ISTIO.format("globex"), host="app.victim.svc")
+    assert signed(verdict) == claims("acme-web", "globex")
+
+
+@pytest.mark.parametrize(
+    "upstream",
+    [
+        "PassthroughCluster",
+        "",
+        "-",
+        "outbound|80||example.com",
+        "inbound|80||",
+        "outbound|443||1.2.3.4",
+    ],
+)
+@pytest.mark.parametrize("host", ["app.acme-db.svc.cluster.local", "10.1.2.3", "app.dev"])
+def test_sign_never_lets_a_token_leave_the_mesh(upstream: str, host: str) -> None:
+    verdict = ask(Question.SIGN, WEB, upstream=upstream, host=host, tokens=("forged",))
+    assert signed(verdict) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "destination"),
+    [
+        ("app.globex.svc.cluster.local", "globex"),
+        ("app.globex", "globex"),
+        ("app", "acme-web"),
+        ("example.com.org", None),
+        ("10.1.2.3", None),
+        ("", None),
+    ],
+)
+def test_sign_looks_at_the_host_only_where_a_relay_does(host: str, destination: str | None) -> None:
+    relayed = signed(ask(Question.SIGN, WEB, upstream=LOCAL_GATEWAY, host=host))
+    assert relayed == (None if destination is None else claims("acme-web", destination))
+
+    elsewhere = LOCAL_GATEWAY.replace("local-gateway.istio-system", "local-gateway.globex")
+    assert signed(ask(Question.SIGN, WEB, upstream=elsewhere, host=host)) == claims(
+        "acme-web", "globex"
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "destination"),
+    [
+        ("app.globex.svc.cluster.local", "globex"),
+        ("app.globex.svc", "globex"),
+        ("api.internal", "acme-web"),
+        ("API.internal.:443", "acme-web"),
+        ("app.globex", None),
+        ("app", None),
+        ("app.dev", None),
+        ("10.1.2.3", None),
+    ],
+)
+def test_outside_istio_only_hosts_that_cannot_be_public_are_signed_for(
+    host: str, destination: str | None
+) -> None:
+    verdict = ask(Question.SIGN, WEB, upstream=None, host=host)
+    assert signed(verdict) == (None if destination is None else claims("acme-web", destination))
+
+
+def test_a_transit_hop_passes_its_requests_token_on_untouched() -> None:
+    for received in (("anything",), ("one", "two"), ("",)):
+        verdict = ask(
+            Question.SIGN, ACTIVATOR, upstream=IN_ISTIO.format("acme-db"), tokens=received
+        )
+        assert isinstance(verdict, Allow)
+        assert (verdict.header, verdict.ground) == (HeaderAction.KEEP, Ground.PASSED_ON)
+
+
+def test_a_transit_hop_signs_its_own_requests_as_itself() -> None:
+    verdict = ask(Question.SIGN, ACTIVATOR, upstream=IN_ISTIO.format("knative-serving"))
+    assert signed(verdict) == claims("knative-serving", "knative-serving", "activator")
+
+
+def test_nobody_else_passes_a_token_on() -> None:
+    for caller in (WEB, EVENTING):
+        verdict = ask(
+            Question.SIGN, caller, upstream=IN_ISTIO.format("acme-db"), tokens=("forged",)
+        )
+        assert signed(verdict) is not None
+
+
+def test_eventing_signs_for_the_namespace_that_an_event_comes_from() -> None:
+    facts: dict[str, Any] = {"upstream": IN_ISTIO.format("globex")}
+    verdict = ask(Question.SIGN, EVENTING, kn_namespace=("acme-web",), **facts)
+    assert signed(verdict) == claims("acme-web", "globex", "")
+
+
+@pytest.mark.parametrize("named", [(), ("",), ("a", "b"), ("a,b",), ("@public",), ("A",), ("a b",)])
+def test_eventing_without_one_namespace_signs_as_itself(named: tuple[str, ...]) -> None:
+    facts: dict[str, Any] = {"upstream": IN_ISTIO.format("globex")}
+    verdict = ask(Question.SIGN, EVENTING, kn_namespace=named, **facts)
+    assert signed(verdict) == claims("knative-eventing", "globex", "mt-broker-filter")
+
+
+def test_eventing_sends_no_token_out_of_the_mesh() -> None:
+    verdict = ask(
+        Question.SIGN, EVENTING, kn_namespace=("acme-web",), upstream="PassthroughCluster"
+    )
+    assert signed(verdict) is None
+
+
+@pytest.mark.parametrize("caller", [WEB, ACTIVATOR, GATEWAY])
+def test_nobody_else_signs_for_another_namespace(caller: SpiffeId) -> None:
+    facts: dict[str, Any] = {"upstream": IN_ISTIO.format("globex")}
+    verdict = ask(Question.SIGN, caller, kn_namespace=("victim",), **facts)
+    made = signed(verdict)
+    assert made is not None
+    assert made.source == caller.namespace
+
+
+def test_sign_and_public_ignore_modes() -> None:
+    for mode in Mode:
+        rules = replace(RULES, policy=replace(POLICY, default_mode=mode))
+        facts: dict[str, Any] = {"upstream": IN_ISTIO.format("globex")}
+        assert signed(ask(Question.SIGN, WEB, rules, **facts)) == claims("acme-web", "globex")
+        assert isinstance(ask(Question.PUBLIC, WEB, rules, **facts), Deny)
+
+
+# -- public ------------------------------------------------------------------------------------
+
+HELLO = "/apis/networking.istio.io/v1/namespaces/acme-web/virtual-service/hello"
+
+
+@pytest.mark.parametrize(
+    ("upstream", "virtual_service", "destination"),
+    [
+        (IN_ISTIO.format("globex"), "", "globex"),
+        (IN_ISTIO.format("globex"), HELLO, "globex"),  # the route's backend, not its owner
+        (LOCAL_GATEWAY, HELLO, "acme-web"),  # a DomainMapping
+        (LOCAL_GATEWAY, "", None),
+        (LOCAL_GATEWAY, "/apis/x/namespaces/acme-web/virtual-service/hello", None),
+        ("PassthroughCluster", HELLO, None),
+        ("", HELLO, None),
+    ],
+)
+def test_public_makes_a_token_for_where_the_gateway_sends_the_request(
+    upstream: str, virtual_service: str, destination: str | None
+) -> None:
+    verdict = ask(
+        Question.PUBLIC,
+        GATEWAY,
+        upstream=upstream,
+        virtual_service=virtual_service,
+        host="app.victim.svc.cluster.local",
+        tokens=("forged",),
+    )
+    assert signed(verdict) == (None if destination is None else claims(PUBLIC, destination, ""))
+
+
+# -- verify: what mTLS proves by itself --------------------------------------------------------
+
+
+def test_a_peer_of_the_same_tenant_needs_no_token() -> None:
+    assert verify(DB, WEB) is Ground.PROVEN_PEER
+    assert verify(DB, DB) is Ground.PROVEN_PEER
+    assert verify(DB, FOREIGN) is Reason.TOKEN_MISSING
+
+
+def test_a_peer_that_is_granted_needs_no_token() -> None:
+    assert verify(DB, PARTNER) is Ground.PROVEN_PEER
+    assert verify(WEB, PARTNER) is Reason.TOKEN_MISSING
+
+
+def test_a_bad_token_from_an_allowed_peer_does_no_harm() -> None:
+    for bad in (("garbage",), ("a", "b"), (token("globex", "acme-db"),)):
+        assert verify(DB, WEB, *bad) is Ground.PROVEN_PEER
+
+
+def test_a_namespace_named_like_a_tenant_does_not_belong_to_it() -> None:
+    assert verify(DB, workload("acme")) is Reason.TOKEN_MISSING
+
+
+def test_unlisted_namespaces_do_not_belong_together() -> None:
+    assert verify(workload("x"), workload("y")) is Reason.TOKEN_MISSING
+    assert verify(workload("x"), workload("x")) is Ground.PROVEN_PEER
+
+
+def test_a_peer_with_a_role_proves_nothing_by_its_own_namespace() -> None:
+    own = workload("knative-serving", "autoscaler")
+    assert verify(own, ACTIVATOR) is Reason.TOKEN_MISSING
+    assert verify(own, workload("knative-serving", "controller")) is Ground.PROVEN_PEER
+    granted = replace(POLICY, grants=(Grant(N("acme-db"), N("knative-eventing")),))
+    assert verify(DB, EVENTING, rules=replace(RULES, policy=granted)) is Reason.TOKEN_MISSING
+
+
+@pytest.mark.parametrize(
+    "principal",
+    ["", "cluster.local/ns/acme-web/sa/default", "spiffe://other/ns/acme-web/sa/default", "CN=x"],
+)
+def test_a_peer_that_is_not_proven_is_nobody(principal: str) -> None:
+    assert verify(DB, principal) is Reason.TOKEN_MISSING
+    good = token("acme-web", "acme-db")
+    assert verify(DB, principal, good) is Reason.PRESENTED_BY_A_STRANGER
+
+
+# -- verify: tokens ----------------------------------------------------------------------------
+
+
+def test_a_token_of_the_same_tenant_lets_in_through_a_hop() -> None:
+    assert verify(DB, ACTIVATOR, token("acme-web", "acme-db")) is Ground.SAME_TENANT
+    assert verify(DB, ACTIVATOR, token("acme-db", "acme-db")) is Ground.SAME_TENANT
+    assert verify(DB, ACTIVATOR, token("globex", "acme-db")) is Reason.NO_GRANT
+
+
+def test_a_granted_token_lets_in_through_a_hop() -> None:
+    assert verify(DB, ACTIVATOR, token("initech", "acme-db")) is Ground.GRANTED
+    assert verify(WEB, ACTIVATOR, token("initech", "acme-web")) is Reason.NO_GRANT
+
+
+def test_a_relayed_request_without_a_token_is_denied() -> None:
+    assert verify(DB, ACTIVATOR) is Reason.TOKEN_MISSING
+    assert verify(DB, ACTIVATOR, token("acme-web", "acme-db")) is Ground.SAME_TENANT
+
+
+def test_more_than_one_token_is_denied_even_if_all_are_good() -> None:
+    good = token("acme-web", "acme-db")
+    assert verify(DB, ACTIVATOR, good, good) is Reason.TOKEN_REPEATED
+    assert verify(DB, ACTIVATOR, f"{good},{good}") is Reason.TOKEN_MALFORMED
+    assert verify(DB, ACTIVATOR, good) is Ground.SAME_TENANT
+
+
+def test_a_token_for_another_namespace_is_denied_even_within_the_tenant() -> None:
+    elsewhere = token("acme-web", "acme-web")
+    assert verify(DB, ACTIVATOR, elsewhere) is Reason.MEANT_FOR_ANOTHER_NAMESPACE
+    assert verify(WEB, ACTIVATOR, elsewhere) is Ground.SAME_TENANT
+
+
+def test_a_stolen_token_is_worth_nothing_to_a_tenant() -> None:
+    stolen = token("acme-web", "acme-db")
+    assert verify(DB, FOREIGN, stolen) is Reason.PRESENTED_BY_A_STRANGER
+    assert verify(DB, ACTIVATOR, stolen) is Ground.SAME_TENANT
+
+
+def test_a_token_may_be_presented_by_its_source_and_by_the_platform() -> None:
+    """Of a source that is itself not let in, so that the presenter rule alone is seen."""
+    own = token("globex", "acme-db")
+    assert verify(DB, FOREIGN, own) is Reason.NO_GRANT
+    assert verify(DB, GATEWAY, own) is Reason.NO_GRANT
+    assert verify(DB, EVENTING, own) is Reason.NO_GRANT
+    assert verify(DB, workload("mallory"), own) is Reason.PRESENTED_BY_A_STRANGER
+
+
+def test_events_reach_the_namespace_that_the_trigger_belongs_to() -> None:
+    assert verify(DB, EVENTING, token("acme-web", "acme-db", "")) is Ground.SAME_TENANT
+    assert verify(DB, EVENTING, token("globex", "acme-db", "")) is Reason.NO_GRANT
+    assert verify(DB, EVENTING) is Reason.TOKEN_MISSING
+
+
+def test_a_public_token_is_believed_only_from_gateway_and_hops() -> None:
+    public = token(PUBLIC, "acme-web", "")
+    assert verify(WEB, GATEWAY, public) is Ground.FROM_OUTSIDE
+    assert verify(WEB, ACTIVATOR, public) is Ground.FROM_OUTSIDE
+    for thief in (FOREIGN, EVENTING, workload("istio-system", "kiali")):
+        assert verify(WEB, thief, public) is Reason.PRESENTED_BY_A_STRANGER
+
+
+def test_a_namespace_may_refuse_the_public() -> None:
+    assert verify(DB, GATEWAY, token(PUBLIC, "acme-db", "")) is Reason.NOT_PUBLIC
+    assert verify(WEB, GATEWAY, token(PUBLIC, "acme-web", "")) is Ground.FROM_OUTSIDE
+
+
+def test_a_grant_to_everyone_is_not_a_grant_to_the_public() -> None:
+    library = workload("library")
+    assert verify(library, ACTIVATOR, token("globex", "library")) is Ground.GRANTED
+    closed = replace(POLICY, namespaces={N("library"): NamespacePolicy(accepts_public=False)})
+    public = token(PUBLIC, "library", "")
+    rules = replace(RULES, policy=closed)
+    assert verify(library, GATEWAY, public, rules=rules) is Reason.NOT_PUBLIC
+
+
+def test_plaintext_counts_only_where_the_policy_lists_the_destination() -> None:
+    legacy = workload("legacy")
+    assert verify(legacy, "", token("legacy", "legacy")) is Ground.SAME_TENANT
+    assert verify(DB, "", token("acme-web", "acme-db")) is Reason.PRESENTED_BY_A_STRANGER
+    # And there for tokens only, and only on plaintext.
+    assert verify(legacy, "") is Reason.TOKEN_MISSING
+    federated = replace(FOREIGN, trust_domain="other")
+    own = token("legacy", "legacy")
+    assert verify(legacy, federated, own) is Reason.PRESENTED_BY_A_STRANGER
+
+
+@pytest.mark.parametrize(
+    ("account", "port", "now", "expected"),
+    [
+        ("reader", 8080, NOW, Ground.GRANTED),
+        ("reader", 8080, NOW + 59, Ground.GRANTED),
+        ("writer", 8080, NOW, Reason.NO_GRANT),
+        ("reader", 8081, NOW, Reason.NO_GRANT),
+        ("reader", 8080, NOW + 60, Reason.NO_GRANT),
+        ("", 8080, NOW, Reason.NO_GRANT),
+    ],
+)
+def test_a_narrow_grant_is_narrow(
+    account: str, port: int, now: float, expected: Ground | Reason
+) -> None:
+    facts = Facts(
+        caller=WEB,
+        principal=str(ACTIVATOR),
+        port=port,
+        tokens=(token("narrow", "acme-web", account),),
+    )
+    verdict = decide(Question.VERIFY, facts, RULES, now)
+    assert expected is (verdict.reason if isinstance(verdict, Deny) else verdict.ground)
+
+
+def test_a_narrow_grant_is_narrow_for_proven_peers_too() -> None:
+    assert verify(WEB, workload("narrow", "reader"), port=8080) is Ground.PROVEN_PEER
+    assert verify(WEB, workload("narrow", "writer"), port=8080) is Reason.TOKEN_MISSING
+    assert verify(WEB, workload("narrow", "reader"), port=80) is Reason.TOKEN_MISSING
+
+
+def test_a_grant_to_a_long_account_name_is_found_by_its_hash() -> None:
+    long = "a" * 100
+    granted = replace(POLICY, grants=(Grant(N("acme-db"), N("globex"), long),))
+    rules = replace(RULES, policy=granted)
+    assert verify(DB, ACTIVATOR, token("globex", "acme-db", long), rules=rules) is Ground.GRANTED
+    assert verify(DB, workload("globex", long), rules=rules) is Ground.PROVEN_PEER
+    other = token("globex", "acme-db", "a" * 101)
+    assert verify(DB, ACTIVATOR, other, rules=rules) is Reason.NO_GRANT
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda t: t[:-1], Reason.TOKEN_MALFORMED),
+        (lambda t: "", Reason.TOKEN_MALFORMED),
+        (lambda t: t.replace("00000001", "00000009"), Reason.KEY_UNKNOWN),
+        (lambda t: t[:-2] + ("AA" if t[-2:] != "AA" else "BA"), Reason.SIGNATURE_WRONG),
+    ],
+)
+def test_a_token_that_must_not_be_believed_is_denied(
+    change: Callable[[str], str], reason: Reason
+) -> None:
+    good = token("acme-web", "acme-db")
+    assert verify(DB, ACTIVATOR, change(good)) is reason
+    assert verify(DB, ACTIVATOR, good) is Ground.SAME_TENANT
+
+
+def test_expired_early_and_revoked_tokens_are_denied() -> None:
+    assert (
+        verify(DB, ACTIVATOR, token("acme-web", "acme-db", now=NOW - 720)) is Reason.TOKEN_EXPIRED
+    )
+    future = token("acme-web", "acme-db", now=NOW + 60)
+    assert verify(DB, ACTIVATOR, future) is Reason.TOKEN_FROM_THE_FUTURE
+    revoked = Keyring((root_key(1),), {N("acme-web"): NamespaceKeys(generation=1)})
+    good = token("acme-web", "acme-db")
+    rules = replace(RULES, keyring=revoked)
+    assert verify(DB, ACTIVATOR, good, rules=rules) is Reason.KEY_REVOKED
+    assert verify(DB, ACTIVATOR, good) is Ground.SAME_TENANT
+
+
+# -- verify: exemptions ------------------------------------------------------------------------
+
+SCRAPE: dict[str, Any] = {"port": 9091, "path": "/metrics", "user_agent": "Prometheus/3.1"}
+
+
+def test_an_exempt_peer_is_let_in_without_a_token() -> None:
+    assert verify(DB, PROMETHEUS, **SCRAPE) is Ground.EXEMPT
+    assert verify(DB, PROMETHEUS, **{**SCRAPE, "path": "/metrics?x=1"}) is Ground.EXEMPT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"port": 9090},
+        {"path": "/metrics/"},
+        {"path": "//metrics"},
+        {"path": "/x/../metrics"},
+        {"path": "/metrics%2f"},
+        {"path": "/metrics#"},
+        {"path": ""},
+        {"user_agent": "prometheus/3.1"},
+        {"user_agent": "x,Prometheus/3.1"},
+        {"user_agent": ""},
+    ],
+)
+def test_every_field_of_an_exemption_must_match(change: dict[str, Any]) -> None:
+    assert verify(DB, PROMETHEUS, **{**SCRAPE, **change}) is Reason.TOKEN_MISSING
+
+
+@pytest.mark.parametrize(
+    "peer",
+    [
+        "",
+        FOREIGN,
+        replace(PROMETHEUS, service_account="x"),
+        replace(PROMETHEUS, trust_domain="other"),
+    ],
+)
+def test_no_header_exempts_another_peer(peer: SpiffeId | str) -> None:
+    assert verify(DB, peer, **SCRAPE) is Reason.TOKEN_MISSING
+
+
+@pytest.mark.parametrize("port", [8012, 8013])
+@pytest.mark.parametrize(
+    ("peer", "marks"),
+    [
+        (ACTIVATOR, {"user_agent": "Knative-Activator-Probe"}),
+        (GATEWAY, {"network_probe": "probe"}),
+    ],
+)
+def test_probes_that_queue_proxy_answers_itself_are_exempt(
+    peer: SpiffeId, marks: dict[str, Any], port: int
+) -> None:
+    assert verify(DB, peer, port=port, **marks) is Ground.EXEMPT
+    assert verify(DB, peer, port=8080, **marks) is Reason.TOKEN_MISSING
+    assert verify(DB, FOREIGN, port=port, **marks) is Reason.TOKEN_MISSING
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        {"user_agent": "Knative-Ingress-Probe"},
+        {"user_agent": "kube-probe/1.30"},
+        {"user_agent": "x Knative-Activator-Probe"},
+        {"network_probe": "queue"},
+        {"network_probe": "activator"},
+        {"network_probe": "probe,queue"},
+        {"network_probe": "Probe"},
+        {"network_probe": "probe "},
+        {},
+    ],
+)
+def test_no_other_mark_exempts_a_peer_that_passes_on_what_tenants_send(
+    marks: dict[str, Any],
+) -> None:
+    for peer in (ACTIVATOR, GATEWAY):
+        assert verify(DB, peer, port=8012, **marks) is Reason.TOKEN_MISSING
+
+
+def test_a_plain_transit_peer_is_not_exempt_by_the_gateways_mark() -> None:
+    assert verify(DB, ACTIVATOR, port=8012, network_probe="probe") is Reason.TOKEN_MISSING
+
+
+def test_a_policy_cannot_exempt_a_relaying_peer() -> None:
+    sloppy = replace(POLICY, exemptions={ACTIVATOR: (Exemption(8012),)})
+    assert verify(DB, ACTIVATOR, rules=replace(RULES, policy=sloppy), port=8012) is (
+        Reason.TOKEN_MISSING
+    )
+
+
+def test_the_built_in_exemptions_are_a_closed_list() -> None:
+    assert {
+        (role, e.port, e.path, e.user_agent, e.network_probe)
+        for role, exemptions in ROLE_EXEMPTIONS.items()
+        for e in exemptions
+    } == {
+        (Role.TRANSIT, 8012, None, "Knative-Activator-Probe", None),
+        (Role.TRANSIT, 8013, None, "Knative-Activator-Probe", None),
+        (Role.GATEWAY, 8012, None, None, "probe"),
+        (Role.GATEWAY, 8013, None, None, "probe"),
+    }
+
+
+# -- transit -----------------------------------------------------------------------------------
+
+
+def transit(
+    hop: Hop | None, *received: str, peer: SpiffeId | str = FOREIGN, **facts: Any
+) -> Ground | Reason:
+    """Why a hop passes a request on or not; any allow must keep the token."""
+    verdict = ask(
+        Question.TRANSIT, ACTIVATOR, hop=hop, principal=str(peer), tokens=received, **facts
+    )
+    if isinstance(verdict, Deny):
+        return verdict.reason
+    assert verdict.header is HeaderAction.KEEP
+    return verdict.ground
+
+
+WHERE = [
+    (Hop.GATEWAY, {"upstream": IN_ISTIO.format("acme-db")}),
+    (
+        Hop.GATEWAY,
+        {"upstream": LOCAL_GATEWAY, "virtual_service": HELLO.replace("acme-web", "acme-db")},
+    ),
+    (Hop.ACTIVATOR, {"serving_namespace": ("acme-db",), "serving_revision": ("r",)}),
+    (Hop.ACTIVATOR, {"host": "r.acme-db.svc.cluster.local"}),
+    (Hop.ACTIVATOR, {"host": "r.acme-db.svc.cluster.local", "serving_namespace": ("globex",)}),
+    (Hop.ACTIVATOR, {"host": "r.acme-db.svc.cluster.local", "serving_revision": ("r",)}),
+    (Hop.BROKER, {"path": "/acme-db/default"}),
+    (Hop.BROKER, {"path": "/acme-db?x"}),
+    (Hop.CHANNEL, {"host": "c-kn-channel.acme-db.svc.cluster.local"}),
+]
+
+
+@pytest.mark.parametrize(("hop", "facts"), WHERE)
+def test_transit_decides_as_verify_would_for_where_the_hop_will_send_it(
+    hop: Hop, facts: dict[str, Any]
+) -> None:
+    assert transit(hop, peer=WEB, **facts) is Ground.PROVEN_PEER
+    assert transit(hop, token("acme-web", "acme-db"), peer=GATEWAY, **facts) is Ground.SAME_TENANT
+    assert transit(hop, token("initech", "acme-db"), peer=PARTNER, **facts) is Ground.PROVEN_PEER
+    assert transit(hop, token("globex", "acme-db"), **facts) is Reason.NO_GRANT
+    assert transit(hop, token("globex", "globex"), **facts) is Reason.MEANT_FOR_ANOTHER_NAMESPACE
+    assert transit(hop, **facts) is Reason.TOKEN_MISSING
+
+
+@pytest.mark.parametrize(
+    ("hop", "facts"),
+    [
+        (None, {"upstream": IN_ISTIO.format("globex")}),
+        (Hop.GATEWAY, {"upstream": "PassthroughCluster", "host": "app.globex.svc"}),
+        (Hop.GATEWAY, {"upstream": LOCAL_GATEWAY, "host": "app.globex.svc"}),
+        (Hop.ACTIVATOR, {"host": "r.globex"}),
+        (Hop.ACTIVATOR, {"host": "10.1.2.3:8012"}),
+        (Hop.ACTIVATOR, {"serving_namespace": ("globex", "acme-db"), "serving_revision": ("r",)}),
+        (Hop.ACTIVATOR, {"serving_namespace": ("globex,acme-db",), "serving_revision": ("r",)}),
+        (Hop.ACTIVATOR, {"serving_namespace": ("globex",), "serving_revision": ("r", "s")}),
+        (Hop.ACTIVATOR, {"serving_namespace": ("globex",), "serving_revision": ("r,s",)}),
+        (Hop.ACTIVATOR, {"serving_namespace": (" globex",), "serving_revision": ("r",)}),
+        (
+            Hop.ACTIVATOR,
+            {
+                "serving_namespace": ("", "acme-db"),
+                "serving_revision": ("r",),
+                "host": "r.globex.svc",
+            },
+        ),
+        (Hop.BROKER, {"path": "globex/default"}),
+        (Hop.BROKER, {"path": "//globex/default"}),
+        (Hop.BROKER, {"path": "/%67lobex/default"}),
+        (Hop.BROKER, {"path": "/"}),
+        (Hop.BROKER, {"path": ""}),
+        (Hop.BROKER, {"path": "/../globex/default"}),
+        (Hop.CHANNEL, {"host": "c-kn-channel.globex"}),
+    ],
+)
+def test_transit_denies_where_it_cannot_tell_the_destination(
+    hop: Hop | None, facts: dict[str, Any]
+) -> None:
+    """Even with a token that would count, and under a mode that enforces nothing."""
+    good = token("globex", "globex")
+    assert transit(hop, good, **facts) is Reason.DESTINATION_UNKNOWN
+    for mode in Mode:
+        rules = replace(RULES, policy=replace(POLICY, default_mode=mode))
+        verdict = ask(Question.TRANSIT, ACTIVATOR, rules, hop=hop, **facts)
+        assert isinstance(verdict, Deny)
+
+
+def test_a_forged_header_pair_does_not_open_the_activator() -> None:
+    """The caller picks the victim by header and its own namespace by Host."""
+    facts: dict[str, Any] = {
+        "host": "x-00001.globex.svc.cluster.local",
+        "serving_namespace": ("acme-db",),
+        "serving_revision": ("hello-00001",),
+    }
+    assert transit(Hop.ACTIVATOR, token("globex", "globex"), **facts) is (
+        Reason.MEANT_FOR_ANOTHER_NAMESPACE
+    )
+    assert transit(Hop.ACTIVATOR, **facts) is Reason.TOKEN_MISSING
+
+
+def test_on_a_hop_a_grant_for_a_port_counts_since_the_port_is_not_known_yet() -> None:
+    facts: dict[str, Any] = {"upstream": IN_ISTIO.format("acme-web"), "port": 8012}
+    narrow = token("narrow", "acme-web", "reader")
+    assert transit(Hop.GATEWAY, narrow, peer=GATEWAY, **facts) is Ground.GRANTED
+
+
+def test_on_a_hop_no_probe_may_wake_a_pod() -> None:
+    facts: dict[str, Any] = {
+        "host": "r.acme-db.svc",
+        "port": 8012,
+        "user_agent": "Knative-Activator-Probe",
+    }
+    assert transit(Hop.ACTIVATOR, peer=ACTIVATOR, **facts) is Reason.TOKEN_MISSING
+    assert transit(Hop.ACTIVATOR, peer=GATEWAY, **facts) is Reason.TOKEN_MISSING
+    # The activator answers this one itself.
+    facts = {"host": "r.acme-db.svc", "port": 8012, "network_probe": "probe"}
+    assert transit(Hop.ACTIVATOR, peer=GATEWAY, **facts) is Ground.EXEMPT
+
+
+# -- tcp ---------------------------------------------------------------------------------------
+
+
+def tcp(destination: SpiffeId, peer: SpiffeId | str, port: int = 5432) -> Ground | Reason:
+    """Why a raw connection is let in or not."""
+    verdict = ask(Question.TCP, destination, principal=str(peer), port=port)
+    if isinstance(verdict, Deny):
+        return verdict.reason
+    assert verdict.header is HeaderAction.KEEP
+    return verdict.ground
+
+
+def test_raw_tcp_is_open_to_proven_and_exempt_peers_alone() -> None:
+    assert tcp(DB, WEB) is Ground.PROVEN_PEER
+    assert tcp(DB, PARTNER) is Ground.PROVEN_PEER
+    assert tcp(DB, PROMETHEUS) is Ground.EXEMPT
+    assert tcp(DB, PROMETHEUS, port=5433) is Reason.PEER_UNPROVEN
+    assert tcp(DB, PROMETHEUS, port=9091) is Reason.PEER_UNPROVEN  # that one is for a path
+    for peer in (FOREIGN, ACTIVATOR, GATEWAY, EVENTING, ""):
+        assert tcp(DB, peer) is Reason.PEER_UNPROVEN
+
+
+def test_no_token_opens_raw_tcp() -> None:
+    verdict = ask(
+        Question.TCP, DB, principal=str(ACTIVATOR), tokens=(token("acme-web", "acme-db"),)
+    )
+    assert isinstance(verdict, Deny)
+    assert verdict.reason is Reason.PEER_UNPROVEN
+
+
+# -- modes -------------------------------------------------------------------------------------
+
+DENIED: list[tuple[Question, dict[str, Any]]] = [
+    (Question.VERIFY, {}),
+    (Question.VERIFY, {"tokens": ("garbage",)}),
+    (Question.VERIFY, {"tokens": ("a", "b")}),
+    (Question.TCP, {}),
+]
+
+
+@pytest.mark.parametrize(("question", "facts"), DENIED)
+def test_shadow_lets_in_and_records_what_would_have_been_denied(
+    question: Question, facts: dict[str, Any]
+) -> None:
+    enforced = ask(question, DB, principal=str(FOREIGN), **facts)
+    shadowed = ask(question, workload("umbrella"), principal=str(FOREIGN), **facts)
+    off = ask(question, workload("carefree"), principal=str(FOREIGN), **facts)
+
+    assert isinstance(enforced, Deny)
+    assert isinstance(shadowed, Allow)
+    assert (shadowed.ground, shadowed.would_deny) == (Ground.NOT_ENFORCED, enforced.reason)
+    assert isinstance(off, Allow)
+    assert (off.ground, off.would_deny) == (Ground.NOT_ENFORCED, None)
+    stripped = HeaderAction.REMOVE if question is Question.VERIFY else HeaderAction.KEEP
+    assert shadowed.header is off.header is stripped
+
+
+def test_shadow_records_nothing_where_it_would_have_allowed() -> None:
+    verdict = ask(Question.VERIFY, workload("umbrella"), principal=str(workload("umbrella")))
+    assert isinstance(verdict, Allow)
+    assert (verdict.ground, verdict.would_deny) == (Ground.PROVEN_PEER, None)
+
+
+def test_on_a_hop_the_destinations_mode_counts_not_the_hops() -> None:
+    assert transit(Hop.GATEWAY, upstream=IN_ISTIO.format("umbrella")) is Ground.NOT_ENFORCED
+    hop_in_shadow = replace(
+        POLICY, namespaces={N("knative-serving"): NamespacePolicy(mode=Mode.SHADOW)}
+    )
+    verdict = ask(
+        Question.TRANSIT,
+        ACTIVATOR,
+        replace(RULES, policy=hop_in_shadow),
+        hop=Hop.GATEWAY,
+        upstream=IN_ISTIO.format("acme-db"),
+        principal=str(FOREIGN),
+    )
+    assert isinstance(verdict, Deny)
+
+
+def test_a_namespaces_mode_wins_over_the_default() -> None:
+    relaxed = replace(
+        POLICY,
+        default_mode=Mode.SHADOW,
+        namespaces={N("acme-db"): NamespacePolicy(mode=Mode.ENFORCE)},
+    )
+    rules = replace(RULES, policy=relaxed)
+    assert verify(DB, FOREIGN, rules=rules) is Reason.TOKEN_MISSING
+    assert verify(WEB, FOREIGN, rules=rules) is Ground.NOT_ENFORCED
+
+
+# -- in doubt ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("question", [*Question, None])
+def test_in_doubt_only_a_destination_that_enforces_nothing_lets_in(
+    question: Question | None,
+) -> None:
+    for caller in (DB, ACTIVATOR, GATEWAY, None, replace(workload("umbrella"), trust_domain="x")):
+        verdict = decide_in_doubt(Reason.INTERNAL_ERROR, question, caller, POLICY)
+        assert isinstance(verdict, Deny)
+        assert verdict.reason is Reason.INTERNAL_ERROR
+    verdict = decide_in_doubt(Reason.INTERNAL_ERROR, question, workload("umbrella"), POLICY)
+    if question in {Question.VERIFY, Question.TCP}:
+        assert isinstance(verdict, Allow)
+        assert verdict.would_deny is Reason.INTERNAL_ERROR
+    else:
+        assert isinstance(verdict, Deny)
+
+
+# -- reasons -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_a_reason_reads_aloud_and_tells_outsiders_one_of_three_words(reason: Reason) -> None:
+    assert reason.sentence[0].islower() or reason.sentence.startswith("x-")
+    assert not reason.sentence.endswith(".")
+    assert reason.outward in Outward
+    assert reason.slug == reason.name.lower().replace("_", "-")
+
+
+def test_sentences_are_told_apart() -> None:
+    sentences = [reason.sentence for reason in Reason] + [ground.value for ground in Ground]
+    assert len(set(sentences)) == len(list(Reason)) + len(list(Ground))
+
+
+# -- whatever happens --------------------------------------------------------------------------
+
+workloads = st.sampled_from(
+    [WEB, DB, FOREIGN, PARTNER, ACTIVATOR, GATEWAY, EVENTING, PROMETHEUS, workload("umbrella")]
+)
+some_tokens = st.one_of(
+    st.text(max_size=40),
+    st.builds(
+        token,
+        st.sampled_from(["acme-web", "acme-db", "globex", "initech", PUBLIC]),
+        st.sampled_from(["acme-web", "acme-db", "globex"]),
+        now=st.sampled_from([NOW, NOW - 10_000, NOW + 10_000]),
+    ),
+)
+facts_strategy = st.builds(
+    Facts,
+    caller=workloads,
+    hop=st.sampled_from([*Hop, None]),
+    upstream=st.sampled_from(
+        [None, "", "PassthroughCluster", LOCAL_GATEWAY, IN_ISTIO.format("globex")]
+    ),
+    virtual_service=st.sampled_from(["", HELLO]),
+    principal=st.one_of(st.text(max_size=20), workloads.map(str)),
+    port=st.sampled_from([0, 8012, 8080, 9091]),
+    host=st.text(max_size=30) | st.just("app.globex.svc"),
+    path=st.text(max_size=30) | st.just("/globex/x"),
+    tokens=st.lists(some_tokens, max_size=2).map(tuple),
+    user_agent=st.sampled_from(["", "Knative-Activator-Probe", "Prometheus/1"]),
+    network_probe=st.sampled_from(["", "probe", "queue"]),
+    kn_namespace=st.lists(st.sampled_from(["acme-web", "", "x,y"]), max_size=2).map(tuple),
+    serving_namespace=st.lists(st.sampled_from(["globex", "", "x,y"]), max_size=2).map(tuple),
+    serving_revision=st.lists(st.sampled_from(["r", ""]), max_size=2).map(tuple),
+)
+
+
+@given(st.sampled_from([*Question, None]), facts_strategy)
+def test_whatever_the_facts_a_verdict_comes_and_a_token_is_only_ever_the_callers(
+    question: Question | None, facts: Facts
+) -> None:
+    verdict = decide(question, facts, RULES, NOW)
+
+    if isinstance(verdict, Allow) and isinstance(verdict.header, SetToken):
+        made = tokens.parse(verdict.header.token).claims
+        if question is Question.PUBLIC:
+            assert (made.source, facts.caller) == (PUBLIC, GATEWAY)
+        elif made.source != facts.caller.namespace:
+            assert facts.caller == EVENTING
+            assert facts.kn_namespace == (made.source,)
+
+
+@given(facts_strategy)
+def test_nobody_foreign_gets_into_a_namespace_that_grants_nothing(facts: Facts) -> None:
+    """An oracle of its own: `globex` grants nothing and belongs to nobody else."""
+    verdict = decide(Question.VERIFY, replace(facts, caller=FOREIGN), RULES, NOW)
+
+    if isinstance(verdict, Allow) and verdict.ground is not Ground.EXEMPT:
+        from_itself = facts.principal == str(FOREIGN)
+        brought = any(facts.principal == str(p) for p in (ACTIVATOR, GATEWAY, EVENTING))
+        sources = {tokens.parse(t).claims.source for t in facts.tokens} if brought else set()
+        assert from_itself or sources in ({N("globex")}, {PUBLIC})
