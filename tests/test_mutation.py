@@ -1,0 +1,575 @@
+"""Takes away each rule in turn: a test that is named here must notice.
+
+Each case rewrites one place of the package in a copy and runs one test against the copy. A place
+that is no longer there fails the case, too, so the list cannot fall behind the code unseen.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """In `module`, `rule` becomes `instead`; the tests that match `noticed_by` must fail."""
+
+    name: str
+    module: str
+    rule: str
+    instead: str
+    noticed_by: str
+
+
+DECISION = "test_decision.py"
+MUTATIONS = [
+    # -- who asks --
+    Mutation(
+        "any question",
+        "decision",
+        "    if question is None:\n        return Deny(Reason.QUESTION_UNKNOWN",
+        "    if question is None:\n        question = Question.SIGN\n    if False:\n"
+        "        return Deny(Reason.QUESTION_UNKNOWN",
+        f"{DECISION}::test_a_question_that_is_none_is_denied",
+    ),
+    Mutation(
+        "callers of any trust domain",
+        "decision",
+        "if facts.caller.trust_domain not in rules.policy.trust_domains:",
+        "if False:",
+        f"{DECISION}::test_a_caller_of_another_trust_domain_is_denied_whatever_it_asks",
+    ),
+    Mutation(
+        "public without a role",
+        "decision",
+        "if Role.GATEWAY not in rules.policy.roles_of(facts.caller):",
+        "if False:",
+        f"{DECISION}::test_public_needs_its_role",
+    ),
+    Mutation(
+        "transit without a role",
+        "decision",
+        "if question is Question.TRANSIT and Role.TRANSIT not in policy.roles_of(facts.caller):",
+        "if False:",
+        f"{DECISION}::test_transit_needs_its_role",
+    ),
+    # -- sign --
+    Mutation(
+        "everybody passes tokens on",
+        "decision",
+        "if Role.TRANSIT in roles and facts.tokens:",
+        "if facts.tokens:",
+        f"{DECISION}::test_nobody_else_passes_a_token_on",
+    ),
+    Mutation(
+        "transit signs over the origin's token",
+        "decision",
+        "if Role.TRANSIT in roles and facts.tokens:",
+        "if False:",
+        f"{DECISION}::test_a_transit_hop_passes_its_requests_token_on_untouched",
+    ),
+    Mutation(
+        "everybody signs on behalf of others",
+        "decision",
+        "if Role.ON_BEHALF_OF in roles and (origin",
+        "if (origin",
+        f"{DECISION}::test_nobody_else_signs_for_another_namespace",
+    ),
+    Mutation(
+        "the first of several namespaces counts",
+        "destination",
+        "(value,) = values",
+        "value = (*values, '')[0]",
+        f"{DECISION}::test_eventing_without_one_namespace_signs_as_itself",
+    ),
+    Mutation(
+        "external requests keep what the client sent",
+        "decision",
+        "return Allow(Ground.LEFT_THE_MESH, HeaderAction.REMOVE, parties)",
+        "return Allow(Ground.LEFT_THE_MESH, HeaderAction.KEEP, parties)",
+        f"{DECISION}::test_sign_never_lets_a_token_leave_the_mesh",
+    ),
+    Mutation(
+        "sign by Host",
+        "destination",
+        "if facts.upstream is None:  # outside Istio",
+        "if True:",
+        f"{DECISION}::test_sign_never_lets_a_token_leave_the_mesh",
+    ),
+    Mutation(
+        "any service is a relay",
+        "destination",
+        "if service is None or service not in policy.relays:",
+        "if service is None:",
+        f"{DECISION}::test_sign_looks_at_the_host_only_where_a_relay_does",
+    ),
+    Mutation(
+        "no service is a relay",
+        "destination",
+        "service not in policy.relays:",
+        "True:",
+        f"{DECISION}::test_sign_looks_at_the_host_only_where_a_relay_does",
+    ),
+    Mutation(
+        "at a gateway the Host behind a relay is believed",
+        "destination",
+        "if at_gateway:",
+        "if False:",
+        f"{DECISION}::test_public_makes_a_token_for_where_the_gateway_sends_the_request",
+    ),
+    Mutation(
+        "short hosts are internal everywhere",
+        "destination",
+        "return mapped or namespace_of_host(facts.host, policy.cluster_domains)",
+        "return mapped or namespace_of_relayed_host(facts.host, policy.cluster_domains, "
+        "caller=facts.caller.namespace)",
+        f"{DECISION}::test_outside_istio_only_hosts_that_cannot_be_public_are_signed_for",
+    ),
+    # -- transit --
+    Mutation(
+        "one header is enough for the activator",
+        "destination",
+        "if not (any(facts.serving_namespace) and any(facts.serving_revision)):",
+        "if not any(facts.serving_namespace):",
+        f"{DECISION}::test_transit_decides_as_verify_would_for_where_the_hop_will_send_it",
+    ),
+    Mutation(
+        "the activator's headers are not looked at",
+        "destination",
+        "if not (any(facts.serving_namespace) and any(facts.serving_revision)):",
+        "if True:",
+        f"{DECISION}::test_a_forged_header_pair_does_not_open_the_activator",
+    ),
+    Mutation(
+        "a repeated revision is believed",
+        "destination",
+        'if len(facts.serving_revision) > 1 or "," in facts.serving_revision[0]:',
+        "if False:",
+        f"{DECISION}::test_transit_denies_where_it_cannot_tell_the_destination",
+    ),
+    Mutation(
+        "a broker's path may begin anywhere",
+        "destination",
+        "return None if start else only_namespace",
+        "return only_namespace",
+        f"{DECISION}::test_transit_denies_where_it_cannot_tell_the_destination",
+    ),
+    Mutation(
+        "an unknown destination is waved through",
+        "decision",
+        "return Deny(Reason.DESTINATION_UNKNOWN, _party(peer))",
+        "return Allow(Ground.NOT_ENFORCED, HeaderAction.KEEP, _party(peer))",
+        f"{DECISION}::test_transit_denies_where_it_cannot_tell_the_destination",
+    ),
+    Mutation(
+        "an activator's probe may wake pods",
+        "decision",
+        "roles -= {Role.TRANSIT}",
+        "pass",
+        f"{DECISION}::test_on_a_hop_no_probe_may_wake_a_pod",
+    ),
+    # -- verify: peers --
+    Mutation(
+        "peers of any trust domain",
+        "decision",
+        "return peer if peer.trust_domain in policy.trust_domains else None",
+        "return peer",
+        f"{DECISION}::test_a_peer_that_is_not_proven_is_nobody",
+    ),
+    Mutation(
+        "role holders count as ordinary peers",
+        "decision",
+        "if policy.roles_of(peer):  # what it brings may be anybody's",
+        "if False:",
+        f"{DECISION}::test_a_peer_with_a_role_proves_nothing_by_its_own_namespace",
+    ),
+    Mutation(
+        "every peer is an allowed peer",
+        "decision",
+        "if policy.same_tenant(peer.namespace, arrival.destination) or policy.granted(",
+        "if True or policy.granted(",
+        f"{DECISION}::test_a_peer_of_the_same_tenant_needs_no_token",
+    ),
+    Mutation(
+        "relaying peers take exemptions from the policy",
+        "decision",
+        "if roles & RELAYING:\n        if arrival",
+        "if False:\n        if arrival",
+        f"{DECISION}::test_a_policy_cannot_exempt_a_relaying_peer",
+    ),
+    Mutation(
+        "exempt on any port",
+        "policy",
+        "            self.port == port\n            and (self.path is None",
+        "            (self.path is None",
+        f"{DECISION}::test_every_field_of_an_exemption_must_match",
+    ),
+    Mutation(
+        "exempt on any path",
+        "policy",
+        '(self.path is None or self.path == path.partition("?")[0])',
+        "True",
+        f"{DECISION}::test_every_field_of_an_exemption_must_match",
+    ),
+    Mutation(
+        "exempt below a path",
+        "policy",
+        'self.path == path.partition("?")[0]',
+        "path.startswith(self.path)",
+        f"{DECISION}::test_every_field_of_an_exemption_must_match",
+    ),
+    Mutation(
+        "exempt with any user agent",
+        "policy",
+        "(self.user_agent is None or user_agent.startswith(self.user_agent))",
+        "True",
+        f"{DECISION}::test_every_field_of_an_exemption_must_match",
+    ),
+    Mutation(
+        "exempt with any probe header",
+        "policy",
+        "(self.network_probe is None or self.network_probe == network_probe)",
+        "True",
+        f"{DECISION}::test_no_other_mark_exempts_a_peer_that_passes_on_what_tenants_send",
+    ),
+    # -- verify: tokens --
+    Mutation(
+        "several tokens, the first counts",
+        "decision",
+        "if len(arrival.facts.tokens) > 1:",
+        "if False:",
+        f"{DECISION}::test_more_than_one_token_is_denied_even_if_all_are_good",
+    ),
+    Mutation(
+        "tokens for anybody",
+        "decision",
+        "if claims.destination != arrival.destination:",
+        "if False:",
+        f"{DECISION}::test_a_token_for_another_namespace_is_denied_even_within_the_tenant",
+    ),
+    Mutation(
+        "anybody may present a token",
+        "decision",
+        "if not _may_present(arrival, claims.source, rules.policy):",
+        "if False:",
+        f"{DECISION}::test_a_stolen_token_is_worth_nothing_to_a_tenant",
+    ),
+    Mutation(
+        "plaintext may present a token",
+        "decision",
+        "return plaintext and policy.of(arrival.destination).plaintext_peers",
+        "return plaintext",
+        f"{DECISION}::test_plaintext_counts_only_where_the_policy_lists_the_destination",
+    ),
+    Mutation(
+        "a foreign trust domain counts as plaintext",
+        "decision",
+        "plaintext = not arrival.facts.principal",
+        "plaintext = True",
+        f"{DECISION}::test_plaintext_counts_only_where_the_policy_lists_the_destination",
+    ),
+    Mutation(
+        "anybody may present a public token",
+        "decision",
+        "return source != PUBLIC and (arrival",
+        "return source == PUBLIC or (arrival",
+        f"{DECISION}::test_a_public_token_is_believed_only_from_gateway_and_hops",
+    ),
+    Mutation(
+        "the public gets in everywhere",
+        "decision",
+        "if policy.of(arrival.destination).accepts_public:",
+        "if True:",
+        f"{DECISION}::test_a_namespace_may_refuse_the_public",
+    ),
+    Mutation(
+        "every tenant is one tenant",
+        "decision",
+        "if policy.same_tenant(claims.source, arrival.destination):",
+        "if True:",
+        f"{DECISION}::test_a_token_of_the_same_tenant_lets_in_through_a_hop",
+    ),
+    Mutation(
+        "namespaces without a tenant belong together",
+        "policy",
+        "return tenant is not None and tenant == self.of(other).tenant",
+        "return tenant == self.of(other).tenant",
+        f"{DECISION}::test_unlisted_namespaces_do_not_belong_together",
+    ),
+    Mutation(
+        "grants are for everybody",
+        "decision",
+        "    return Deny(Reason.NO_GRANT, parties)",
+        "    return arrival.allow(Ground.GRANTED, parties)",
+        f"{DECISION}::test_a_granted_token_lets_in_through_a_hop",
+    ),
+    Mutation(
+        "grants are for every account",
+        "policy",
+        "(self.service_account is None or short_account(self.service_account) == service_account)",
+        "True",
+        f"{DECISION}::test_a_narrow_grant_is_narrow",
+    ),
+    Mutation(
+        "grants are for every port",
+        "policy",
+        "(self.port is None or port is None or self.port == port)",
+        "True",
+        f"{DECISION}::test_a_narrow_grant_is_narrow",
+    ),
+    Mutation(
+        "grants are for ever",
+        "policy",
+        "(self.until is None or now < self.until)",
+        "True",
+        f"{DECISION}::test_a_narrow_grant_is_narrow",
+    ),
+    Mutation(
+        "the app sees the token",
+        "decision",
+        "return HeaderAction.REMOVE if question is Question.VERIFY else HeaderAction.KEEP",
+        "return HeaderAction.KEEP",
+        f"{DECISION}::test_a_peer_of_the_same_tenant_needs_no_token",
+    ),
+    Mutation(
+        "raw TCP takes tokens",
+        "decision",
+        "if arrival.question is Question.TCP:  # raw bytes carry no token",
+        "if False:",
+        f"{DECISION}::test_no_token_opens_raw_tcp",
+    ),
+    # -- modes --
+    Mutation(
+        "shadow everywhere",
+        "decision",
+        "if mode is Mode.ENFORCE:",
+        "if False:",
+        f"{DECISION}::test_a_peer_of_the_same_tenant_needs_no_token",
+    ),
+    Mutation(
+        "off records, too",
+        "decision",
+        "verdict.reason if mode is Mode.SHADOW else None",
+        "verdict.reason",
+        f"{DECISION}::test_shadow_lets_in_and_records_what_would_have_been_denied",
+    ),
+    Mutation(
+        "in doubt, let in",
+        "decision",
+        "denial = Deny(reason, _party(caller))",
+        "denial = Allow(Ground.NOT_ENFORCED, HeaderAction.REMOVE, _party(caller))",
+        f"{DECISION}::test_in_doubt_only_a_destination_that_enforces_nothing_lets_in",
+    ),
+    # -- tokens --
+    Mutation(
+        "any signature",
+        "tokens",
+        "if not hmac.compare_digest(_mac(secret, received.signed), received.mac):",
+        "if False:",
+        "test_tokens.py::test_vector",
+    ),
+    Mutation(
+        "signatures compared in variable time",
+        "tokens",
+        "not hmac.compare_digest(_mac(secret, received.signed), received.mac)",
+        "_mac(secret, received.signed) != received.mac",
+        "test_tokens.py::test_macs_are_compared_in_constant_time",
+    ),
+    Mutation(
+        "expired tokens",
+        "tokens",
+        "if now >= claims.expires_at:",
+        "if False:",
+        "test_tokens.py::test_vector",
+    ),
+    Mutation(
+        "leeway on expiry",
+        "tokens",
+        "if now >= claims.expires_at:",
+        "if now >= claims.expires_at + life.leeway:",
+        "test_tokens.py::test_expiry_has_no_leeway_and_issue_has",
+    ),
+    Mutation(
+        "tokens from the future",
+        "tokens",
+        "if claims.issued_at > now + life.leeway:",
+        "if False:",
+        "test_tokens.py::test_vector",
+    ),
+    Mutation(
+        "two spellings of the claims",
+        "tokens",
+        'return data.decode("ascii") if _encode(data) == text else ""',
+        'return data.decode("ascii")',
+        "test_tokens.py::test_vector",
+    ),
+    Mutation(
+        "tokens of any length",
+        "tokens",
+        "if len(token) <= MAX_LENGTH else None",
+        "",
+        "test_tokens.py::test_a_huge_input_is_refused_before_it_is_looked_at",
+    ),
+    Mutation(
+        "the key id is not signed",
+        "tokens",
+        "hmac.digest(secret, _MAC_LABEL + signed.encode()",
+        'hmac.digest(secret, _MAC_LABEL + signed.split(".", 2)[-1].encode()',
+        "test_tokens.py::test_the_mac_is_what_the_documentation_says",
+    ),
+    Mutation(
+        "anybody makes a verified token",
+        "tokens",
+        "if proof is not _PROOF:",
+        "if False:",
+        "test_tokens.py::test_only_verify_makes_a_verified_token",
+    ),
+    # -- keys --
+    Mutation(
+        "one secret for all namespaces",
+        "keys",
+        "(_INFO, namespace.encode(), str(key.generation).encode())",
+        "(_INFO, str(key.generation).encode())",
+        "test_keys.py::test_each_namespace_has_its_own_secret_on_every_replica",
+    ),
+    Mutation(
+        "generations share a secret",
+        "keys",
+        "(_INFO, namespace.encode(), str(key.generation).encode())",
+        "(_INFO, namespace.encode())",
+        "test_keys.py::test_no_two_namespaces_or_generations_share_a_secret",
+    ),
+    Mutation(
+        "expired roots verify",
+        "keys",
+        "if not root.verifies(now):",
+        "if False:",
+        "test_keys.py::test_rotating_the_root_denies_nobody_on_the_way",
+    ),
+    Mutation(
+        "revoked generations verify",
+        "keys",
+        "if keys.previous_until == 0:",
+        "if False:",
+        "test_keys.py::test_revoking_a_namespace_counts_at_once_and_for_good",
+    ),
+    Mutation(
+        "old generations verify for ever",
+        "keys",
+        "if key.generation < keys.generation - 1 or now >= keys.previous_until:",
+        "if False:",
+        "test_keys.py::test_rotating_a_namespace_changes_only_that_namespace",
+    ),
+    Mutation(
+        "generations that were never made verify",
+        "keys",
+        "if key.generation > keys.generation:",
+        "if False:",
+        "test_keys.py::test_rotating_a_namespace_changes_only_that_namespace",
+    ),
+    Mutation(
+        "a revoked root keeps its secret",
+        "rotation",
+        'RootKey(root.id, b"", root.sign_from, int(now) + life.gone_after, revoked=True)',
+        "RootKey(root.id, root.secret, root.sign_from, int(now) + life.gone_after)",
+        "test_keys.py::test_revoking_a_root_counts_at_once_and_leaves_a_root_that_signs",
+    ),
+    # -- names and identities --
+    Mutation(
+        "hosts are lowered before they are looked at",
+        "names",
+        "if not host.isascii():",
+        "if False:",
+        "test_names.py::test_host_names_its_namespace_or_none",
+    ),
+    Mutation(
+        "numbers are names",
+        "names",
+        "if len(labels) > 2 or _number.fullmatch(labels[-1])",
+        "if len(labels) > 2",
+        "test_names.py::test_host_names_its_namespace_or_none",
+    ),
+    Mutation(
+        "a service without a name",
+        "names",
+        "return Namespace(namespace) if service and dot else None",
+        "return Namespace(namespace)",
+        "test_names.py::test_host_names_its_namespace_or_none",
+    ),
+    Mutation(
+        "clusters of any depth",
+        "names",
+        "if len(labels) == 2:",
+        "if len(labels) >= 2:",
+        "test_names.py::test_cluster_names_its_service_or_none",
+    ),
+    Mutation(
+        "the first XFCC element",
+        "identity",
+        '*_, last = _split(header, ",")',
+        'last, *_ = _split(header, ",")',
+        "test_identity.py::test_the_last_element_tells_the_client",
+    ),
+    Mutation(
+        "XFCC by anybody",
+        "identity",
+        'if [value for key, _, value in pairs if key.lower() == "by"] != [str(own)]:',
+        "if False:",
+        "test_identity.py::test_a_header_that_proves_nobody_is_refused",
+    ),
+    Mutation(
+        "XFCC with an open quotation",
+        "identity",
+        "    if quoted:\n        raise",
+        "    if False:\n        raise",
+        "test_identity.py::test_a_header_that_proves_nobody_is_refused",
+    ),
+    Mutation(
+        "certificates with several URIs",
+        "identity",
+        "if len(uris) != 1:",
+        "if not uris:",
+        "test_identity.py::test_a_certificate_has_exactly_one_uri_name",
+    ),
+]
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=[mutation.name for mutation in MUTATIONS])
+def test_a_test_notices_when_this_rule_is_taken_away(mutation: Mutation, tmp_path: Path) -> None:
+    source = (ROOT / "authz" / f"{mutation.module}.py").read_text()
+    assert source.count(mutation.rule) == 1, "this rule is not there, or not only once"
+    mutant = tmp_path / "authz"
+    mutant.mkdir()
+    for module in (ROOT / "authz").glob("*.py"):
+        shutil.copy(module, mutant)
+    shutil.copytree(ROOT / "authz" / "_proto", mutant / "_proto")
+    (mutant / f"{mutation.module}.py").write_text(source.replace(mutation.rule, mutation.instead))
+
+    # Bare: plugins and configuration take longer to load than a test to run.
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-c", os.devnull, "--rootdir", str(ROOT)]
+    command += ["-p", "no:cacheprovider", "--import-mode=importlib"]
+    environment = {
+        **os.environ,
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": str(tmp_path),
+    }
+    run = subprocess.run(
+        [*command, str(ROOT / "tests" / mutation.noticed_by)],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert run.returncode == 1, f"nobody noticed:\n{run.stdout}{run.stderr}"
+    assert "failed" in run.stdout
+    assert "error" not in run.stdout.splitlines()[-1], run.stdout
