@@ -66,7 +66,7 @@ def unseal(record: bytes, keks: Keks) -> Unsealed:
         raise damaged
     header = record[: _header.size]
     magic, form, kek_bytes, version, nonce = _header.unpack(header)
-    if magic != _MAGIC or form == 0:
+    if magic != _MAGIC:
         raise damaged
     if form > FORMAT:
         raise KeyStoreError(
