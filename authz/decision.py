@@ -2,8 +2,8 @@
 
 The law of this file: it is the only place that decides, it is pure (time is an argument), and
 every path ends in a denial unless a rule on it said why not. `sign` and `public` put a token on a
-request; `verify` and `tcp` let a request in or not; `transit` spares a hop in between the work for
-what `verify` would refuse.
+request; `verify` and `tcp` let a request in or not. `transit` is asked on a hop in between: behind
+it every request has the hop's identity, so it is there that whoever presents a token is checked.
 """
 
 from dataclasses import dataclass, replace
@@ -150,6 +150,8 @@ def _by_peer(arrival: _Arrival, policy: Policy, now: float) -> Allow | None:
     parties = _party(peer, arrival.destination)
     if _exempt(arrival, peer, policy):
         return arrival.allow(Ground.EXEMPT, parties)
+    if arrival.question is Question.TRANSIT:  # behind the hop only the token is left of the peer
+        return None
     if policy.roles_of(peer):  # what it brings may be anybody's
         return None
     if policy.same_tenant(peer.namespace, arrival.destination) or policy.granted(
@@ -165,11 +167,12 @@ def _by_peer(arrival: _Arrival, policy: Policy, now: float) -> Allow | None:
 
 def _exempt(arrival: _Arrival, peer: SpiffeId, policy: Policy) -> bool:
     roles = policy.roles_of(peer)
-    if roles & RELAYING:
-        if arrival.question is Question.TRANSIT:
-            # On a hop an activator's probe would be passed on, and wake the pod that is to
-            # answer it. At the pod, queue-proxy answers.
-            roles -= {Role.TRANSIT}
+    if arrival.question is Question.TRANSIT:
+        # Only the probe that the activator answers itself. Others would be passed on: they could
+        # wake a pod, and bring somebody's token to it.
+        roles &= {Role.GATEWAY}
+        exemptions = [known for role in roles for known in ROLE_EXEMPTIONS.get(role, ())]
+    elif roles & RELAYING:
         exemptions = [known for role in roles for known in ROLE_EXEMPTIONS.get(role, ())]
     else:
         exemptions = list(policy.exemptions.get(peer, ()))

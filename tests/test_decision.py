@@ -148,6 +148,7 @@ def test_transit_needs_its_role(caller: SpiffeId) -> None:
         "hop": Hop.GATEWAY,
         "upstream": IN_ISTIO.format("acme-db"),
         "principal": str(WEB),
+        "tokens": (token("acme-web", "acme-db"),),
     }
     verdict = ask(Question.TRANSIT, caller, **facts)
     assert isinstance(verdict, Deny)
@@ -672,9 +673,9 @@ WHERE = [
 def test_transit_decides_as_verify_would_for_where_the_hop_will_send_it(
     hop: Hop, facts: dict[str, Any]
 ) -> None:
-    assert transit(hop, peer=WEB, **facts) is Ground.PROVEN_PEER
+    assert transit(hop, token("acme-web", "acme-db"), peer=WEB, **facts) is Ground.SAME_TENANT
     assert transit(hop, token("acme-web", "acme-db"), peer=GATEWAY, **facts) is Ground.SAME_TENANT
-    assert transit(hop, token("initech", "acme-db"), peer=PARTNER, **facts) is Ground.PROVEN_PEER
+    assert transit(hop, token("initech", "acme-db"), peer=PARTNER, **facts) is Ground.GRANTED
     assert transit(hop, token("globex", "acme-db"), **facts) is Reason.NO_GRANT
     assert transit(hop, token("globex", "globex"), **facts) is Reason.MEANT_FOR_ANOTHER_NAMESPACE
     assert transit(hop, **facts) is Reason.TOKEN_MISSING
@@ -739,6 +740,23 @@ def test_on_a_hop_a_grant_for_a_port_counts_since_the_port_is_not_known_yet() ->
     facts: dict[str, Any] = {"upstream": IN_ISTIO.format("acme-web"), "port": 8012}
     narrow = token("narrow", "acme-web", "reader")
     assert transit(Hop.GATEWAY, narrow, peer=GATEWAY, **facts) is Ground.GRANTED
+
+
+def test_on_a_hop_an_allowed_peer_cannot_bring_somebody_elses_token() -> None:
+    """The pod would see the hop's identity and the stolen token, and believe both."""
+    facts = {"upstream": IN_ISTIO.format("acme-db"), "port": 9091, "path": "/metrics"}
+    stolen = token("acme-web", "acme-db")
+    for peer in (PARTNER, DB, PROMETHEUS):
+        marks = {**facts, "user_agent": "Prometheus/3"}
+        assert transit(Hop.GATEWAY, stolen, peer=peer, **marks) is Reason.PRESENTED_BY_A_STRANGER
+    assert transit(Hop.GATEWAY, stolen, peer=WEB, **facts) is Ground.SAME_TENANT
+
+
+def test_on_a_hop_a_peer_without_a_token_wakes_no_pod_that_would_refuse_it() -> None:
+    for peer in (WEB, DB, PARTNER):
+        assert transit(Hop.GATEWAY, peer=peer, upstream=IN_ISTIO.format("acme-db")) is (
+            Reason.TOKEN_MISSING
+        )
 
 
 def test_on_a_hop_no_probe_may_wake_a_pod() -> None:

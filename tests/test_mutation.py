@@ -170,9 +170,23 @@ MUTATIONS = [
     Mutation(
         "an activator's probe may wake pods",
         "decision",
-        "roles -= {Role.TRANSIT}",
+        "roles &= {Role.GATEWAY}",
         "pass",
         f"{DECISION}::test_on_a_hop_no_probe_may_wake_a_pod",
+    ),
+    Mutation(
+        "an allowed peer brings a stolen token past the hop",
+        "decision",
+        "if arrival.question is Question.TRANSIT:  # behind the hop",
+        "if False:  # behind the hop",
+        f"{DECISION}::test_on_a_hop_an_allowed_peer_cannot_bring_somebody_elses_token",
+    ),
+    Mutation(
+        "policy exemptions count on a hop",
+        "decision",
+        "    if arrival.question is Question.TRANSIT:\n        # Only the probe",
+        "    if False:\n        # Only the probe",
+        f"{DECISION}::test_on_a_hop_an_allowed_peer_cannot_bring_somebody_elses_token",
     ),
     # -- verify: peers --
     Mutation(
@@ -199,8 +213,8 @@ MUTATIONS = [
     Mutation(
         "relaying peers take exemptions from the policy",
         "decision",
-        "if roles & RELAYING:\n        if arrival",
-        "if False:\n        if arrival",
+        "elif roles & RELAYING:",
+        "elif False:",
         f"{DECISION}::test_a_policy_cannot_exempt_a_relaying_peer",
     ),
     Mutation(

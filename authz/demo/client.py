@@ -32,7 +32,7 @@ async def call(
     async with httpx.AsyncClient(verify=context, trust_env=False, timeout=_SECONDS) as client:
         try:
             answer = await client.get(f"{scheme}://{to}/hello", headers=[("host", host), *headers])
-        except httpx.TransportError:
+        except (httpx.TransportError, OSError):  # a late TLS alert comes as the latter
             return REFUSED
     if answer.is_success:
         return _echoed(answer)

@@ -1,7 +1,4 @@
-"""A real Envoy: where its binary is, how to start it, when it serves.
-
-The admin endpoint is a Unix socket, so that an Envoy needs no port but those of its listeners.
-"""
+"""A real Envoy: where its binary is, how to start it, when it serves."""
 
 from __future__ import annotations
 
@@ -47,16 +44,18 @@ class Envoy:
     """A running Envoy."""
 
     child: Child
-    admin_socket: Path
+    admin_address: Path
+    """The file into which it writes where its admin endpoint is."""
 
     async def admin(self, path: str) -> str:
         """What the admin endpoint says at `path`.
 
         Raises:
+            OSError: the endpoint is not there yet.
             httpx.HTTPError: it says nothing, or not with status 200.
         """
-        transport = httpx.AsyncHTTPTransport(uds=str(self.admin_socket))
-        async with httpx.AsyncClient(transport=transport, base_url="http://envoy") as client:
+        address = self.admin_address.read_text()
+        async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False) as client:
             answer = await client.get(path)
             answer.raise_for_status()
             return answer.text
@@ -70,7 +69,7 @@ class Envoy:
         """Whether all listeners take connections."""
         try:
             return (await self.admin("/ready")).strip() == "LIVE"
-        except httpx.HTTPError:
+        except (OSError, httpx.HTTPError, httpx.InvalidURL):
             return False
 
 
@@ -79,19 +78,20 @@ async def running(
     name: str, config: Mapping[str, Any], directory: Path, executable: Path
 ) -> AsyncIterator[Envoy]:
     """Run an Envoy with `config`, apart from its admin endpoint, as long as the block lasts."""
-    admin_socket = directory / f"{name}.admin"
+    admin_address = directory / f"{name}.admin"
     config_file = directory / f"{name}.json"
-    admin = {"admin": {"address": {"pipe": {"path": str(admin_socket)}}}}
-    config_file.write_text(json.dumps({**config, **admin}, indent=1))
+    any_port = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
+    config_file.write_text(json.dumps({**config, "admin": {"address": any_port}}, indent=1))
     argv: list[str | Path] = [
         executable,
         *("--config-path", config_file),
+        *("--admin-address-path", admin_address),
         *("--service-node", name, "--service-cluster", name),
         *("--concurrency", "1"),
         *("--log-level", "warning", "--component-log-level", "main:error"),
         "--disable-hot-restart",  # no shared memory, so nothing to share an id for
     ]
     async with child(f"Envoy {name}", argv, directory / f"{name}.log") as process:
-        envoy = Envoy(process, admin_socket)
+        envoy = Envoy(process, admin_address)
         await process.until(envoy.ready)
         yield envoy

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -38,7 +39,8 @@ def directory() -> Path:
     raise CouldNotStart(f"no EnvoyFilters beside {package}: install from a wheel or a clone")
 
 
-def shipped() -> list[dict[str, Any]]:
+@cache
+def shipped() -> tuple[dict[str, Any], ...]:
     """All EnvoyFilters that the kustomization installs, in the order in which istiod applies them.
 
     That is by priority, the root namespace first, then by name.
@@ -47,14 +49,7 @@ def shipped() -> list[dict[str, Any]]:
     resources = _load(folder / "kustomization.yaml")["resources"]
     documents = [_load(folder / name) for name in resources]
     envoy_filters = [document for document in documents if document["kind"] == "EnvoyFilter"]
-    return sorted(
-        envoy_filters,
-        key=lambda it: (
-            it["spec"].get("priority", 0),
-            it["metadata"]["namespace"] != ROOT_NAMESPACE,
-            it["metadata"]["name"],
-        ),
-    )
+    return tuple(sorted(envoy_filters, key=_precedence))
 
 
 def patched(http_filters: Sequence[dict[str, Any]], chain: Chain) -> list[dict[str, Any]]:
@@ -94,6 +89,12 @@ def _patches(chain: Chain) -> Iterator[tuple[dict[str, Any], str | None]]:
                 and manager["name"] == _MANAGER
             ):
                 yield item["patch"], manager.get("subFilter", {}).get("name")
+
+
+def _precedence(envoy_filter: dict[str, Any]) -> tuple[int, bool, str]:
+    metadata = envoy_filter["metadata"]
+    priority = envoy_filter["spec"].get("priority", 0)
+    return priority, metadata["namespace"] != ROOT_NAMESPACE, metadata["name"]
 
 
 def _load(file: Path) -> dict[str, Any]:

@@ -1,35 +1,22 @@
-"""The stage on which scenarios are played, and the tokens that attackers have got hold of there.
+"""The tokens that callers past their sidecar hold, and how they came by them.
 
-Attackers get them as attackers would: their own by asking, others' by a leak. Only the expired one
-is made by hand, with the service's own code and a clock of the past.
+They get them as they would: their own by asking the service, others' by a leak. Only old ones are
+made by hand, with the service's own code and a clock of the past.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 from authz import tokens
 from authz.demo import ask
-from authz.demo.mesh import Mesh
-from authz.demo.service import AuthzServer
+from authz.demo.stage import Stage
 from authz.keys import Keyring, RootKey, TokenLife
 from authz.keystore import Keks, open_store, read_kek_file
 from authz.names import Namespace
-
-
-@dataclass
-class Stage:
-    """What a scenario may touch; `loot` is what has leaked so far."""
-
-    mesh: Mesh
-    authz: AuthzServer
-    directory: Path
-    loot: dict[str, str] = field(default_factory=dict)
-
 
 TokenSource: TypeAlias = Callable[[Stage], Awaitable[str]]
 
@@ -65,8 +52,8 @@ def public(destination: str) -> TokenSource:
     return get
 
 
-def expired(source: str, destination: str) -> TokenSource:
-    """A token with the right signature, made with a clock of the past."""
+def aged(source: str, destination: str, *, expires_in: int) -> TokenSource:
+    """A token with the right signature, made so long ago that it expires in that many seconds."""
 
     async def get(stage: Stage) -> str:
         environment = stage.authz.environment
@@ -76,7 +63,7 @@ def expired(source: str, destination: str) -> TokenSource:
             keyring = (await store.load()).keyring
         finally:
             await store.close()
-        return _mint(source, destination, keyring, age=TokenLife().seconds + 1)
+        return _mint(source, destination, keyring, age=TokenLife().seconds - expires_in)
 
     return get
 
@@ -92,6 +79,12 @@ def forged(source: str, destination: str) -> TokenSource:
     return get
 
 
+async def signed(stage: Stage, source: str, destination: str) -> str:
+    """A token as the service gives it to `source` now."""
+    cluster = stage.mesh.service("app", destination).cluster
+    return await ask.token(stage.mesh, stage.mesh.tenants[source].certificate, cluster)
+
+
 def _mint(source: str, destination: str, keyring: Keyring, *, age: int) -> str:
     return tokens.mint(
         source=Namespace(source),
@@ -101,9 +94,3 @@ def _mint(source: str, destination: str, keyring: Keyring, *, age: int) -> str:
         now=time.time() - age,  # noqa: TID251 - the servers that judge it go by this clock
         life=TokenLife(),
     )
-
-
-async def signed(stage: Stage, source: str, destination: str) -> str:
-    """A token as the service gives it to `source` now."""
-    cluster = stage.mesh.service("app", destination).cluster
-    return await ask.token(stage.mesh, stage.mesh.tenants[source].certificate, cluster)

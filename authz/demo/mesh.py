@@ -106,6 +106,7 @@ def plan(directory: Path) -> Mesh:
         for identity in identities
     ]
     *tenants, activator, gateway = workloads
+    # The three ports on the last address: the service, its side port, the server outside.
     authz = Service(
         *("authz", AUTHZ.namespace, next(ports), AUTHZ),
         cluster_ip="10.96.0.9",

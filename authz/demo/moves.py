@@ -18,8 +18,9 @@ from authz.demo import ask
 from authz.demo.bootstrap import ORIGINAL_DESTINATION, REVISION, SERVING_NAMESPACE, Endpoint
 from authz.demo.certs import Authority
 from authz.demo.client import REFUSED, TOKEN_HEADER, Headers, call
-from authz.demo.loot import Stage, TokenSource, signed
+from authz.demo.loot import TokenSource, signed
 from authz.demo.mesh import ACTIVATOR
+from authz.demo.stage import Stage
 from authz.keys import KeyId
 
 CLAIMS_ACTIVATOR: Final = ("x-forwarded-client-cert", f"By=spiffe://x;URI={ACTIVATOR}")

@@ -11,8 +11,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from authz.demo import mesh, report, service
-from authz.demo.loot import Stage
 from authz.demo.scenarios import played
+from authz.demo.stage import Stage
 
 
 async def play(*, once: bool, json: bool) -> bool:

@@ -97,7 +97,11 @@ class AuthzServer:
             stderr=asyncio.subprocess.PIPE,
             env=self.environment,
         )
-        output, errors = await process.communicate()
+        try:
+            output, errors = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
         if process.returncode != 0:
             raise CouldNotStart(f"authz {' '.join(arguments)}: {errors.decode(errors='replace')}")
         return output.decode()

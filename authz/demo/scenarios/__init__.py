@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Final
 
-from authz.demo.loot import Stage
 from authz.demo.scenarios.attacks import NO_SIDECAR, TOKENS
 from authz.demo.scenarios.calls import CALLS
 from authz.demo.scenarios.operations import OPERATIONS
 from authz.demo.scenarios.outside import OUTSIDE
 from authz.demo.scenarios.questions import QUESTIONS
 from authz.demo.scenarios.row import Result, Scenario
+from authz.demo.stage import Stage
 
 SCENARIOS: Final[tuple[Scenario, ...]] = (
     *CALLS,

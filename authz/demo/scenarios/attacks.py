@@ -32,10 +32,20 @@ TOKENS = [
         moves.past_sidecar("initech", "acme-db", loot.forged("initech", "acme-db"), hop=True),
     ),
     Scenario(
+        "nearly-expired",
+        "a token that is about to expire",
+        "200 acme-db",
+        moves.past_sidecar(
+            "initech", "acme-db", loot.aged("initech", "acme-db", expires_in=30), hop=True
+        ),
+    ),
+    Scenario(
         "expired",
-        "a real token that is too old",
+        "the same a little later",
         INVALID,
-        moves.past_sidecar("initech", "acme-db", loot.expired("initech", "acme-db"), hop=True),
+        moves.past_sidecar(
+            "initech", "acme-db", loot.aged("initech", "acme-db", expires_in=-1), hop=True
+        ),
     ),
     Scenario(
         "duplicated",
@@ -54,6 +64,12 @@ TOKENS = [
         "the same at the activator",
         INVALID,
         moves.past_sidecar("mallory", "acme-db", INITECH, hop=True),
+    ),
+    Scenario(
+        "stolen-through-hop-by-friend",
+        "the same by a tenant that may call the pod itself, but not as somebody else",
+        INVALID,
+        moves.past_sidecar("initech", "acme-db", loot.fresh("acme-web", "acme-db"), hop=True),
     ),
     Scenario(
         "stolen-from-gateway",

@@ -26,7 +26,7 @@ OPERATIONS = [
         "one namespace's key changes; a token of the old one is still good",
         "200 acme-db",
         moves.after(
-            moves.operator("rotate", "initech", of="initech"),
+            moves.operator("rotate", "initech", "--now", of="initech"),
             moves.past_sidecar("initech", "acme-db", INITECH, hop=True),
         ),
     ),

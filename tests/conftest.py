@@ -1,0 +1,23 @@
+"""Options of the whole test suite; pytest reads them from the topmost conftest only."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--envoy-matrix",
+        action="store_true",
+        help="run the tests with real Envoys on every supported version, not just the newest",
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests start without settings of ours, and outside Kubernetes, wherever they run."""
+    for name in list(os.environ):
+        if name.upper().startswith(("AUTHZ_", "KUBERNETES_")):
+            monkeypatch.delenv(name)
