@@ -7,6 +7,7 @@ flag. Flags win over the environment, that over the file. All problems are told 
 import enum
 import ipaddress
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple, Self, TypeVar
@@ -14,7 +15,7 @@ from typing import Annotated, Any, Final, NamedTuple, Self, TypeVar
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from authz.errors import BadSettings, KeyStoreError
 from authz.identity import SpiffeId
@@ -72,9 +73,12 @@ def _words(value: object) -> object:
     return [word for word in value.split(",") if word] if isinstance(value, str) else value
 
 
+_header = re.compile(r"x(-[a-z0-9]+)+")
+
+
 def _header_name(value: object) -> str:
     name = str(value).lower()
-    if not name.startswith("x-") or not name.replace("-", "").isalnum() or not name.isascii():
+    if _header.fullmatch(name) is None:
         raise ValueError("use letters, digits and '-', beginning with 'x-'")
     if name.startswith(("x-envoy-", "x-b3-", "x-forwarded-")) or name == "x-request-id":
         raise ValueError("Envoy keeps headers of this name for itself: choose another")
@@ -255,35 +259,61 @@ def load_settings(kind: type[T], flags: Mapping[str, Any], file: Path | None) ->
     Raises:
         BadSettings: with every problem, each naming the setting.
     """
-    values = {} if file is None else _read(file)
-    elsewhere = Settings.model_fields.keys() - kind.model_fields.keys()
-    known = {
+    in_file = {} if file is None else _read(file)
+    in_environment = {name.upper() for name in os.environ}
+    values = {
         name: value
-        for name, value in values.items()
-        if name not in elsewhere and f"{PREFIX}{name}".upper() not in os.environ
+        for name, value in in_file.items()
+        if name in kind.model_fields and f"{PREFIX}{name}".upper() not in in_environment
     }
+    values.update(flags)
+    problems = [
+        f"{name}: there is no such setting" for name in in_file if name not in Settings.model_fields
+    ]
     try:
-        return kind(**{**known, **flags})
+        settings = kind(**values)
     except ValidationError as error:
-        raise BadSettings(
-            [line for problem in error.errors(include_url=False) for line in _said(problem)]
-        ) from None
+        problems += [*_problems(error), *_contradicting(kind, values, error)]
+    if problems:
+        raise BadSettings(problems)
+    return settings
+
+
+def _contradicting(
+    kind: type[KeySettings], values: Mapping[str, Any], error: ValidationError
+) -> Iterator[str]:
+    """What would also be found if the settings that are bad by themselves had their defaults."""
+    bad = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
+    if not bad:
+        return
+    try:
+        kind(**{**values, **{name: kind.model_fields[name].default for name in bad}})
+    except ValidationError as also:
+        yield from (text for text in _problems(also) if text.partition(":")[0] not in bad)
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_url=False):
+        yield from _said(problem)
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        values = YAML(typ="safe", pure=True).load(file.read_text())
+        values = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise BadSettings([f"config: {file}: {error.strerror}"]) from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except MarkedYAMLError as error:  # its text would quote the line
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise BadSettings([f"config: {file} is not valid YAML: line {line}"]) from None
+    except (YAMLError, ValueError, LookupError, RecursionError) as error:
         raise BadSettings([f"config: {file} is not valid YAML: {error}"]) from None
-    if not isinstance(values or {}, dict):
+    if not (isinstance(values, dict) and all(isinstance(name, str) for name in values)):
         raise BadSettings([f"config: {file} must hold a mapping, such as 'listen: 0.0.0.0:9000'"])
-    if "kek" in (values or {}):
+    if "kek" in values:
         raise BadSettings(
             [f"kek: a secret does not belong in {file}: use kek_files or {PREFIX}KEK"]
         )
-    return dict(values or {})
+    return values
 
 
 def _said(problem: Mapping[str, Any]) -> list[str]:
@@ -291,6 +321,4 @@ def _said(problem: Mapping[str, Any]) -> list[str]:
     if not problem["loc"]:  # found by looking at several settings: each line names its own
         return text.splitlines()
     name = ".".join(str(step) for step in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return [f"{name}: there is no such setting"]
     return [f"{name}: {text}"]

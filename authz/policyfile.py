@@ -1,7 +1,8 @@
 """The policy file: YAML in, a `Policy` out, or every problem with its line.
 
 Nothing is guessed: unknown fields, duplicate keys and values of another type are errors, and a file
-with one problem changes nothing.
+with one problem changes nothing. It is plain data: aliases, which can make a small file grow
+without bound, and tags are errors, too.
 """
 
 import datetime as dt
@@ -11,9 +12,12 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.composer import Composer, ComposerError
+from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.events import AliasEvent
 
-from authz.errors import BadPolicy
+from authz.errors import BadPolicy, InvalidIdentity
 from authz.identity import SpiffeId, is_service_account
 from authz.names import (
     Namespace,
@@ -36,9 +40,21 @@ from authz.policy import (
 MAX_BYTES: Final = 16 * 1024 * 1024
 """A larger file is refused. A ConfigMap holds at most 1 MiB."""
 
+_EPOCH: Final = dt.date(1970, 1, 1)
+_PLAIN: Final = "a policy has no aliases and no tags, so write it out"
+_LONGEST_QUOTE: Final = 80  # characters
+
 
 def _spiffe_id(text: str) -> str:
     SpiffeId.parse(text)
+    return text
+
+
+def _trust_domain(text: str) -> str:
+    try:
+        SpiffeId.parse(f"spiffe://{text}/ns/any/sa/any")
+    except InvalidIdentity:
+        raise ValueError(f"{text!r} is not a trust domain such as 'cluster.local'") from None
     return text
 
 
@@ -104,7 +120,9 @@ class _File(_Model):
     cluster_domains: Annotated[
         list[Annotated[str, AfterValidator(parse_cluster_domain)]], Field(min_length=1)
     ] = ["cluster.local"]
-    trust_domains: Annotated[list[_Text], Field(min_length=1)] = ["cluster.local"]
+    trust_domains: Annotated[
+        list[Annotated[str, AfterValidator(_trust_domain)]], Field(min_length=1)
+    ] = ["cluster.local"]
     relays: list[Annotated[str, AfterValidator(_service)]] = []
     default_mode: Annotated[Mode, Field(strict=False)] = Mode.ENFORCE
     roles: dict[Annotated[Role, Field(strict=False)], list[_SpiffeId]] = {}
@@ -122,7 +140,9 @@ def read_policy(file: Path) -> Policy:
         BadPolicy: it cannot be read, or see `parse_policy`.
     """
     try:
-        return parse_policy(file.read_text(encoding="utf-8"))
+        with file.open("rb") as opened:
+            content = opened.read(MAX_BYTES + 1)
+        return parse_policy(content.decode("utf-8"))
     except OSError as error:
         raise BadPolicy([f"policy_file: {file}: {error.strerror}"]) from None
     except UnicodeDecodeError:
@@ -137,17 +157,7 @@ def parse_policy(text: str) -> Policy:
     """
     if len(text) > MAX_BYTES:
         raise BadPolicy([f"the policy file is larger than {MAX_BYTES} bytes"])
-    try:
-        data = YAML(typ="rt").load(text)
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise BadPolicy([f"line {line}: not valid YAML: {error.problem}"]) from None
-    except YAMLError as error:
-        raise BadPolicy([f"not valid YAML: {error}"]) from None
-    if data is None:
-        data = {}
-    if not isinstance(data, Mapping):
-        raise BadPolicy(["line 1: the policy must be a mapping, such as 'tenants: {}'"])
+    data = _load(text)
     try:
         file = _File.model_validate(data)
     except ValidationError as error:
@@ -161,6 +171,45 @@ def parse_policy(text: str) -> Policy:
     if problems:
         raise BadPolicy(problems)
     return _policy(file)
+
+
+class _PlainComposer(Composer):
+    """Composes what is written out: no aliases, no tags."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.parser.peek_event()
+        if isinstance(event, AliasEvent) or getattr(event, "ctag", None) is not None:
+            raise ComposerError(None, None, _PLAIN, event.start_mark)
+        return super().compose_node(parent, index)
+
+
+class _MarkingConstructor(RoundTripConstructor):
+    """Says where a value stands that looks like a date or number and is none."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except ValueError as error:
+            raise ConstructorError(None, None, str(error), node.start_mark) from None
+
+
+def _load(text: str) -> Any:
+    yaml = YAML(typ="rt", pure=True)
+    yaml.Composer, yaml.Constructor = _PlainComposer, _MarkingConstructor
+    try:
+        data = yaml.load(text)
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise BadPolicy([f"line {line}: not valid YAML: {error.problem}"]) from None
+    except RecursionError:
+        raise BadPolicy(["not valid YAML: it is nested too deeply"]) from None
+    except Exception as error:  # noqa: BLE001 - the parser meets garbage with errors of any kind
+        raise BadPolicy([f"not valid YAML: {error}"]) from None
+    if data is None:
+        return {}
+    if not isinstance(data, Mapping):
+        raise BadPolicy(["line 1: the policy must be a mapping, such as 'tenants: {}'"])
+    return data
 
 
 def _policy(file: _File) -> Policy:
@@ -214,8 +263,7 @@ def _end_of(day: dt.date | None) -> int | None:
     """The last moment of a day in UTC, so that `until` includes the day that it names."""
     if day is None:
         return None
-    following = dt.datetime.combine(day, dt.time(), dt.UTC)
-    return int((following + dt.timedelta(days=1)).timestamp())
+    return ((day - _EPOCH).days + 1) * 86400
 
 
 def _contradictions(file: _File, data: Any) -> Iterator[str]:
@@ -238,13 +286,21 @@ def _contradictions(file: _File, data: Any) -> Iterator[str]:
                 f"{exemption.peer} passes on what tenants send; it cannot be exempt beyond the "
                 "probes that are built in"
             )
-    for role, holders in file.roles.items():
-        for index, holder in enumerate(holders):
-            if SpiffeId.parse(holder).trust_domain not in file.trust_domains:
-                yield (
-                    f"line {_line(data, ('roles', role.value, index))}: roles.{role.value}: "
-                    f"{holder} is not of a trust domain in trust_domains"
-                )
+    named: list[tuple[tuple[int | str, ...], str]] = [
+        (("roles", role.value, index), holder)
+        for role, holders in file.roles.items()
+        for index, holder in enumerate(holders)
+    ]
+    named += [
+        (("exemptions", index, "peer"), exemption.peer)
+        for index, exemption in enumerate(file.exemptions)
+    ]
+    for location, workload in named:
+        if SpiffeId.parse(workload).trust_domain not in file.trust_domains:
+            yield (
+                f"line {_line(data, location)}: {_field(location)}: {workload} is not of a trust "
+                "domain in trust_domains"
+            )
 
 
 def _line(data: Any, location: tuple[int | str, ...]) -> int:
@@ -273,5 +329,15 @@ def _said(problem: Mapping[str, Any]) -> str:
             return "there is no such field"
         case "value_error":
             return text
+        case "date_type":
+            return "write a day without time and quotation marks, such as 2027-01-31"
         case _:
-            return f"{text}, not {problem['input']!r}"
+            return f"{text}, not {_quoted(problem['input'])}"
+
+
+def _quoted(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}…"

@@ -9,7 +9,7 @@ import typer
 from authz.cli import keys, policy, token
 from authz.cli.settings import takes
 from authz.config import Settings
-from authz.errors import AuthzError, BadSettings, InvalidName, KeyringError
+from authz.errors import AuthzError, BadSettings, InvalidIdentity, InvalidName, KeyringError
 from authz.server import run
 
 app = typer.Typer(
@@ -32,7 +32,7 @@ def main() -> None:
     except AuthzError as error:
         typer.secho(str(error), fg=typer.colors.RED, err=True)
         match error:
-            case BadSettings() | InvalidName():
+            case BadSettings() | InvalidName() | InvalidIdentity():
                 sys.exit(2)
             case KeyringError():
                 sys.exit(1)

@@ -78,21 +78,26 @@ def _ways(
     namespace, _, account = source.partition("/")
     public = source == PUBLIC
     origin = PUBLIC if public else parse_namespace(namespace)
+    account = account or "default"
     trust_domain = min(policy.trust_domains)
-    ways = {} if public else {"straight": SpiffeId(trust_domain, origin, account or "default")}
+    straight = f"spiffe://{trust_domain}/ns/{namespace}/sa/{account}"
+    ways = {} if public else {"straight": SpiffeId.parse(straight)}
     for role, way in ((Role.TRANSIT, "through a transit hop"), (Role.GATEWAY, "through a gateway")):
         holder = min(
             (str(peer) for peer, roles in policy.roles.items() if role in roles), default=None
         )
         if holder is not None and (public or role is Role.TRANSIT):
             ways[way] = SpiffeId.parse(holder)
+    if not ways:
+        because = "nobody holds the role gateway, so nothing comes in from outside"
+        return [{"way": "through a gateway", "allowed": False, "because": because}]
     now = _now()
     rules = Rules(policy, rotation.create(now), TokenLife())
     rows: list[dict[str, object]] = []
     for way, presenter in ways.items():
         token = tokens.mint(
             source=origin,
-            service_account="" if public else account or "default",
+            service_account="" if public else account,
             destination=destination,
             keyring=rules.keyring,
             now=now,

@@ -55,12 +55,13 @@ def takes(kind: type[T]) -> Callable[[Callable[..., None]], Callable[..., None]]
 
 def _flag(kind: type[KeySettings], name: str) -> Any:
     field = kind.model_fields[name]
-    default = "" if field.is_required() or field.default in (None, []) else str(field.default)
+    none = field.is_required() or field.default in (None, [])
+    default = "" if none else f" [dim](default {field.default})[/dim]"
     return Annotated[
         str | None,
         typer.Option(
             f"--{name.replace('_', '-')}",
-            help=f"{field.description} [dim][{default}][/dim]" if default else field.description,
+            help=f"{field.description}{default}",
             show_default=False,
             rich_help_panel=_PANEL,
         ),

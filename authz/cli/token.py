@@ -11,7 +11,8 @@ from authz import tokens
 from authz.cli.output import AsJson, moment, print_json, show
 from authz.cli.settings import takes
 from authz.config import KeySettings, configured_store
-from authz.errors import InvalidToken, Reason
+from authz.errors import BadSettings, InvalidToken, Reason
+from authz.identity import is_service_account
 from authz.keys import Keyring
 from authz.names import PUBLIC, parse_namespace
 
@@ -36,6 +37,8 @@ def mint(
 ) -> None:
     """Print a token from SOURCE to DESTINATION. Whoever can do this can be any tenant."""
     public = source == PUBLIC
+    if not is_service_account(service_account):
+        raise BadSettings([f"--service-account: {service_account!r} is not a service account"])
     token = tokens.mint(
         source=PUBLIC if public else parse_namespace(source),
         service_account="" if public else service_account,

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from authz.errors import Reason
 from authz.facts import Question
 from authz.names import Namespace
 from authz.observe.events import DecisionEvent
@@ -105,12 +106,15 @@ class _Unverified(Collector):
         self._verify: set[Namespace] = set()
 
     def note(self, event: DecisionEvent) -> None:
-        if event.caller is None:
-            return
+        caller, verdict = event.caller, event.verdict
+        reason = verdict.reason if isinstance(verdict, Deny) else None
+        ground = verdict.ground if isinstance(verdict, Allow) else None
+        if caller is None or reason is Reason.CALLER_UNTRUSTED:
+            return  # another mesh's namespace may have the name of one of ours
         if event.question is Question.VERIFY:
-            self._verify.add(event.caller.namespace)
-        elif isinstance(event.verdict, Allow) and event.verdict.ground is Ground.SIGNED:
-            self._sign.add(event.caller.namespace)
+            self._verify.add(caller.namespace)
+        elif event.question is Question.SIGN and ground is Ground.SIGNED:
+            self._sign.add(caller.namespace)
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         unverified = sorted(self._sign - self._verify)

@@ -7,7 +7,6 @@ import time
 import uvloop
 
 from authz.config import Settings
-from authz.errors import ProblemsError
 from authz.observe import json_log
 from authz.server.server import Server
 
@@ -32,10 +31,7 @@ async def _live(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
-    try:
-        await server.startup()
-    except OSError as error:
-        raise ProblemsError([f"listen: {error}"]) from None
+    await server.startup()
     try:
         await server.serve()
     finally:

@@ -14,7 +14,7 @@ import structlog
 
 from authz.config import IdentitySource, Settings, configured_store
 from authz.decision import Rules
-from authz.errors import BadPolicy, BadSettings, KeyStoreError
+from authz.errors import BadPolicy, BadSettings, KeyStoreError, ProblemsError
 from authz.extauthz import AuthorizationService
 from authz.identity import SpiffeId
 from authz.keys import Keyring
@@ -22,7 +22,7 @@ from authz.keystore import KeyStore
 from authz.observe import AuditLog, Metrics
 from authz.policy import Policy
 from authz.policyfile import read_policy
-from authz.server.files import changes
+from authz.server.files import Files
 from authz.server.sideport import SidePort
 from authz.transport import (
     GrpcioListener,
@@ -79,20 +79,30 @@ class Server:
             BadPolicy: the policy file is bad.
             BadSettings: a TLS file is.
             KeyStoreError: the store's URL or a KEK is.
-            OSError: an address cannot be bound.
+            ProblemsError: an address cannot be bound.
         """
         settings = self._settings
         if settings.policy_file is None:
             self._policy = Policy()
         else:
+            watched = Files(settings.policy_file)
             self._use_policy(await asyncio.to_thread(read_policy, settings.policy_file))
+            self._watch("policy", self._follow_policy(settings.policy_file, watched))
         self._store = await asyncio.to_thread(configured_store, settings)
         self._listener = await self._make_listener()
-        self._side_port = SidePort(
-            *settings.http_listen, metrics=self._metrics.text, truths=self.truths
-        )
+        try:
+            self._side_port = SidePort(
+                *settings.http_listen, metrics=self._metrics.text, truths=self.truths
+            )
+        except OSError as error:
+            problem = f"http_listen: cannot listen on {settings.http_listen}: {error.strerror}"
+            raise ProblemsError([problem]) from None
+        try:
+            self.port = await self._listener.start()
+        except OSError as error:
+            self._side_port.close()
+            raise ProblemsError([f"listen: {error}"]) from None
         self._side_port.start()
-        self.port = await self._listener.start()
         self._log.info(
             "listening",
             port=self.port,
@@ -101,10 +111,6 @@ class Server:
             policy=str(settings.policy_file or "default: every namespace on its own"),
         )
         self._watch("key store", self._follow_store())
-        if settings.policy_file is not None:
-            self._watch("policy", self._follow_policy(settings.policy_file))
-        if (files := _tls_files(settings)) is not None:
-            self._watch("tls", self._follow_tls(files))
 
     async def serve(self) -> None:
         """Return when `stop` was called, or raise what ended a watch that should never end."""
@@ -166,7 +172,9 @@ class Server:
             case IdentitySource.MTLS:
                 pass
         if (files := _tls_files(settings)) is not None:
+            watched = Files(files.cert, files.key, files.ca)
             self._tls = await asyncio.to_thread(load_tls, files)
+            self._watch("tls", self._follow_tls(files, watched))
         return GrpcioListener(
             self._service.check,
             self._health,
@@ -198,8 +206,8 @@ class Server:
             self._log.error("key store not usable", problem=problem, ready=self._health.serving)
         self._key_problem = problem
 
-    async def _follow_policy(self, file: Path) -> None:
-        async for _ in changes([file]):
+    async def _follow_policy(self, file: Path, watched: Files) -> None:
+        async for _ in watched.changes():
             try:
                 policy = await asyncio.to_thread(read_policy, file)
             except BadPolicy as error:
@@ -216,8 +224,8 @@ class Server:
         )
         self._renew()
 
-    async def _follow_tls(self, files: TlsFiles) -> None:
-        async for _ in changes([files.cert, files.key, files.ca]):
+    async def _follow_tls(self, files: TlsFiles, watched: Files) -> None:
+        async for _ in watched.changes():
             try:
                 material = await asyncio.to_thread(load_tls, files)
             except BadSettings as error:

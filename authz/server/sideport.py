@@ -4,6 +4,7 @@ It runs in threads of its own, so that a slow scrape never holds up a Check.
 """
 
 import json
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -29,7 +30,8 @@ class SidePort:
     ) -> None:
         self._metrics = metrics
         self._truths = truths
-        self._server = make_server(host, port, self._answer, ThreadingWSGIServer, _Handler)
+        kind = _IPv6Server if ":" in host else ThreadingWSGIServer
+        self._server = make_server(host, port, self._answer, kind, _Handler)
         self.port: int = self._server.server_port
 
     def start(self) -> None:
@@ -39,6 +41,10 @@ class SidePort:
     def stop(self) -> None:
         """Stop answering."""
         self._server.shutdown()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the port, where nothing was answered yet."""
         self._server.server_close()
 
     def _answer(self, environ: "WSGIEnvironment", start: "StartResponse") -> Iterable[bytes]:
@@ -56,6 +62,10 @@ class SidePort:
                 body = b"there are /metrics, /healthz and /readyz\n"
         start(status, [("Content-Type", kind), ("Content-Length", str(len(body)))])
         return [body]
+
+
+class _IPv6Server(ThreadingWSGIServer):
+    address_family = socket.AF_INET6
 
 
 class _Handler(WSGIRequestHandler):

@@ -75,6 +75,7 @@ class GrpcioListener:
 
     async def stop(self, grace: float) -> None:
         """See `Listener.stop`."""
+        self._health.end()
         if self._server is not None:
             await self._server.stop(grace)
 

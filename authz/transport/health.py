@@ -26,6 +26,7 @@ class Health:
 
     def __init__(self) -> None:
         self._serving = False
+        self._ended = False
         self._changed = asyncio.Event()
 
     @property
@@ -37,8 +38,16 @@ class Health:
     def serving(self, serving: bool) -> None:
         if serving != self._serving:
             self._serving = serving
-            self._changed.set()
-            self._changed = asyncio.Event()
+            self._tell()
+
+    def end(self) -> None:
+        """End all watches: whoever watches would hold up a server that stops."""
+        self._ended = True
+        self._tell()
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def check(self, request: bytes) -> bytes | None:
         """Answer `Check`; `None` where the service is unknown, which is NOT_FOUND.
@@ -51,15 +60,18 @@ class Health:
         return _SERVING if self._serving else _NOT_SERVING
 
     async def watch(self, request: bytes) -> AsyncIterator[bytes]:
-        """Answer `Watch`: the state now, then each change.
+        """Answer `Watch`: the state now, then each change, until the end.
 
         Raises:
             google.protobuf.message.DecodeError: it is no HealthCheckRequest.
         """
-        if HealthCheckRequest.FromString(request).service not in _KNOWN:
-            yield _UNKNOWN
-            await asyncio.get_running_loop().create_future()  # the service may be known one day
-        while True:
+        # An unknown service may be known one day, so this watch goes on, too.
+        known = HealthCheckRequest.FromString(request).service in _KNOWN
+        told = b""
+        while not self._ended:
             changed = self._changed
-            yield _SERVING if self._serving else _NOT_SERVING
+            state = _UNKNOWN if not known else _SERVING if self._serving else _NOT_SERVING
+            if state != told:
+                yield state
+                told = state
             await changed.wait()

@@ -1,0 +1,459 @@
+"""The command line: what it prints for people and machines, its exit codes, and what it hides."""
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from authz.cli import main
+from authz.keystore import read_kek_file
+from tests.support import authz
+
+
+class Ran(NamedTuple):
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run the command line in this process, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {
+        "AUTHZ_STORE": "sqlite:keys.db",
+        "AUTHZ_KEK_FILES": "kek",
+        "COLUMNS": "200",
+        "NO_COLOR": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    def running(*arguments: str, given: str = "") -> Ran:
+        monkeypatch.setattr(sys, "argv", ["authz", *arguments])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(given))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        code = ended.value.code
+        return Ran(code if isinstance(code, int) else 0, output.out, output.err)
+
+    return running
+
+
+@pytest.fixture
+def keys(run: Run) -> Run:
+    """The same, with a key store."""
+    assert run("keys", "init", "--generate-kek").code == 0
+    return run
+
+
+# Help ------------------------------------------------------------------------------------------
+
+COMMANDS = [
+    *(["keys", name] for name in ("init", "list", "rotate", "revoke", "reseal")),
+    *(["token", name] for name in ("mint", "verify", "inspect")),
+    *(["policy", name] for name in ("check", "explain")),
+    ["serve"],
+    ["demo"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_the_help_of_every_command_has_an_example_of_it(run: Run, command: list[str]) -> None:
+    done = run(*command, "--help")
+    assert done.code == 0
+    assert f"authz {' '.join(command)}" in done.out[done.out.rindex("Example") :]
+
+
+@pytest.mark.parametrize("group", [[], ["keys"], ["token"], ["policy"]], ids=" ".join)
+def test_without_a_command_the_help_is_shown(run: Run, group: list[str]) -> None:
+    done = run(*group)
+    assert done.code == 2
+    assert "Commands" in done.out + done.err
+
+
+def test_every_command_is_tried_here(run: Run) -> None:
+    for group in ("keys", "token", "policy"):
+        shown = run(group, "--help").out
+        for name in (command[1] for command in COMMANDS if command[0] == group):
+            assert f" {name} " in shown
+        assert shown[shown.index("Commands") :].count("\n│ ") == sum(
+            command[0] == group for command in COMMANDS
+        )
+
+
+def test_the_help_shows_the_default_of_a_setting_and_no_flag_for_the_secret(run: Run) -> None:
+    shown = run("serve", "--help").out
+    for default in ("sqlite:/var/lib/tenant-authz/keys.db", "127.0.0.1:9000", "mtls", "720"):
+        assert f"(default {default})" in shown
+    assert "--kek " not in shown
+    assert "--kek-files" in shown
+
+
+def test_the_version_is_printed(run: Run) -> None:
+    done = run("--version")
+    assert done.code == 0
+    assert done.out.strip().count(".") == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [["nonsense"], ["keys", "nonsense"], ["serve", "--nonsense"], ["token", "mint"]]
+)
+def test_wrong_usage_is_2(run: Run, arguments: list[str]) -> None:
+    assert run(*arguments).code == 2
+
+
+# Keys ------------------------------------------------------------------------------------------
+
+
+def test_init_makes_a_store_and_a_kek(run: Run) -> None:
+    done = run("keys", "init", "--generate-kek", "--json")
+    assert done.code == 0
+    assert done.json["version"] == 1
+    assert done.json["done"].startswith("made sqlite:keys.db, root key ")
+    assert Path("kek").stat().st_mode & 0o777 == 0o600
+    assert Path("keys.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_init_does_not_replace_a_store(keys: Run) -> None:
+    done = keys("keys", "init")
+    assert (done.code, done.out) == (3, "")
+    assert "holds a keyring already" in done.err
+
+
+def test_init_does_not_replace_a_kek(run: Run) -> None:
+    Path("kek").write_text("A" * 43 + "=")
+    Path("kek").chmod(0o600)
+    assert run("keys", "init", "--generate-kek").code == 0
+    assert Path("kek").read_text() == "A" * 43 + "="
+
+
+def test_init_with_two_files_cannot_tell_which_kek_to_make(run: Run) -> None:
+    done = run("keys", "init", "--generate-kek", "--kek-files", "a,b")
+    assert (done.code, done.err) == (
+        2,
+        "kek_files: --generate-kek needs exactly one file to write\n",
+    )
+
+
+def test_list_shows_roots_and_namespaces_and_no_secret(keys: Run) -> None:
+    keys("keys", "rotate", "shop")
+    keys("keys", "rotate", "--root")
+    done = keys("keys", "list", "--json")
+    assert done.json["version"] == 3
+    old, new = done.json["roots"]
+    assert (old["state"], new["state"]) == ("primary", "verifies")
+    assert old["verifies_until"] is not None
+    assert new["verifies_until"] is None
+    (shop,) = done.json["namespaces"]
+    assert (shop["namespace"], shop["generation"], shop["signs_with"]) == ("shop", 1, 0)
+    table = keys("keys", "list").out
+    for text in (old["id"], new["id"], "shop", "primary", "verifies"):
+        assert text in table
+    assert set(old) == {"id", "state", "signs_from", "verifies_until"}
+
+
+def test_rotate_one_namespace(keys: Run) -> None:
+    done = keys("keys", "rotate", "shop")
+    assert done.code == 0
+    assert done.out.startswith("generation 1 of shop signs from ")
+    again = keys("keys", "rotate", "shop")
+    assert again.code == 1
+    assert "rotate with --now to cut it short" in again.err
+    assert keys("keys", "rotate", "shop", "--now", "--json").json["version"] == 3
+
+
+def test_rotate_the_root(keys: Run) -> None:
+    assert keys("keys", "rotate", "--root").out.startswith("new root key ")
+    assert keys("keys", "rotate", "--root", "--now").code == 0
+    states = [root["state"] for root in keys("keys", "list", "--json").json["roots"]]
+    assert sorted(states) == ["primary", "verifies", "verifies"]
+
+
+def test_rotate_what_comes_through_the_public_gateway(keys: Run) -> None:
+    assert keys("keys", "rotate", "@public").code == 0
+
+
+def test_revoke_a_namespace(keys: Run) -> None:
+    token = keys("token", "mint", "shop", "bank").out
+    other = keys("token", "mint", "other", "bank").out
+    assert keys("keys", "revoke", "shop").out.startswith("all earlier tokens of shop are revoked")
+    done = keys("token", "verify", given=token)
+    assert (done.code, done.out) == (
+        1,
+        "not valid: the key that signed the token has been revoked\n",
+    )
+    assert keys("token", "verify", given=other).code == 0
+
+
+def test_revoke_a_root(keys: Run) -> None:
+    token = keys("token", "mint", "shop", "bank").out
+    (root,) = keys("keys", "list", "--json").json["roots"]
+    assert keys("keys", "revoke", "--root", root["id"]).code == 0
+    assert keys("token", "verify", given=token).code == 1
+    states = [root["state"] for root in keys("keys", "list", "--json").json["roots"]]
+    assert states == ["revoked", "primary"]
+
+
+@pytest.mark.parametrize("command", ["rotate", "revoke"])
+@pytest.mark.parametrize("both", [False, True])
+def test_one_thing_is_rotated_or_revoked(keys: Run, command: str, both: bool) -> None:
+    root = ["--root"] if command == "rotate" else ["--root", "0e04301a"]
+    done = keys("keys", command, *(["shop", *root] if both else []))
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("name one namespace, or --root")
+
+
+def test_revoking_what_is_not_there_is_no(keys: Run) -> None:
+    done = keys("keys", "revoke", "--root", "deadbeef")
+    assert done.code == 1
+    assert done.err.startswith("there is no root key 'deadbeef' to revoke; there are: ")
+
+
+@pytest.mark.parametrize("name", ["Shop", "a.b", "", "*", "@other"])
+def test_a_bad_namespace_is_usage(keys: Run, name: str) -> None:
+    done = keys("keys", "revoke", name)
+    assert done.code == 2
+    assert "is not a namespace" in done.err
+
+
+def test_reseal_under_another_kek(keys: Run) -> None:
+    token = keys("token", "mint", "shop", "bank").out
+    Path("new").write_text("A" * 43 + "=")
+    Path("new").chmod(0o600)
+    unread = keys("keys", "reseal", "--to", "new")
+    assert unread.code == 3
+    assert "configure it too" in unread.err
+    done = keys("keys", "reseal", "--to", "new", "--kek-files", "kek,new")
+    new = read_kek_file(Path("new"))
+    assert (done.code, done.out) == (
+        0,
+        f"sqlite:keys.db is sealed under KEK {new.id} (version 2)\n",
+    )
+    assert keys("token", "verify", "--kek-files", "new", given=token).code == 0
+    assert keys("token", "verify", given=token).code == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--store", "keys.db"], 3, "'keys.db' is not a key store: write sqlite:/path/to/keys.db"),
+        (["--store", "sqlite:no.db"], 3, "does not exist: run `authz keys init`"),
+        (["--kek-files", "none"], 3, "KEK file none does not exist: make one with"),
+        (["--kek-files", ""], 3, "kek_files: no key-encryption key is configured"),
+        (["--token-seconds", "1"], 2, "token_seconds: Input should be greater than"),
+        (["--config", "none.yaml"], 2, "config: none.yaml: No such file or directory"),
+    ],
+)
+def test_what_cannot_start_says_which_field_and_what_to_do(
+    keys: Run, arguments: list[str], code: int, said: str
+) -> None:
+    done = keys("keys", "list", *arguments)
+    assert (done.code, done.out) == (code, "")
+    assert said in done.err
+
+
+# Tokens ----------------------------------------------------------------------------------------
+
+
+def test_a_token_is_minted_inspected_and_verified(keys: Run) -> None:
+    token = keys("token", "mint", "shop", "bank", "--service-account", "till").out
+    assert token.startswith("v1.")
+    said = keys("token", "inspect", "--json", given=token).json
+    assert (said["source"], said["service_account"], said["destination"]) == (
+        "shop",
+        "till",
+        "bank",
+    )
+    assert said["verified"] is False
+    assert "shop" in keys("token", "inspect", given=token).out
+    verified = keys("token", "verify", "--json", given=token)
+    assert verified.code == 0
+    assert verified.json == {"valid": True, "expires_at": said["expires_at"]}
+    assert keys("token", "verify", given=token).out == f"valid until {said['expires_at']}\n"
+
+
+def test_a_token_from_outside_has_no_service_account(keys: Run) -> None:
+    token = keys("token", "mint", "@public", "bank").out
+    assert keys("token", "inspect", "--json", given=token).json["service_account"] == ""
+
+
+def test_a_token_for_another_destination_is_no(keys: Run) -> None:
+    token = keys("token", "mint", "shop", "bank").out
+    assert keys("token", "verify", "--destination", "bank", given=token).code == 0
+    done = keys("token", "verify", "--destination", "shop", "--json", given=token)
+    assert done.code == 1
+    assert done.json["valid"] is False
+    assert "another destination" in done.json["because"]
+
+
+@pytest.mark.parametrize("given", ["", "\n", "v1.a.b.c", "x" * 10_000, "\udcff", "v1\n.x"])
+@pytest.mark.parametrize("command", ["verify", "inspect"])
+def test_what_is_no_token_is_no_and_is_not_repeated(keys: Run, command: str, given: str) -> None:
+    done = keys("token", command, given=given)
+    assert (done.code, done.err) == (1, "")
+    assert done.out == "not valid: the token does not have the form of a tenant token\n"
+    done = keys("token", command, "--json", given=given)
+    assert (done.code, done.json["valid"]) == (1, False)
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect"])
+def test_a_token_in_the_command_line_is_not_taken(keys: Run, command: str) -> None:
+    token = keys("token", "mint", "shop", "bank").out.strip()
+    assert keys("token", command, token).code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["Shop", "bank"],
+        ["shop", "Bank"],
+        ["shop", "@public"],
+        ["shop", "*"],
+        ["shop", "bank", "--service-account", "a/b"],
+        ["shop", "bank", "--service-account", ""],
+        ["shop", "bank", "--service-account", "Till"],
+    ],
+)
+def test_a_token_of_bad_names_is_not_minted(keys: Run, arguments: list[str]) -> None:
+    done = keys("token", "mint", *arguments)
+    assert (done.code, done.out) == (2, "")
+
+
+# Policy ----------------------------------------------------------------------------------------
+
+ACTIVATOR = "spiffe://cluster.local/ns/knative-serving/sa/activator"
+GATEWAY = "spiffe://cluster.local/ns/istio-system/sa/gateway"
+POLICY = f"""\
+roles:
+  transit: ["{ACTIVATOR}"]
+  gateway: ["{GATEWAY}"]
+tenants:
+  acme: {{namespaces: [shop, shop-db]}}
+namespaces:
+  shop-db: {{public: false}}
+  legacy: {{mode: shadow}}
+grants:
+  - {{to: bank, from: shop, service_account: till, port: 8080}}
+"""
+
+
+@pytest.fixture
+def policy(run: Run) -> Run:
+    Path("policy.yaml").write_text(POLICY)
+    return run
+
+
+def test_a_good_policy_is_summed_up(policy: Run) -> None:
+    done = policy("policy", "check", "policy.yaml", "--json")
+    assert done.code == 0
+    assert done.json == {
+        "ok": True,
+        "tenants": 1,
+        "namespaces": 3,
+        "grants": 1,
+        "role_holders": 2,
+        "exempt_peers": 0,
+        "default_mode": "enforce",
+    }
+    shown = policy("policy", "check", "policy.yaml")
+    assert shown.code == 0
+    assert "policy.yaml is good" in shown.out
+
+
+def test_a_bad_policy_is_no_with_every_problem(policy: Run) -> None:
+    Path("policy.yaml").write_text("x: 1\ny: 2\n")
+    told = ["line 1: x: there is no such field", "line 2: y: there is no such field"]
+    done = policy("policy", "check", "policy.yaml")
+    assert (done.code, done.out.splitlines()) == (1, [f"policy.yaml: {line}" for line in told])
+    machine = policy("policy", "check", "policy.yaml", "--json")
+    assert (machine.code, machine.json) == (1, {"ok": False, "problems": told})
+
+
+def test_a_policy_that_is_not_there_is_told(policy: Run) -> None:
+    done = policy("policy", "check", "none.yaml")
+    assert done.code == 1
+    assert "none.yaml: No such file or directory" in done.out
+    assert policy("policy", "explain", "none.yaml", "a", "b").code == 3
+
+
+STRAIGHT, TRANSIT, OUTSIDE = "straight", "through a transit hop", "through a gateway"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ways"),
+    [
+        (["shop", "shop-db"], {STRAIGHT: True, TRANSIT: True}),
+        (["shop", "shop"], {STRAIGHT: True, TRANSIT: True}),
+        (["bank", "shop"], {STRAIGHT: False, TRANSIT: False}),
+        (["shop/till", "bank", "--port", "8080"], {STRAIGHT: True, TRANSIT: True}),
+        (["shop/till", "bank", "--port", "8081"], {STRAIGHT: False, TRANSIT: False}),
+        (["shop/other", "bank", "--port", "8080"], {STRAIGHT: False, TRANSIT: False}),
+        (["bank", "legacy"], {STRAIGHT: True, TRANSIT: True}),
+        (["@public", "shop"], {TRANSIT: True, OUTSIDE: True}),
+        (["@public", "shop-db"], {TRANSIT: False, OUTSIDE: False}),
+    ],
+)
+def test_explain_says_what_the_server_would(
+    policy: Run, arguments: list[str], ways: dict[str, bool]
+) -> None:
+    done = policy("policy", "explain", "policy.yaml", *arguments, "--json")
+    assert {row["way"]: row["allowed"] for row in done.json} == ways
+    assert done.code == (0 if all(ways.values()) else 1)
+    shown = policy("policy", "explain", "policy.yaml", *arguments)
+    assert shown.code == done.code
+    for row in done.json:
+        assert row["because"] in shown.out
+
+
+def test_explain_says_what_shadow_mode_hides(policy: Run) -> None:
+    (row, _) = policy("policy", "explain", "policy.yaml", "bank", "legacy", "--json").json
+    assert "enforced, it would be denied: the source is of another tenant" in row["because"]
+
+
+def test_without_a_gateway_nothing_comes_from_outside(policy: Run) -> None:
+    Path("policy.yaml").write_text("{}")
+    done = policy("policy", "explain", "policy.yaml", "@public", "shop", "--json")
+    assert done.code == 1
+    assert [row["allowed"] for row in done.json] == [False]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["Shop", "bank"], ["shop", "Bank"], ["shop/B_d", "bank"], ["shop/a/b", "bank"]]
+)
+def test_explain_refuses_bad_names(policy: Run, arguments: list[str]) -> None:
+    done = policy("policy", "explain", "policy.yaml", *arguments)
+    assert (done.code, done.out) == (2, "")
+
+
+# As a process ----------------------------------------------------------------------------------
+
+
+def test_errors_are_one_line_on_stderr_without_a_traceback(tmp_path: Path) -> None:
+    done = authz("keys", "list", AUTHZ_STORE=f"sqlite:{tmp_path / 'keys.db'}")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("kek_files: no key-encryption key is configured")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_pipe_from_mint_to_verify_works(tmp_path: Path) -> None:
+    env = {
+        "AUTHZ_STORE": f"sqlite:{tmp_path / 'keys.db'}",
+        "AUTHZ_KEK": "A" * 43 + "=",
+    }
+    assert authz("keys", "init", **env).returncode == 0
+    token = authz("token", "mint", "shop", "bank", **env).stdout
+    assert authz("token", "verify", given=token, **env).returncode == 0

@@ -1,0 +1,422 @@
+"""What is recorded: one audit line for each denial, a count of everything, and never a token."""
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from authz.decision import Rules
+from authz.errors import Reason
+from authz.extauthz import AuthorizationService
+from authz.facts import Question
+from authz.identity import SpiffeId
+from authz.keys import KeyId
+from authz.names import Namespace
+from authz.observe import AuditLog, DecisionEvent, Metrics, json_log
+from authz.observe.audit import LINES_PER_SECOND
+from authz.observe.metrics import MAX_LISTED
+from authz.policy import Mode, Policy, Role
+from authz.testing import NOW, ManualClock, check_request, rules, workload
+from authz.verdict import Allow, Deny, Ground, HeaderAction, Parties, SetToken
+
+SHOP, BANK = workload("shop", "till"), workload("bank", "vault")
+PARTIES = Parties(Namespace("shop"), "till", Namespace("bank"), KeyId("00abcdef", 3))
+DENIAL = Deny(Reason.NO_GRANT, PARTIES)
+
+
+def event(
+    verdict: Allow | Deny = DENIAL,
+    *,
+    question: Question | None = Question.VERIFY,
+    caller: SpiffeId | None = BANK,
+    request_id: str = "6f1c",
+) -> DecisionEvent:
+    return DecisionEvent(question, verdict, caller, request_id)
+
+
+class Log:
+    """An audit log, its clock and what it wrote."""
+
+    def __init__(self) -> None:
+        self.stream = io.StringIO()
+        self.clock = ManualClock(100.0)
+        self.audit = AuditLog(json_log(self.stream), self.clock)
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stream.getvalue().splitlines()]
+
+
+# The audit log ---------------------------------------------------------------------------------
+
+
+def test_a_denial_is_one_line_with_everything_that_is_known() -> None:
+    log = Log()
+    log.audit.decided(event())
+    (line,) = log.lines
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "event": "denied",
+        "level": "warning",
+        "reason": "no-grant",
+        "told": "not-allowed",
+        "because": Reason.NO_GRANT.sentence,
+        "question": "verify",
+        "source": "shop",
+        "service_account": "till",
+        "destination": "bank",
+        "key_id": "00abcdef-3",
+        "request_id": "6f1c",
+        "asked_by": "spiffe://cluster.local/ns/bank/sa/vault",
+    }
+
+
+def test_what_is_not_known_is_null() -> None:
+    log = Log()
+    log.audit.decided(
+        event(Deny(Reason.QUESTION_UNKNOWN, Parties()), question=None, caller=None, request_id="")
+    )
+    (line,) = log.lines
+    names = ("question", "source", "service_account", "destination", "key_id", "asked_by")
+    assert [line[name] for name in names] == [None] * 6
+
+
+def test_what_shadow_mode_lets_pass_is_a_line_too() -> None:
+    log = Log()
+    shadowed = Allow(Ground.NOT_ENFORCED, HeaderAction.REMOVE, PARTIES, would_deny=Reason.NO_GRANT)
+    log.audit.decided(event(shadowed))
+    (line,) = log.lines
+    assert (line["event"], line["reason"]) == ("would deny", "no-grant")
+
+
+def test_an_allow_is_no_line_and_neither_is_what_mode_off_lets_pass() -> None:
+    log = Log()
+    for ground in Ground:
+        log.audit.decided(event(Allow(ground, HeaderAction.KEEP, PARTIES)))
+    assert log.lines == []
+
+
+@pytest.mark.parametrize(("mode", "said"), [("enforce", "denied"), ("shadow", "would deny")])
+def test_a_denial_by_the_service_is_logged_by_its_mode(mode: str, said: str) -> None:
+    log = Log()
+    asked(rules(Policy(default_mode=Mode(mode))), log.audit)("verify", BANK)
+    (line,) = log.lines
+    assert (line["event"], line["reason"]) == (said, "token-missing")
+
+
+def test_mode_off_writes_nothing() -> None:
+    log = Log()
+    asked(rules(Policy(default_mode=Mode.OFF)), log.audit)("verify", BANK)
+    assert log.lines == []
+
+
+def asked(by: Rules, *recorders: Any) -> Callable[..., bytes]:
+    """Asks a service that tells these recorders."""
+    service = AuthorizationService(
+        token_header="x-tenant-token", clock=ManualClock(), recorders=recorders
+    )
+    service.rules = by
+
+    def ask(question: str, caller: SpiffeId, *tokens: str, **more: str) -> bytes:
+        headers = tuple(("x-tenant-token", token) for token in tokens)
+        request = check_request(headers=headers, request_id=more.pop("request_id", ""))
+        named = [(f"x-authz-{name}", value) for name, value in more.items()]
+        return service.check(request, caller, [("x-authz-question", question), *named])
+
+    return ask
+
+
+def test_no_line_shows_a_token_nor_a_part_of_it() -> None:
+    log, metrics = Log(), Metrics(ManualClock())
+    ask = asked(rules(), log.audit, metrics)
+    signed = ask("sign", SHOP, upstream="outbound|80||vault.bank.svc.cluster.local")
+    token = signed[signed.index(b"v1.") :].split(b"\x18")[0].decode()
+    forged = token[:-4] + ("AAAA" if token[-4:] != "AAAA" else "BBBB")
+    for sent in ((token,), (forged,), (token, token), ("v1.nonsense",)):
+        ask("verify", BANK, *sent)
+    assert [line["reason"] for line in log.lines] == [
+        "presented-by-a-stranger",
+        "signature-wrong",
+        "token-repeated",
+        "token-malformed",
+    ]
+    everything = log.stream.getvalue() + metrics.text().decode()
+    for secret in (token, token.split(".")[3], token.split(".")[2], forged, "v1."):
+        assert secret not in everything
+
+
+def test_a_request_id_cannot_write_a_line_of_its_own() -> None:
+    log = Log()
+    ask = asked(rules(), log.audit)
+    ask("verify", BANK, request_id='x"}\n{"event": "forged')
+    (line,) = log.lines
+    assert line["request_id"] == 'x"}{"event": "forged'
+
+
+# Its limit -------------------------------------------------------------------------------------
+
+
+def test_each_asking_namespace_has_a_limit_of_its_own() -> None:
+    log = Log()
+    for _ in range(LINES_PER_SECOND * 3):
+        log.audit.decided(event(caller=SHOP))
+    log.audit.decided(event(caller=BANK))
+    log.audit.decided(event(caller=None))
+    assert len(log.lines) == LINES_PER_SECOND + 2
+    assert log.lines[-2]["asked_by"] == str(BANK)
+
+
+def test_service_accounts_of_one_namespace_share_its_limit() -> None:
+    log = Log()
+    for number in range(LINES_PER_SECOND * 2):
+        log.audit.decided(event(caller=workload("shop", f"sa-{number}")))
+    assert len(log.lines) == LINES_PER_SECOND
+
+
+def test_what_was_left_out_is_said_in_the_next_second() -> None:
+    log = Log()
+    for _ in range(LINES_PER_SECOND + 7):
+        log.audit.decided(event(caller=SHOP))
+    for _ in range(LINES_PER_SECOND):
+        log.audit.decided(event(caller=BANK))
+    log.clock.now += 0.9
+    log.audit.decided(event(caller=SHOP))
+    assert len(log.lines) == LINES_PER_SECOND * 2
+    log.clock.now += 0.2
+    log.audit.decided(event(caller=SHOP))
+    said, line = log.lines[-2:]
+    assert said["event"] == "denials left out of the log"
+    assert said["left_out"] == {"shop": 8}
+    assert line["event"] == "denied"
+
+
+def test_a_new_second_is_a_new_limit_and_nothing_left_out_is_not_said() -> None:
+    log = Log()
+    for _ in range(3):
+        for _ in range(LINES_PER_SECOND):
+            log.audit.decided(event())
+        log.clock.now += 1
+    assert [line["event"] for line in log.lines] == ["denied"] * LINES_PER_SECOND * 3
+
+
+def test_allows_do_not_use_the_limit_up() -> None:
+    log = Log()
+    for _ in range(LINES_PER_SECOND * 2):
+        log.audit.decided(event(Allow(Ground.SIGNED, SetToken("v1.t"), PARTIES)))
+    log.audit.decided(event())
+    assert len(log.lines) == 1
+
+
+# Errors ----------------------------------------------------------------------------------------
+
+
+def failure(text: str) -> Exception:
+    """An error that was raised, and so knows where."""
+    with pytest.raises(KeyError) as caught:
+        json.loads("{}")[text]
+    return caught.value
+
+
+def test_an_unexpected_error_is_told_by_its_kind_and_place_and_not_by_its_text() -> None:
+    log = Log()
+    log.audit.failed(failure("header x-tenant-token: v1.secret"))
+    (line,) = log.lines
+    assert (line["event"], line["level"]) == ("unexpected error", "error")
+    assert line["kind"] == "KeyError"
+    assert line["place"].startswith(f"{__file__}:")
+    assert "secret" not in log.stream.getvalue()
+
+
+def test_an_error_that_was_never_raised_has_no_place() -> None:
+    log = Log()
+    log.audit.failed(ValueError("text"))
+    assert log.lines[0]["place"] is None
+
+
+def test_errors_are_limited_too_and_not_by_any_namespace() -> None:
+    log = Log()
+    for _ in range(LINES_PER_SECOND * 2):
+        log.audit.failed(failure("text"))
+    log.audit.decided(event())
+    assert [line["event"] for line in log.lines] == ["unexpected error"] * LINES_PER_SECOND + [
+        "denied"
+    ]
+
+
+# The log ---------------------------------------------------------------------------------------
+
+
+def test_the_log_is_json_lines_on_standard_output_by_default(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    json_log().info("said", text="two\nlines", value=object)
+    output = capsys.readouterr()
+    (line,) = output.out.splitlines()
+    assert json.loads(line)["text"] == "two\nlines"
+    assert output.err == ""
+
+
+def test_debug_lines_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    json_log().debug("said")
+    assert capsys.readouterr().out == ""
+
+
+# Metrics ---------------------------------------------------------------------------------------
+
+
+def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(metrics.text().decode())
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+
+
+def checks(metrics: Metrics) -> dict[tuple[str, str, str], float]:
+    """Counts by question, outcome and reason."""
+    found = {}
+    for (name, labels), value in samples(metrics).items():
+        if name == "authz_checks_total":
+            named = dict(labels)
+            found[named["question"], named["outcome"], named["reason"]] = value
+    return found
+
+
+def test_every_decision_is_counted_by_question_outcome_and_reason() -> None:
+    metrics = Metrics(ManualClock())
+    shadowed = Allow(Ground.NOT_ENFORCED, HeaderAction.KEEP, PARTIES, would_deny=Reason.NO_GRANT)
+    off = Allow(Ground.NOT_ENFORCED, HeaderAction.KEEP, PARTIES)
+    for told in (
+        event(),
+        event(),
+        event(shadowed),
+        event(off, question=Question.TCP),
+        event(Allow(Ground.SIGNED, SetToken("v1.t"), PARTIES), question=Question.SIGN),
+        event(Deny(Reason.QUESTION_UNKNOWN, Parties()), question=None, caller=None),
+    ):
+        metrics.decided(told)
+    assert checks(metrics) == {
+        ("verify", "deny", "no-grant"): 2,
+        ("verify", "shadow", "no-grant"): 1,
+        ("tcp", "allow", "not-enforced"): 1,
+        ("sign", "allow", "signed"): 1,
+        ("unknown", "deny", "question-unknown"): 1,
+    }
+
+
+def test_nothing_that_a_tenant_says_becomes_a_label() -> None:
+    """Series would grow without bound: only our own words are labels."""
+    metrics = Metrics(ManualClock())
+    ask = asked(rules(), metrics)
+    for number in range(50):
+        ask(f"question-{number}", workload(f"ns-{number}"), f"token-{number}")
+        ask("verify", workload(f"ns-{number}"), f"token-{number}")
+    assert len(checks(metrics)) == 2
+
+
+def test_errors_are_counted_by_kind() -> None:
+    metrics = Metrics(ManualClock())
+    metrics.failed(failure("text"))
+    metrics.failed(failure("text"))
+    assert samples(metrics)["authz_unexpected_errors_total", (("kind", "KeyError"),)] == 2
+
+
+def test_the_names_of_all_metrics() -> None:
+    metrics = Metrics(ManualClock())
+    metrics.decided(event(Allow(Ground.SIGNED, SetToken("t"), PARTIES), question=Question.SIGN))
+    metrics.failed(ValueError())
+    assert {name for name, _ in samples(metrics)} == {
+        "authz_checks_total",
+        "authz_unexpected_errors_total",
+        "authz_reload_failures_total",
+        "authz_keyring_version",
+        "authz_age_seconds",
+        "authz_unverified_namespaces",
+        "authz_namespace_unverified",
+    }
+
+
+def test_ages_grow_from_the_last_time_that_something_was_fresh() -> None:
+    clock = ManualClock()
+    metrics = Metrics(clock)
+    keyring, policy = (("authz_age_seconds", (("what", what),)) for what in ("keyring", "policy"))
+    assert samples(metrics)[keyring] == float("inf")
+    metrics.fresh("keyring")
+    clock.now = NOW + 5
+    assert (samples(metrics)[keyring], samples(metrics)[policy]) == (5, float("inf"))
+
+
+def test_reload_failures_are_there_before_the_first_one() -> None:
+    found = samples(Metrics(ManualClock()))
+    for what in ("keyring", "policy"):
+        assert found["authz_reload_failures_total", (("what", what),)] == 0
+
+
+def test_two_servers_in_one_process_count_apart() -> None:
+    one, other = Metrics(ManualClock()), Metrics(ManualClock())
+    one.decided(event())
+    assert checks(other) == {}
+
+
+# Namespaces that sign and never verify ---------------------------------------------------------
+
+
+def unverified(metrics: Metrics) -> list[str]:
+    found = samples(metrics)
+    names = [
+        dict(labels)["namespace"] for name, labels in found if name == "authz_namespace_unverified"
+    ]
+    assert found["authz_unverified_namespaces", ()] >= len(names)
+    return names
+
+
+def test_a_namespace_that_signs_and_never_verifies_is_listed_until_it_does() -> None:
+    metrics = Metrics(ManualClock())
+    ask = asked(rules(), metrics)
+    assert unverified(metrics) == []
+    for caller in (SHOP, BANK):
+        ask("sign", caller, upstream="outbound|80||a.b.svc.cluster.local")
+    assert unverified(metrics) == ["bank", "shop"]
+    ask("verify", SHOP)
+    assert unverified(metrics) == ["bank"]
+    ask("verify", BANK)
+    assert unverified(metrics) == []
+
+
+def test_one_that_only_verifies_or_only_calls_outside_is_not_listed() -> None:
+    metrics = Metrics(ManualClock())
+    ask = asked(rules(), metrics)
+    ask("verify", SHOP)
+    ask("sign", BANK, upstream="PassthroughCluster")
+    assert unverified(metrics) == []
+
+
+def test_whoever_is_not_trusted_cannot_take_a_namespace_off_the_list() -> None:
+    metrics = Metrics(ManualClock())
+    ask = asked(rules(), metrics)
+    ask("sign", SHOP, upstream="outbound|80||a.b.svc.cluster.local")
+    ask("verify", workload("shop", "till", "elsewhere"))
+    assert unverified(metrics) == ["shop"]
+
+
+def test_the_list_is_bounded_and_the_count_is_not() -> None:
+    metrics = Metrics(ManualClock())
+    verdict = Allow(Ground.SIGNED, SetToken("t"), PARTIES)
+    for number in range(MAX_LISTED + 5):
+        caller = workload(f"ns-{number}")
+        metrics.decided(event(verdict, question=Question.SIGN, caller=caller))
+    assert len(unverified(metrics)) == MAX_LISTED
+    assert samples(metrics)["authz_unverified_namespaces", ()] == MAX_LISTED + 5
+
+
+def test_a_gateway_which_is_no_destination_is_not_listed() -> None:
+    metrics = Metrics(ManualClock())
+    gateway = workload("istio-system", "gateway")
+    ask = asked(rules(Policy(roles={gateway: frozenset({Role.GATEWAY})})), metrics)
+    ask("public", gateway, upstream="outbound|80||a.b.svc.cluster.local")
+    assert ("public", "allow", "signed") in checks(metrics)
+    assert unverified(metrics) == []

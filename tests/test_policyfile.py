@@ -1,0 +1,425 @@
+"""The policy file: what is good, what is bad, where, and that nothing else ever comes of it."""
+
+import datetime as dt
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from authz import policyfile
+from authz.errors import BadPolicy
+from authz.names import Namespace, Service
+from authz.policy import Exemption, Grant, Mode, NamespacePolicy, Policy, Role
+from authz.policyfile import MAX_BYTES, parse_policy, read_policy
+from authz.testing import workload
+
+ACTIVATOR = "spiffe://cluster.local/ns/knative-serving/sa/activator"
+MONITOR = "spiffe://cluster.local/ns/monitoring/sa/prometheus"
+WHOLE = f"""\
+# Who belongs together, and who may reach whom.
+cluster_domains: [cluster.local, corp.example]
+trust_domains: [cluster.local, old_domain]
+relays: [knative-local-gateway.istio-system]
+default_mode: shadow
+roles:
+  transit: ["{ACTIVATOR}"]
+  gateway: ["{ACTIVATOR}", "spiffe://old_domain/ns/istio-system/sa/gateway"]
+  on-behalf-of: []
+tenants:
+  acme:
+    namespaces: [shop, shop-db]
+    mode: enforce
+  other: {{namespaces: []}}
+namespaces:
+  shop-db: {{public: false, mode: off}}
+  legacy: {{plaintext_peers: true}}
+grants:
+  - {{to: shop, from: partner}}
+  - {{to: shop, from: "*", service_account: robot, port: 8080, until: 2027-01-31}}
+exemptions:
+  - {{peer: "{MONITOR}", port: 9090, path: /metrics, user_agent: Prometheus/, network_probe: probe}}
+hosts:
+  shop.example: shop
+"""
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(BadPolicy) as caught:
+        parse_policy(text)
+    assert str(caught.value) == "\n".join(caught.value.problems)
+    return list(caught.value.problems)
+
+
+# Good ------------------------------------------------------------------------------------------
+
+
+def test_every_field_becomes_policy() -> None:
+    shop, shop_db = Namespace("shop"), Namespace("shop-db")
+    end_of_january = int(dt.datetime(2027, 2, 1, tzinfo=dt.UTC).timestamp())
+    assert parse_policy(WHOLE) == Policy(
+        cluster_domains=("cluster.local", "corp.example"),
+        trust_domains=frozenset({"cluster.local", "old_domain"}),
+        relays=frozenset({Service("knative-local-gateway", Namespace("istio-system"))}),
+        default_mode=Mode.SHADOW,
+        namespaces={
+            shop: NamespacePolicy("acme", Mode.ENFORCE),
+            shop_db: NamespacePolicy("acme", Mode.OFF, accepts_public=False),
+            Namespace("legacy"): NamespacePolicy(plaintext_peers=True),
+        },
+        grants=(
+            Grant(shop, Namespace("partner")),
+            Grant(shop, Namespace("*"), "robot", 8080, end_of_january),
+        ),
+        roles={
+            workload("knative-serving", "activator"): frozenset({Role.TRANSIT, Role.GATEWAY}),
+            workload("istio-system", "gateway", "old_domain"): frozenset({Role.GATEWAY}),
+        },
+        exemptions={
+            workload("monitoring", "prometheus"): (
+                Exemption(9090, "/metrics", "Prometheus/", "probe"),
+            )
+        },
+        hosts={"shop.example": shop},
+    )
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing yet\n", "---\n", "{}", "\ufeff{}", "null"])
+def test_an_empty_file_is_the_default_policy(text: str) -> None:
+    assert parse_policy(text) == Policy()
+
+
+def test_several_exemptions_of_one_peer_all_count() -> None:
+    text = f"exemptions: [{{peer: '{MONITOR}', port: 1}}, {{peer: '{MONITOR}', port: 2}}]"
+    (exemptions,) = parse_policy(text).exemptions.values()
+    assert exemptions == (Exemption(1), Exemption(2))
+
+
+def test_the_mode_of_a_namespace_comes_before_its_tenants_and_that_before_the_default() -> None:
+    policy = parse_policy(
+        "default_mode: off\n"
+        "tenants: {t: {namespaces: [a, b], mode: shadow}}\n"
+        "namespaces: {a: {mode: enforce}, c: {}}\n"
+    )
+    modes = [policy.mode_of(Namespace(name)) for name in ("a", "b", "c", "d")]
+    assert modes == [Mode.ENFORCE, Mode.SHADOW, Mode.OFF, Mode.OFF]
+
+
+def test_off_is_a_mode_and_not_a_boolean() -> None:
+    assert parse_policy("default_mode: off").default_mode is Mode.OFF
+
+
+@pytest.mark.parametrize(
+    ("day", "last_second"),
+    [
+        ("1970-01-01", 86_399),
+        ("2028-02-29", 1_835_481_599),
+        ("9999-12-31", 253_402_300_799),
+    ],
+)
+def test_until_includes_the_day_that_it_names(day: str, last_second: int) -> None:
+    grant = parse_policy(f"grants: [{{to: a, from: b, until: {day}}}]").grants[0]
+    assert grant.until == last_second + 1
+    assert grant.covers("default", 80, last_second)
+    assert not grant.covers("default", 80, last_second + 1)
+
+
+# Bad, one by one -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("tenant: {}", "line 1: tenant: there is no such field"),
+        ("tenants:\n  acme: {namespace: [a]}", "line 2: tenants.acme.namespaces: is required"),
+        (
+            "cluster_domains: [cluster.local.]",
+            "line 1: cluster_domains.0: 'cluster.local.' is not a cluster domain",
+        ),
+        ("cluster_domains: [a.svc]", "line 1: cluster_domains.0: 'a.svc' is not a cluster"),
+        ("cluster_domains: []", "line 1: cluster_domains: List should have at least 1 item"),
+        ("trust_domains: []", "line 1: trust_domains: List should have at least 1 item"),
+        ("trust_domains: ['*']", "line 1: trust_domains.0: '*' is not a trust domain such as"),
+        ("trust_domains: ['a b']", "line 1: trust_domains.0: 'a b' is not a trust domain"),
+        ("trust_domains: cluster.local", "line 1: trust_domains: Input should be a valid list"),
+        ("relays: [gateway]", "line 1: relays.0: 'gateway' is not a service: write it as <name>."),
+        ("relays: [a.b.c]", "line 1: relays.0: 'a.b.c' is not a service"),
+        ("default_mode: on", "line 1: default_mode: Input should be 'enforce', 'shadow' or 'off'"),
+        ("default_mode: Off", "line 1: default_mode: Input should be 'enforce', 'shadow' or 'off'"),
+        ("roles: {boss: []}", "line 1: roles.boss.[key]: Input should be 'transit', 'gateway' or"),
+        ("roles:\n  transit:\n  - me", "line 3: roles.transit.0: 'me' is not a workload's SPIFFE"),
+        (f"roles: {{transit: '{ACTIVATOR}'}}", "line 1: roles.transit: Input should be a valid l"),
+        ("tenants: {Acme: {namespaces: []}}", "line 1: tenants.Acme.[key]: 'Acme' is not a lower"),
+        ("tenants: {a: {namespaces: [A]}}", "line 1: tenants.a.namespaces.0: 'A' is not a namespa"),
+        ("tenants: {a: {namespaces: ['@public']}}", "line 1: tenants.a.namespaces.0: '@public' is"),
+        ("tenants: {a: {namespaces: ['*']}}", "line 1: tenants.a.namespaces.0: '*' is not a name"),
+        ("tenants: {a: }", "line 1: tenants.a: Input should be a valid dictionary"),
+        ("namespaces: {a.b: {}}", "line 1: namespaces.a.b.[key]: 'a.b' is not a namespace"),
+        ("namespaces: {a: {mode: on}}", "line 1: namespaces.a.mode: Input should be 'enforce'"),
+        ("namespaces: {a: {public: 'no'}}", "line 1: namespaces.a.public: Input should be a valid"),
+        ("namespaces: {a: {public: no}}", "line 1: namespaces.a.public: Input should be a valid"),
+        ("namespaces: {a: {public: 0}}", "line 1: namespaces.a.public: Input should be a valid b"),
+        ("namespaces: {a: {plaintext_peers: 1}}", "line 1: namespaces.a.plaintext_peers: Input"),
+        ("grants: {to: a}", "line 1: grants: Input should be a valid list"),
+        ("grants:\n- from: a", "line 2: grants.0.to: is required"),
+        ("grants:\n- to: a", "line 2: grants.0.from: is required"),
+        ("grants: [{to: '*', from: a}]", "line 1: grants.0.to: '*' is not a namespace"),
+        ("grants: [{to: a, from: '@public'}]", "line 1: grants.0.from: '@public' is not a names"),
+        ("grants: [{to: a, from: b, from_: c}]", "line 1: grants.0.from_: there is no such field"),
+        ("grants: [{to: a, from: b, service_account: A}]", "line 1: grants.0.service_account: 'A'"),
+        ("grants: [{to: a, from: b, port: 0}]", "line 1: grants.0.port: Input should be greater t"),
+        ("grants: [{to: a, from: b, port: 65536}]", "line 1: grants.0.port: Input should be less"),
+        ("grants: [{to: a, from: b, port: '80'}]", "line 1: grants.0.port: Input should be a val"),
+        ("grants: [{to: a, from: b, port: true}]", "line 1: grants.0.port: Input should be a val"),
+        ("grants: [{to: a, from: b, port: .nan}]", "line 1: grants.0.port: Input should be a val"),
+        ("grants: [{to: a, from: b, port: .inf}]", "line 1: grants.0.port: Input should be a val"),
+        ("grants: [{to: a, from: b, port: 80.0}]", "line 1: grants.0.port: Input should be a val"),
+        (
+            "grants:\n- to: a\n  from: b\n  until: '2027-01-31'",
+            "line 4: grants.0.until: write a day without time and quotation marks, such as 2027",
+        ),
+        (
+            "grants: [{to: a, from: b, until: 2027-01-31T12:00:00Z}]",
+            "line 1: grants.0.until: write a day without time and quotation marks",
+        ),
+        ("grants: [{to: a, from: b, until: 2027}]", "line 1: grants.0.until: write a day without"),
+        ("x: 1\ny: 2027-02-30", "line 2: not valid YAML: day is out of range for month"),
+        ("\ny: 2027-13-01", "line 2: not valid YAML: month must be in 1..12"),
+        ("exemptions: [{port: 1}]", "line 1: exemptions.0.peer: is required"),
+        (f"exemptions: [{{peer: '{MONITOR}'}}]", "line 1: exemptions.0.port: is required"),
+        ("exemptions: [{peer: me, port: 1}]", "line 1: exemptions.0.peer: 'me' is not a workload"),
+        (
+            f"exemptions: [{{peer: '{MONITOR}', port: 1, path: metrics}}]",
+            "line 1: exemptions.0.path: String should match pattern",
+        ),
+        (
+            f"exemptions: [{{peer: '{MONITOR}', port: 1, path: '/a?b'}}]",
+            "line 1: exemptions.0.path: String should match pattern",
+        ),
+        (
+            f"exemptions: [{{peer: '{MONITOR}', port: 1, user_agent: ''}}]",
+            "line 1: exemptions.0.user_agent: String should have at least 1 character",
+        ),
+        (
+            f"exemptions: [{{peer: '{MONITOR}', port: 1, network_probe: ''}}]",
+            "line 1: exemptions.0.network_probe: String should have at least 1 character",
+        ),
+        ("hosts: {Shop.example: shop}", "line 1: hosts.Shop.example.[key]: 'Shop.example' is not"),
+        ("hosts: {shop.example: Shop}", "line 1: hosts.shop.example: 'Shop' is not a namespace"),
+        ("hosts: {shop.example: '@public'}", "line 1: hosts.shop.example: '@public' is not a na"),
+        ("1: 2", "line 1: 1: Keys should be strings"),
+        ("[]", "line 1: the policy must be a mapping, such as 'tenants: {}'"),
+        ("policy", "line 1: the policy must be a mapping"),
+        ("false", "line 1: the policy must be a mapping"),
+        ("a: [", "line 1: not valid YAML"),
+        ("a: b\n---\nc: d", "line 2: not valid YAML"),
+        ("hosts: {}\nhosts: {}", 'line 2: not valid YAML: found duplicate key "hosts"'),
+        ("hosts:\n  a: b\n  a: c", 'line 3: not valid YAML: found duplicate key "a"'),
+        ("hosts: {a: b, 'a': c}", 'line 1: not valid YAML: found duplicate key "a"'),
+        ("%YAML 1.1\n---\ndefault_mode: off", "line 3: default_mode: Input should be 'enforce'"),
+        ("a: \0", "not valid YAML: unacceptable character"),
+    ],
+)
+def test_a_bad_value_is_told_with_its_line_and_field(text: str, problem: str) -> None:
+    (said,) = [line for line in problems(text) if "namespace: there is no" not in line]
+    assert said.startswith(problem)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    text = "default_mode: maybe\ntenants:\n  a: {namespaces: [B, C]}\ngrants:\n- {to: a}\nx: 1\n"
+    told = [problem.partition(":")[0] for problem in problems(text)]
+    assert sorted(told) == ["line 1", "line 3", "line 3", "line 5", "line 6"]
+
+
+def test_a_field_of_one_kind_is_not_a_field_of_another() -> None:
+    """`mode` is a tenant's, `to` is a grant's."""
+    assert len(problems("mode: off\nto: a\nnamespaces: {a: {namespaces: []}}")) == 3
+
+
+# Contradictions --------------------------------------------------------------------------------
+
+
+def test_a_namespace_in_two_tenants_is_told_at_the_second() -> None:
+    assert problems("tenants:\n  a:\n    namespaces: [x, y]\n  b:\n    namespaces: [z, y]\n") == [
+        "line 5: tenants.b.namespaces: y is in tenant a already; a namespace belongs to one tenant"
+    ]
+
+
+def test_a_namespace_twice_in_one_tenant_is_told() -> None:
+    assert len(problems("tenants: {a: {namespaces: [x, x]}}")) == 1
+
+
+@pytest.mark.parametrize("role", ["transit", "gateway"])
+def test_a_relaying_peer_cannot_be_exempt(role: str) -> None:
+    text = f"roles:\n  {role}: ['{MONITOR}']\nexemptions:\n- port: 1\n  peer: {MONITOR}\n"
+    (problem,) = problems(text)
+    assert problem.startswith(f"line 5: exemptions.0.peer: {MONITOR} passes on what tenants send")
+
+
+def test_a_peer_that_only_acts_on_behalf_of_others_may_be_exempt() -> None:
+    text = f"roles: {{on-behalf-of: ['{MONITOR}']}}\nexemptions: [{{peer: '{MONITOR}', port: 1}}]"
+    assert parse_policy(text).exemptions
+
+
+@pytest.mark.parametrize("role", Role)
+def test_a_role_holder_outside_the_trust_domains_is_told(role: Role) -> None:
+    holder = "spiffe://elsewhere/ns/a/sa/b"
+    assert problems(f"roles:\n  {role}:\n  - {ACTIVATOR}\n  - {holder}\n") == [
+        f"line 4: roles.{role}.1: {holder} is not of a trust domain in trust_domains"
+    ]
+    assert parse_policy(f"trust_domains: [elsewhere]\nroles: {{{role}: ['{holder}']}}").roles
+
+
+def test_an_exempt_peer_outside_the_trust_domains_is_told() -> None:
+    peer = "spiffe://elsewhere/ns/a/sa/b"
+    assert problems(f"exemptions:\n- peer: {peer}\n  port: 1\n") == [
+        f"line 2: exemptions.0.peer: {peer} is not of a trust domain in trust_domains"
+    ]
+
+
+# Hostile and sloppy ----------------------------------------------------------------------------
+
+LAUGHS = "a: &a [x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [*{before}, *{before}, *{before}, *{before}]\n"
+    for before, name in zip("abcdefghijklmnopqrst", "bcdefghijklmnopqrstu", strict=True)
+)
+PLAIN = "a policy has no aliases and no tags, so write it out"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LAUGHS + "cluster_domains: *u",
+        "tenants: &a {x: *a}",
+        "&a [*a]",
+        "a: &a {}\n<<: *a",
+        "a: &a []\nb: [*a]",
+        "tenants: !!python/object/apply:os.system ['true']",
+        "hosts: !!python/object:os.environ {}",
+        "hosts: !mine {}",
+        "default_mode: !!str off",
+        "default_mode: !!binary c2hhZG93",
+        "default_mode: !!int abc",
+        "default_mode: !!bool abc",
+        "hosts: !!set {a, b}",
+        "hosts: !!omap [a: b]",
+        "!<tag:yaml.org,2002:map> {}",
+    ],
+)
+def test_aliases_and_tags_are_refused(text: str) -> None:
+    (problem,) = problems(text)
+    assert re.fullmatch(r"line \d+: not valid YAML: (.*)", problem)
+    assert problem.endswith(PLAIN)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "[" * 1500 + "]" * 1500,
+        "a: " + "{b: " * 1500 + "}" * 1500,
+        "".join(f"{' ' * depth}a:\n" for depth in range(1000)),
+        "- " * 5000 + "a",
+    ],
+    ids=["brackets", "braces", "lines", "dashes"],
+)
+def test_deep_nesting_is_refused(text: str) -> None:
+    assert problems(text) == ["not valid YAML: it is nested too deeply"]
+
+
+def test_nesting_that_is_just_not_too_deep_for_the_parser_is_refused_too() -> None:
+    for depth in range(20, 400, 19):
+        assert problems("hosts: " + "[" * depth + "]" * depth)
+
+
+@pytest.mark.parametrize("port", ["9" * 5000, "-" + "9" * 100, "1e999", "0x" + "f" * 5000, "0o9"])
+def test_monstrous_numbers_are_refused(port: str) -> None:
+    assert problems(f"grants: [{{to: a, from: b, port: {port}}}]")
+
+
+def test_a_long_value_is_not_repeated_at_length() -> None:
+    (problem,) = problems(f"default_mode: {'x' * 1_000_000}")
+    assert len(problem) < 300
+    (problem,) = problems("default_mode: [" + "long, " * 10_000 + "]")
+    assert len(problem) < 300
+
+
+@pytest.mark.parametrize("field", ["tenants", "hosts", "namespaces"])
+def test_a_long_name_is_refused(field: str) -> None:
+    assert problems(f"{field}:\n  ? {'a' * 254}\n  : {{}}\n")
+
+
+def test_a_huge_text_is_refused_before_it_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(policyfile, "MAX_BYTES", 10)
+    assert problems("default_mode: off") == ["the policy file is larger than 10 bytes"]
+
+
+pieces = st.sampled_from(
+    [
+        *"[]{}:,-?#&*!|>%@`'\"\n\t ~<",
+        *("\n  ", ": ", "- ", "---\n", "...\n", "<<: ", "&a ", "*a ", "!!int ", "%YAML 1.1\n"),
+        *("tenants", "namespaces", "grants", "to", "from", "until", "port", "roles", "transit"),
+        *("a", "1", "0o8", "1_0", "1e5", ".nan", "2027-02-30", "12:30:45", "off", "null", "=", "y"),
+        *("\ufeff", "\x85", "\u2028", "é", "\x00", "\U0001f600"),
+    ]
+)
+
+
+def policy_or_problems(text: str) -> Policy | tuple[str, ...]:
+    try:
+        return parse_policy(text)
+    except BadPolicy as error:
+        return tuple(filter(None, error.problems))
+
+
+@given(text=st.lists(pieces, max_size=40).map("".join) | st.text(max_size=60))
+@example("1: {<<: 1}")
+@example("? [a]\n: b")
+@example("a: 2001-1-1 24:61:61")
+@example("a: 190:20:30:99999999999999999999")
+@pytest.mark.filterwarnings("ignore::Warning")
+def test_whatever_the_text_is_it_is_a_policy_or_a_bad_policy(text: str) -> None:
+    assert policy_or_problems(text)
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.integers(0, 30), st.sampled_from(["", " ", "x", "- "]))
+def test_whatever_is_cut_out_of_a_good_policy_it_is_one_or_a_bad_one(
+    start: int, length: int, instead: str
+) -> None:
+    assert policy_or_problems(WHOLE[:start] + instead + WHOLE[start + length :])
+
+
+# Files -----------------------------------------------------------------------------------------
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(WHOLE)
+    assert read_policy(file) == parse_policy(WHOLE)
+
+
+def file_problem(file: Path) -> str:
+    with pytest.raises(BadPolicy) as caught:
+        read_policy(file)
+    (problem,) = caught.value.problems
+    return problem
+
+
+def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    assert file_problem(missing) == f"policy_file: {missing}: No such file or directory"
+    assert file_problem(tmp_path) == f"policy_file: {tmp_path}: Is a directory"
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"hosts: {\xc3}", "{}".encode("utf-16")])
+def test_a_file_that_is_not_utf_8_is_told(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_bytes(content)
+    assert file_problem(file) == f"policy_file: {file} is not UTF-8 text"
+
+
+def test_no_more_than_the_limit_is_read_of_a_huge_file(tmp_path: Path) -> None:
+    file = tmp_path / "policy.yaml"
+    with file.open("wb") as output:
+        output.truncate(1 << 40)  # a terabyte of nothing, which takes no room
+    assert file_problem(file) == f"the policy file is larger than {MAX_BYTES} bytes"
