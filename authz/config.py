@@ -141,12 +141,14 @@ class KeySettings(BaseSettings):
 
     def _contradictions(self) -> Iterator[str]:
         """What each setting allows and all of them together do not."""
-        least = self.longest_request_seconds + self.clock_leeway_seconds
+        life = self.token_life
+        least = self.longest_request_seconds + life.leeway + life.reuse
         if self.token_seconds < least:
             yield (
                 f"token_seconds: {self.token_seconds} is too short: a request may wait "
                 f"{self.longest_request_seconds} s on its way, so set at least {least}, which is "
-                "longest_request_seconds + clock_leeway_seconds"
+                f"longest_request_seconds + clock_leeway_seconds + {life.reuse} s for which a "
+                "token is given out again"
             )
 
 

@@ -7,6 +7,7 @@ it every request has the hop's identity, so it is there that whoever presents a 
 """
 
 from dataclasses import dataclass, replace
+from math import inf
 
 from authz import tokens
 from authz.destination import destination_of, only_namespace
@@ -26,6 +27,10 @@ class Rules:
     policy: Policy
     keyring: Keyring
     life: TokenLife
+
+    def next_change(self, now: float) -> float:
+        """When a key or a grant next begins or ends to count, in seconds since the epoch."""
+        return min(self.policy.next_change(now), self.keyring.next_change(now))
 
 
 def decide(question: Question | None, facts: Facts, rules: Rules, now: float) -> Allow | Deny:
@@ -91,7 +96,7 @@ def _signed(parties: Parties, rules: Rules, now: float) -> Allow:
         now=now,
         life=rules.life,
     )
-    return Allow(Ground.SIGNED, SetToken(token), parties)
+    return Allow(Ground.SIGNED, SetToken(token), parties, good_until=int(now) + rules.life.reuse)
 
 
 # -- letting in --------------------------------------------------------------------------------
@@ -111,8 +116,8 @@ class _Arrival:
         """The destination's port, which a hop on the way does not know."""
         return None if self.question is Question.TRANSIT else self.facts.port
 
-    def allow(self, ground: Ground, parties: Parties) -> Allow:
-        return Allow(ground, _left_by(self.question), parties)
+    def allow(self, ground: Ground, parties: Parties, *, good_until: float = inf) -> Allow:
+        return Allow(ground, _left_by(self.question), parties, good_until=good_until)
 
 
 def _let_in(question: Question, facts: Facts, rules: Rules, now: float) -> Allow | Deny:
@@ -227,16 +232,18 @@ def _by_source(
 ) -> Allow | Deny:
     """Judge where a verified token comes from."""
     if claims.source == PUBLIC:
-        if policy.of(arrival.destination).accepts_public:
-            return arrival.allow(Ground.FROM_OUTSIDE, parties)
-        return Deny(Reason.NOT_PUBLIC, parties)
-    if policy.same_tenant(claims.source, arrival.destination):
-        return arrival.allow(Ground.SAME_TENANT, parties)
-    if policy.granted(
+        if not policy.of(arrival.destination).accepts_public:
+            return Deny(Reason.NOT_PUBLIC, parties)
+        ground = Ground.FROM_OUTSIDE
+    elif policy.same_tenant(claims.source, arrival.destination):
+        ground = Ground.SAME_TENANT
+    elif policy.granted(
         claims.source, claims.service_account, arrival.destination, arrival.port, now
     ):
-        return arrival.allow(Ground.GRANTED, parties)
-    return Deny(Reason.NO_GRANT, parties)
+        ground = Ground.GRANTED
+    else:
+        return Deny(Reason.NO_GRANT, parties)
+    return arrival.allow(ground, parties, good_until=claims.expires_at)
 
 
 def _proven_peer(principal: str, policy: Policy) -> SpiffeId | None:

@@ -84,7 +84,6 @@ class Reason(enum.Enum):
         Outward.NOT_ALLOWED,
     )
     REQUEST_MALFORMED = "the CheckRequest cannot be read", Outward.NOT_ALLOWED
-    NOT_READY = "keyring and policy are not loaded yet", Outward.NOT_ALLOWED
     INTERNAL_ERROR = "an unexpected error; see the counter and the log", Outward.NOT_ALLOWED
 
 

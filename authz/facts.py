@@ -5,7 +5,7 @@ is used so that a lie hurts only whoever tells it.
 """
 
 import enum
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from authz.identity import SpiffeId
 
@@ -33,19 +33,28 @@ class Hop(enum.StrEnum):
     """By Host: Eventing's channel dispatcher."""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What one CheckRequest says, parsed and not yet believed.
+class Asked(NamedTuple):
+    """What the connection of a Check and its metadata say."""
+
+    caller: SpiffeId | None
+    """Who asks, proven by mTLS; `None`: nobody."""
+    question: Question | None = None
+    """`None` where it is missing, repeated or unknown."""
+    hop: Hop | None = None
+    upstream: str | None = None
+    """The cluster that Envoy chose (`x-authz-upstream`); `None` outside Istio."""
+
+
+class Facts(NamedTuple):
+    """All that a decision may look at, parsed and not yet believed.
 
     Header fields that are tuples hold every value that was sent; the others are joined by a
     comma, as Envoy joins them. What is absent is empty.
     """
 
     caller: SpiffeId
-    """Who asks, proven by mTLS."""
     hop: Hop | None = None
     upstream: str | None = None
-    """The cluster that Envoy chose (`x-authz-upstream`); `None` outside Istio."""
     virtual_service: str = ""
     """The route's `istio.config` metadata."""
     principal: str = ""
@@ -54,9 +63,13 @@ class Facts:
     """Where the request arrived."""
     host: str = ""
     path: str = ""
-    tokens: tuple[str, ...] = field(default=(), repr=False)
+    tokens: tuple[str, ...] = ()
     user_agent: str = ""
     network_probe: str = ""
     kn_namespace: tuple[str, ...] = ()
     serving_namespace: tuple[str, ...] = ()
     serving_revision: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Without the tokens."""
+        return f"Facts(caller={self.caller}, principal={self.principal!r}, host={self.host!r})"

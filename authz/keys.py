@@ -15,6 +15,7 @@ Source: HKDF, RFC 5869.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from types import MappingProxyType
 from typing import Final, NamedTuple, Self
 
@@ -38,11 +39,13 @@ _root_id = re.compile(ROOT_ID)
 class TokenLife:
     """How long a token is good, in seconds.
 
-    `leeway` is how far the clocks of two replicas may be apart.
+    `leeway` is how far the clocks of two replicas may be apart, `reuse` for how long a signer may
+    give out the same token.
     """
 
     seconds: int = 720
     leeway: int = 30
+    reuse: int = 60
 
     @property
     def gone_after(self) -> int:
@@ -152,15 +155,27 @@ class Keyring:
         """The namespace's generation and windows; the default where nothing was ever changed."""
         return self.namespaces.get(namespace, _DEFAULT)
 
+    def next_change(self, now: float) -> float:
+        """When a key next begins to sign or ends to verify; infinity if no change is to come."""
+        moments = [time for root in self.roots for time in (root.sign_from, root.verify_until)]
+        for keys in self.namespaces.values():
+            moments += keys.sign_from, keys.previous_until
+        return min((time for time in moments if time is not None and time > now), default=inf)
+
     def primary(self, now: float) -> RootKey:
         """The root that signs at `now`: of those that have started, the one that started last."""
         usable = [root for root in self.roots if root.verifies(now)]
+
+        def latest(root: RootKey) -> tuple[int, bool, str]:
+            # Of two that started together, one that is not being retired.
+            return root.sign_from, root.verify_until is None, root.id
+
         # Where a clock runs behind and none has started, the first to start is already known to
         # every verifier, so signing with it is right and refusing to sign is not.
         return max(
             (root for root in usable if root.sign_from <= now),
-            key=lambda root: (root.sign_from, root.id),
-            default=min(usable, key=lambda root: (root.sign_from, root.id)),
+            key=latest,
+            default=min(usable, key=latest),
         )
 
     def signing_key(self, namespace: Namespace, now: float) -> SigningKey:

@@ -7,6 +7,7 @@ however many tenants there are. Tokens and keys know namespaces only; tenants ex
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from types import MappingProxyType
 from typing import Final
 
@@ -136,10 +137,23 @@ class Policy:
         init=False, repr=False, compare=False, default_factory=dict
     )
 
+    _exempt_principals: frozenset[str] = field(init=False, repr=False, compare=False)
+
     def __post_init__(self) -> None:
+        principals = frozenset(str(peer) for peer in self.exemptions)
+        object.__setattr__(self, "_exempt_principals", principals)
         for grant in self.grants:
             pair = grant.source, grant.destination
             self._grants_by_pair.setdefault(pair, []).append(grant)
+
+    def next_change(self, now: float) -> float:
+        """When a grant next ends, in seconds since the epoch; infinity if none does."""
+        ends = (grant.until for grant in self.grants)
+        return min((end for end in ends if end is not None and end > now), default=inf)
+
+    def reads_path_of(self, principal: str) -> bool:
+        """Whether any rule looks at the paths that this peer asks for."""
+        return principal in self._exempt_principals
 
     def of(self, namespace: Namespace) -> NamespacePolicy:
         """What the policy says of one namespace."""

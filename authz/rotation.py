@@ -6,6 +6,7 @@ know. The old key verifies until everything that it signed has expired.
 """
 
 import secrets
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -90,7 +91,18 @@ def revoke_root(keyring: Keyring, root_id: str, now: float, *, life: TokenLife) 
     ]
     if not any(root.verify_until is None for root in roots):
         roots.append(_new_root(int(now)))
-    return Keyring(tuple(roots), keyring.namespaces)
+    return Keyring(tuple(_outliving(roots, life)), keyring.namespaces)
+
+
+def _outliving(roots: list[RootKey], life: TokenLife) -> Iterator[RootKey]:
+    """Let roots that now sign for longer, since their successor is gone, verify for longer, too."""
+    starts = sorted(root.sign_from for root in roots if not root.revoked)
+    for root in roots:
+        successor = next((start for start in starts if start > root.sign_from), None)
+        if root.revoked or root.verify_until is None or successor is None:
+            yield root
+        else:
+            yield replace(root, verify_until=max(root.verify_until, successor + life.gone_after))
 
 
 def _new_root(sign_from: int) -> RootKey:

@@ -2,6 +2,7 @@
 
 import enum
 from dataclasses import dataclass, field
+from math import inf
 
 from authz.errors import Reason
 from authz.keys import KeyId
@@ -60,6 +61,9 @@ class Allow:
     parties: Parties
     would_deny: Reason | None = None
     """In shadow mode: why it would have been denied."""
+    good_until: float = inf
+    """By the same rules, the same facts get the same answer until then (seconds since the epoch).
+    When the rules themselves change is another question, see `Rules.next_change`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,11 +203,9 @@ async def refused(call: Awaitable[object]) -> grpc.StatusCode:
 
 
 def outcome(answer: CheckResponse) -> str:
-    """What an answer says: `allowed`, `unavailable`, or the word of a denial."""
+    """What an answer says: `allowed`, or the word of a denial."""
     if answer.status.code == 0:
         return "allowed"
-    if not answer.HasField("denied_response"):
-        return "unavailable"
     (header,) = answer.denied_response.headers
     return header.header.value
 

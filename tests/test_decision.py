@@ -950,7 +950,7 @@ def test_whatever_the_facts_a_verdict_comes_and_a_token_is_only_ever_the_callers
 @given(facts_strategy)
 def test_nobody_foreign_gets_into_a_namespace_that_grants_nothing(facts: Facts) -> None:
     """An oracle of its own: `globex` grants nothing and belongs to nobody else."""
-    verdict = decide(Question.VERIFY, replace(facts, caller=FOREIGN), RULES, NOW)
+    verdict = decide(Question.VERIFY, facts._replace(caller=FOREIGN), RULES, NOW)
 
     if isinstance(verdict, Allow) and verdict.ground is not Ground.EXEMPT:
         from_itself = facts.principal == str(FOREIGN)

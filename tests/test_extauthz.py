@@ -16,14 +16,14 @@ from authz._proto.ext_authz_pb2 import AttributeContext, CheckRequest
 from authz.decision import Rules
 from authz.errors import InvalidToken, Outward, Reason
 from authz.extauthz import AuthorizationService, service
-from authz.extauthz.answers import REASON_HEADER, answer, unavailable
-from authz.extauthz.reading import facts_of, question_of, request_id_of
+from authz.extauthz.answers import REASON_HEADER, answer
+from authz.extauthz.reading import asked_of, facts_of, request_id_of
 from authz.facts import Hop, Question
 from authz.identity import SpiffeId
 from authz.keys import KeyId, Keyring, TokenLife
 from authz.names import Namespace
 from authz.observe import DecisionEvent
-from authz.policy import Grant, Mode, NamespacePolicy, Policy, Role
+from authz.policy import Exemption, Grant, Mode, NamespacePolicy, Policy, Role
 from authz.testing import NOW, ManualClock, check_request, root_key, rules, workload
 from authz.verdict import Allow, Deny, Ground, HeaderAction, Parties, SetToken
 from tests.witness import auth, core, envoy_check_request, envoy_reads
@@ -37,6 +37,10 @@ ENFORCING = rules(Policy(roles=ROLES))
 SHADOW = rules(Policy(default_mode=Mode.SHADOW, roles=ROLES))
 OFF = rules(Policy(default_mode=Mode.OFF, roles=ROLES))
 TO_BANK = "outbound|80||vault.bank.svc.cluster.local"
+
+READING_PATHS = Policy(
+    exemptions={workload("blue"): (Exemption(80),), workload("any"): (Exemption(80),)}
+)
 
 MESSAGE = "text-of-an-internal-error"
 
@@ -76,8 +80,26 @@ def boundary(by: Rules | None, *recorders: Any, clock: Any = None) -> Authorizat
     return made
 
 
-def opens(response: bytes) -> bool:
+def ask(
+    service_: AuthorizationService,
+    request: bytes,
+    caller: SpiffeId | None,
+    metadata: Sequence[tuple[str, str]],
+) -> bytes | None:
+    """Ask as a transport does."""
+    return service_.check(request, service_.asked(caller, metadata))
+
+
+def answered(response: bytes | None) -> bytes:
+    """An answer that must be there."""
+    assert response is not None
+    return response
+
+
+def opens(response: bytes | None) -> bool:
     """Whether Envoy would let the request pass: it reads an absent status as 0, which is OK."""
+    if response is None:  # the call fails with UNAVAILABLE
+        return False
     status = envoy_reads(response).status
     return status is None or status.code == 0
 
@@ -87,7 +109,8 @@ def opens(response: bytes) -> bool:
 
 def read(request: bytes | CheckRequest, *metadata: tuple[str, str]) -> Any:
     message = CheckRequest.FromString(request) if isinstance(request, bytes) else request
-    return facts_of(message, SHOP, metadata, token_header=HEADER)
+    asked = asked_of(SHOP, metadata)
+    return facts_of(message, SHOP, asked, token_header=HEADER, policy=READING_PATHS)
 
 
 def http() -> tuple[CheckRequest, AttributeContext.HttpRequest]:
@@ -185,7 +208,8 @@ def test_a_header_of_another_name_is_not_the_token(key: str) -> None:
 
 @pytest.mark.parametrize("question", Question)
 def test_a_question_is_known_by_its_word(question: Question) -> None:
-    assert question_of([("a", "b"), ("x-authz-question", question.value)]) is question
+    asked = asked_of(SHOP, [("a", "b"), ("x-authz-question", question.value)])
+    assert asked.question is question
 
 
 @pytest.mark.parametrize(
@@ -202,7 +226,7 @@ def test_a_question_is_known_by_its_word(question: Question) -> None:
     ],
 )
 def test_a_missing_repeated_or_unknown_question_is_none(metadata: list[tuple[str, str]]) -> None:
-    assert question_of(metadata) is None
+    assert asked_of(SHOP, metadata).question is None
 
 
 @pytest.mark.parametrize("values", [("nowhere",), ("Gateway",), ("gateway", "gateway"), ("",), ()])
@@ -260,7 +284,7 @@ def test_a_request_id_is_cut_and_made_printable(sent_id: str, clean: str) -> Non
 
 def allow(header: HeaderAction | SetToken) -> auth.CheckResponse:
     verdict = Allow(Ground.SIGNED, header, Parties())
-    return envoy_reads(answer(verdict, token_header=HEADER, request_id="id-1"))
+    return envoy_reads(answered(answer(verdict, token_header=HEADER, request_id="id-1")))
 
 
 @pytest.mark.parametrize("header", [*HeaderAction, SetToken("v1.t")])
@@ -308,14 +332,14 @@ def assert_nothing_else(changes: auth.OkHttpResponse) -> None:
     assert changes.query_parameters_to_remove == []
 
 
-OURS = {Reason.INTERNAL_ERROR, Reason.NOT_READY}
+DENIALS = [reason for reason in Reason if reason is not Reason.INTERNAL_ERROR]
 PARTIES = Parties(Namespace("src-ns"), "acct-x", Namespace("dst-ns"), KeyId("00abcdef", 3))
 
 
-@pytest.mark.parametrize("reason", [r for r in Reason if r not in OURS], ids=lambda r: r.slug)
+@pytest.mark.parametrize("reason", DENIALS, ids=lambda r: r.slug)
 def test_a_denial_says_403_one_word_and_the_request_id(reason: Reason) -> None:
     response = answer(Deny(reason, PARTIES), token_header=HEADER, request_id="id-1")
-    said = envoy_reads(response)
+    said = envoy_reads(answered(response))
     assert said.status is not None
     assert said.denied_response is not None
     assert said.denied_response.status is not None
@@ -329,9 +353,9 @@ def test_a_denial_says_403_one_word_and_the_request_id(reason: Reason) -> None:
     assert (said.ok_response, said.error_response, said.dynamic_metadata) == (None, None, None)
 
 
-@pytest.mark.parametrize("reason", Reason, ids=lambda r: r.slug)
+@pytest.mark.parametrize("reason", DENIALS, ids=lambda r: r.slug)
 def test_no_answer_tells_the_details_of_a_denial(reason: Reason) -> None:
-    response = answer(Deny(reason, PARTIES), token_header=HEADER, request_id="")
+    response = answered(answer(Deny(reason, PARTIES), token_header=HEADER, request_id=""))
     hidden = [reason.sentence, "src-ns", "acct-x", "dst-ns", "00abcdef", "None"]
     if reason.slug not in set(Outward):
         hidden.append(reason.slug)
@@ -346,20 +370,9 @@ def test_every_denial_has_one_of_three_words() -> None:
     }
 
 
-@pytest.mark.parametrize("reason", [Reason.INTERNAL_ERROR, Reason.NOT_READY], ids=lambda r: r.slug)
-def test_what_we_could_not_decide_is_an_error_response_503(reason: Reason) -> None:
-    for response in (
-        unavailable(reason),
-        answer(Deny(reason, PARTIES), token_header=HEADER, request_id="id-1"),
-    ):
-        said = envoy_reads(response)
-        assert said.status is not None
-        assert said.status.code == 14
-        assert said.error_response is not None
-        assert said.error_response.status is not None
-        assert said.error_response.status.code == 503
-        assert (said.error_response.headers, said.error_response.body) == ([], "")
-        assert (said.ok_response, said.denied_response) == (None, None)
+def test_what_we_could_not_decide_is_no_answer() -> None:
+    """The transport then lets the call fail, and Envoy goes by its failure mode."""
+    assert answer(Deny(Reason.INTERNAL_ERROR, PARTIES), token_header=HEADER, request_id="a") is None
 
 
 # The boundary ----------------------------------------------------------------------------------
@@ -388,15 +401,14 @@ def asking(question: Question) -> tuple[bytes, SpiffeId, list[tuple[str, str]]]:
 def test_the_requests_that_errors_are_injected_into_are_allowed_without(
     question: Question,
 ) -> None:
-    assert opens(boundary(ENFORCING, Remembering()).check(*asking(question)))
+    assert opens(ask(boundary(ENFORCING, Remembering()), *asking(question)))
 
 
 def test_nothing_is_allowed_before_rules_are_there() -> None:
     seen = Remembering()
     for question in Question:
-        response = boundary(None, seen).check(*asking(question))
-        assert response == unavailable(Reason.NOT_READY)
-        assert not opens(response)
+        response = ask(boundary(None, seen), *asking(question))
+        assert response is None
 
 
 def test_nobody_is_denied_whatever_is_asked_under_whatever_mode() -> None:
@@ -404,7 +416,7 @@ def test_nobody_is_denied_whatever_is_asked_under_whatever_mode() -> None:
         for question in Question:
             request, _, metadata = asking(question)
             seen = Remembering()
-            assert not opens(boundary(by, seen).check(request, None, metadata))
+            assert not opens(ask(boundary(by, seen), request, None, metadata))
             (event,) = seen.events
             assert event.verdict == Deny(Reason.CALLER_UNTRUSTED, Parties())
 
@@ -412,7 +424,7 @@ def test_nobody_is_denied_whatever_is_asked_under_whatever_mode() -> None:
 def test_a_request_that_cannot_be_read_is_denied_and_recorded_as_such() -> None:
     seen = Remembering()
     _, caller, metadata = asking(Question.VERIFY)
-    assert not opens(boundary(ENFORCING, seen).check(b"\xff\xff", caller, metadata))
+    assert not opens(ask(boundary(ENFORCING, seen), b"\xff\xff", caller, metadata))
     (event,) = seen.events
     assert isinstance(event.verdict, Deny)
     assert event.verdict.reason is Reason.REQUEST_MALFORMED
@@ -421,9 +433,9 @@ def test_a_request_that_cannot_be_read_is_denied_and_recorded_as_such() -> None:
 
 def test_shadow_lets_a_request_that_cannot_be_read_pass_and_strips_the_token() -> None:
     _, caller, metadata = asking(Question.VERIFY)
-    response = boundary(SHADOW).check(b"\xff\xff", caller, metadata)
+    response = ask(boundary(SHADOW), b"\xff\xff", caller, metadata)
     assert opens(response)
-    said = envoy_reads(response).ok_response
+    said = envoy_reads(answered(response)).ok_response
     assert said is not None
     assert said.headers_to_remove == [HEADER]
 
@@ -432,7 +444,7 @@ def test_each_check_is_recorded_once_by_every_recorder() -> None:
     first, second = Remembering(), Remembering()
     asked = boundary(ENFORCING, first, second)
     for question in Question:
-        asked.check(*asking(question))
+        ask(asked, *asking(question))
     assert first.events == second.events
     assert [event.question for event in first.events] == list(Question)
     assert first.errors == second.errors == []
@@ -441,18 +453,18 @@ def test_each_check_is_recorded_once_by_every_recorder() -> None:
 def test_no_recorded_event_shows_a_token() -> None:
     seen = Remembering()
     for question in Question:
-        boundary(ENFORCING, seen).check(*asking(question))
+        ask(boundary(ENFORCING, seen), *asking(question))
     assert len(seen.events) == 5
     assert "v1." not in repr(seen.events)
 
 
 def test_new_rules_count_from_the_next_check_on() -> None:
     asked = boundary(None)
-    assert not opens(asked.check(*asking(Question.VERIFY)))
+    assert not opens(ask(asked, *asking(Question.VERIFY)))
     asked.rules = ENFORCING
-    assert opens(asked.check(*asking(Question.VERIFY)))
+    assert opens(ask(asked, *asking(Question.VERIFY)))
     asked.rules = rules(ENFORCING.policy, Keyring((root_key(2),)))
-    assert not opens(asked.check(*asking(Question.VERIFY)))
+    assert not opens(ask(asked, *asking(Question.VERIFY)))
 
 
 # Errors at every seam. A seam is patched to raise; the answer must be a denial.
@@ -472,7 +484,7 @@ RAISED: list[Exception] = [
 
 SEAMS: dict[str, tuple[Any, str]] = {
     "parsing": (service, "CheckRequest"),
-    "question_of": (service, "question_of"),
+    "asked_of": (service, "asked_of"),
     "facts_of": (service, "facts_of"),
     "request_id_of": (service, "request_id_of"),
     "decide": (service, "decide"),
@@ -528,14 +540,14 @@ def test_an_error_at_any_seam_denies(question: Question, seam: str, error: Excep
     check = asking(question)
     seen = Remembering()
     with broken(seam, error) as times:
-        response = boundary(ENFORCING, seen).check(*check)
+        response = ask(boundary(ENFORCING, seen), *check)
     if seam in NOT_ASKED[question]:
         assert times == []
         assert opens(response)
         return
     assert times
     assert not opens(response)
-    assert MESSAGE.encode() not in response
+    assert response is None or MESSAGE.encode() not in response
     expected = isinstance(error, InvalidToken) or (seam, type(error)) == ("parsing", DecodeError)
     if not expected:
         assert error in seen.errors
@@ -547,10 +559,10 @@ def test_errors_at_any_two_seams_deny(question: Question) -> None:
     for pair in combinations(SEAMS, 2):
         with ExitStack() as stack:
             times = [stack.enter_context(broken(seam, RuntimeError(MESSAGE))) for seam in pair]
-            response = boundary(ENFORCING, Remembering()).check(*check)
+            response = ask(boundary(ENFORCING, Remembering()), *check)
         if any(times):
             assert not opens(response), pair
-            assert MESSAGE.encode() not in response, pair
+            assert response is None or MESSAGE.encode() not in response, pair
         else:
             assert set(pair) <= NOT_ASKED[question] | ONLY_AFTER_AN_ERROR
 
@@ -561,8 +573,8 @@ def test_errors_at_all_seams_at_once_deny() -> None:
         with ExitStack() as stack:
             for seam in SEAMS:
                 stack.enter_context(broken(seam, RuntimeError(MESSAGE)))
-            response = boundary(ENFORCING, Remembering()).check(*check)
-        assert response == unavailable(Reason.INTERNAL_ERROR)
+            response = ask(boundary(ENFORCING, Remembering()), *check)
+        assert response is None
 
 
 def test_an_error_is_told_to_every_recorder_and_answered_by_the_mode() -> None:
@@ -570,8 +582,8 @@ def test_an_error_is_told_to_every_recorder_and_answered_by_the_mode() -> None:
     error = RuntimeError(MESSAGE)
     check = asking(Question.VERIFY)
     with broken("facts_of", error):
-        assert not opens(boundary(ENFORCING, first, second).check(*check))
-        assert opens(boundary(SHADOW, second).check(*check))
+        assert not opens(ask(boundary(ENFORCING, first, second), *check))
+        assert opens(ask(boundary(SHADOW, second), *check))
     assert first.errors == [error]
     assert second.errors == [error, error]
     assert [type(event.verdict) for event in second.events] == [Deny, Allow]
@@ -600,8 +612,8 @@ def test_an_error_is_told_to_every_recorder_and_answered_by_the_mode() -> None:
 def test_a_decision_that_is_no_whole_verdict_denies(garbage: object) -> None:
     check = asking(Question.VERIFY)
     with patch.object(service, "decide", lambda *_: garbage):
-        assert not opens(boundary(ENFORCING, Remembering()).check(*check))
-        assert not opens(boundary(ENFORCING).check(*check))
+        assert not opens(ask(boundary(ENFORCING, Remembering()), *check))
+        assert not opens(ask(boundary(ENFORCING), *check))
 
 
 def test_an_allow_that_cannot_be_recorded_is_not_given() -> None:
@@ -609,8 +621,8 @@ def test_an_allow_that_cannot_be_recorded_is_not_given() -> None:
     for question in Question:
         check = asking(question)
         with broken("decided", RuntimeError(MESSAGE)):
-            response = boundary(ENFORCING, Remembering()).check(*check)
-        assert response == unavailable(Reason.INTERNAL_ERROR)
+            response = ask(boundary(ENFORCING, Remembering()), *check)
+        assert response is None
 
 
 # Arbitrary requests ----------------------------------------------------------------------------
@@ -708,7 +720,7 @@ def test_only_an_explicit_allow_becomes_status_0(
         patch.object(service, "decide", spying(decision.decide)),
         patch.object(service, "decide_in_doubt", spying(decision.decide_in_doubt)),
     ):
-        response = boundary(by, seen).check(request, caller, metadata)
+        response = ask(boundary(by, seen), request, caller, metadata)
     assert seen.errors == []  # an error is a denial, but what anybody may send is no error
     (event,) = seen.events
     verdict = event.verdict
@@ -718,7 +730,7 @@ def test_only_an_explicit_allow_becomes_status_0(
     else:
         assert decided == [verdict]
     assert opens(response) == isinstance(verdict, Allow)
-    said = envoy_reads(response)
+    said = envoy_reads(answered(response))
     if isinstance(verdict, Allow):
         assert said.ok_response is not None
         changed = [o.header.value for o in said.ok_response.headers if o.header]
@@ -737,7 +749,7 @@ def test_a_tenant_gets_tokens_of_its_own_namespace_only(
     request: bytes, metadata: Sequence[tuple[str, str]]
 ) -> None:
     for by in POLICIES:
-        said = envoy_reads(boundary(by).check(request, SHOP, metadata))
+        said = envoy_reads(answered(ask(boundary(by), request, SHOP, metadata)))
         for option in said.ok_response.headers if said.ok_response else ():
             assert option.header is not None
             assert tokens.parse(option.header.value).claims.source == "shop"

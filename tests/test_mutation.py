@@ -298,8 +298,8 @@ MUTATIONS = [
     Mutation(
         "the public gets in everywhere",
         "decision",
-        "if policy.of(arrival.destination).accepts_public:",
-        "if True:",
+        "if not policy.of(arrival.destination).accepts_public:",
+        "if False:",
         f"{DECISION}::test_a_namespace_may_refuse_the_public",
     ),
     Mutation(
@@ -320,7 +320,7 @@ MUTATIONS = [
         "grants are for everybody",
         "decision",
         "    return Deny(Reason.NO_GRANT, parties)",
-        "    return arrival.allow(Ground.GRANTED, parties)",
+        "    ground = Ground.GRANTED",
         f"{DECISION}::test_a_granted_token_lets_in_through_a_hop",
     ),
     Mutation(

@@ -124,7 +124,11 @@ def asked(by: Rules, *recorders: Any) -> Callable[..., bytes]:
         headers = tuple(("x-tenant-token", token) for token in tokens)
         request = check_request(headers=headers, request_id=more.pop("request_id", ""))
         named = [(f"x-authz-{name}", value) for name, value in more.items()]
-        return service.check(request, caller, [("x-authz-question", question), *named])
+        answer = service.check(
+            request, service.asked(caller, [("x-authz-question", question), *named])
+        )
+        assert answer is not None
+        return answer
 
     return ask
 

@@ -22,6 +22,7 @@ from authz.observe import json_log
 from authz.policyfile import read_policy
 from authz.server import Server
 from authz.server import server as server_module
+from authz.server.files import Files
 from authz.testing import check_request, workload
 from tests.support import (
     Client,
@@ -143,7 +144,9 @@ async def test_it_becomes_ready_when_the_key_store_is_made_later(folder: Folder)
         status, truths = await here.get("/readyz")
         assert status == 503
         assert json.loads(truths) == {"keyring": False, "policy": True, "not stopping": True}
-        assert outcome(await client.check("sign", check_request())) == "unavailable"
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await client.check("sign", check_request())
+        assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
         await folder.make_keys()
         await here.ready()
         assert await client.health() == "SERVING"
@@ -362,6 +365,30 @@ async def test_a_policy_that_changes_as_the_server_starts_is_seen(
         await here.line("policy loaded", 2)
 
 
+async def test_files_are_told_of_once_they_keep_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is being written changes again and again."""
+    looks = iter("AABCDDDEEAAF")
+    seen: list[str] = []
+
+    def look(_: Files) -> Any:
+        seen.append(next(looks))
+        return seen[-1]
+
+    async def at_once(_: float) -> None:
+        pass
+
+    monkeypatch.setattr(Files, "_look", look)
+    monkeypatch.setattr(asyncio, "sleep", at_once)
+    changes = Files(tmp_path).changes()
+    told = []
+    for _ in range(3):
+        await anext(changes)
+        told.append("".join(seen))
+    assert told == ["AABCDD", "AABCDDDEE", "AABCDDDEEAA"]
+
+
 # Certificates ----------------------------------------------------------------------------------
 
 
@@ -436,7 +463,7 @@ async def renewed(shop: Client, bank: Client) -> str:
 
 @pytest.mark.parametrize("what", ["shop", "--root"])
 async def test_a_rotation_denies_nobody(folder: Folder, what: str) -> None:
-    await folder.make_keys()
+    await folder.make_keys(time.time() - 60)  # noqa: TID251
     async with live(folder) as here:
         await here.ready()
         async with here.asked_by("shop") as shop, here.asked_by("bank") as bank:

@@ -24,28 +24,20 @@ from authz.verdict import Allow, Deny, HeaderAction, SetToken
 REASON_HEADER: Final = "x-tenant-authz-reason"
 """Response header of a denial: one of the three outward words."""
 
-_PERMISSION_DENIED, _UNAVAILABLE = 7, 14  # google.rpc.Code
-_OUR_FAULT = frozenset({Reason.INTERNAL_ERROR, Reason.NOT_READY})
+_PERMISSION_DENIED: Final = 7  # google.rpc.Code
 
 
-def answer(verdict: Allow | Deny, *, token_header: str, request_id: str) -> bytes:
-    """The serialised CheckResponse for a verdict."""
+def answer(verdict: Allow | Deny, *, token_header: str, request_id: str) -> bytes | None:
+    """The serialised CheckResponse for a verdict; `None` if an error of ours kept us from one.
+
+    `error_response` would be the message for that. But Envoy before 1.37 takes it for a denial,
+    outbound too, and no Envoy counts it in `outlier_detection`; a failed call does all of that.
+    """
     if isinstance(verdict, Allow):
         return _allow(verdict, token_header)
-    if verdict.reason in _OUR_FAULT:
-        return unavailable(verdict.reason)
+    if verdict.reason is Reason.INTERNAL_ERROR:
+        return None
     return _deny(verdict.reason, request_id)
-
-
-def unavailable(reason: Reason) -> bytes:
-    """We could not decide. Envoy goes by its filter's failure mode: inbound, 503.
-
-    Envoy before 1.37 does not know `error_response` and answers 403, by the status.
-    """
-    return CheckResponse(
-        status=Status(code=_UNAVAILABLE, message=reason.outward.value),
-        error_response=DeniedHttpResponse(status=HttpStatus(code=StatusCode.ServiceUnavailable)),
-    ).SerializeToString()
 
 
 def _allow(allow: Allow, token_header: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Reads a CheckRequest and its gRPC metadata into `Facts`.
+"""Reads a CheckRequest and its gRPC metadata into values that decisions are made by.
 
 Source: envoy/service/auth/v3/attribute_context.proto.
 """
@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from authz._proto.ext_authz_pb2 import AttributeContext, CheckRequest
-from authz.facts import Facts, Hop, Question
+from authz.facts import Asked, Facts, Hop, Question
 from authz.identity import SpiffeId
+from authz.policy import Policy
 
 Metadata = Sequence[tuple[str, str]]
 """gRPC request metadata: lower-case keys and text values, repeated ones apart."""
@@ -20,73 +21,78 @@ HOP: Final = "x-authz-hop"
 _MAX_REQUEST_ID = 64
 _QUESTIONS = {question.value: question for question in Question}
 _HOPS = {hop.value: hop for hop in Hop}
+_NO_VALUES: tuple[str, ...] = ()
 
 
-def question_of(metadata: Metadata) -> Question | None:
-    """The question, if it is asked exactly once and is one of the five."""
-    asked = _values(metadata, QUESTION)
-    return _QUESTIONS.get(asked[0]) if len(asked) == 1 else None
+def asked_of(caller: SpiffeId | None, metadata: Metadata) -> Asked:
+    """What the metadata of a Check ask."""
+    questions = [value for name, value in metadata if name == QUESTION]
+    hops = [value for name, value in metadata if name == HOP]
+    upstreams = [value for name, value in metadata if name == UPSTREAM]
+    return Asked(
+        caller,
+        _QUESTIONS.get(questions[0]) if len(questions) == 1 else None,
+        _HOPS.get(hops[0]) if len(hops) == 1 else None,
+        # A repeated upstream is one that cannot be read, not one that was not sent.
+        None if not upstreams else upstreams[0] if len(upstreams) == 1 else "",
+    )
 
 
 def facts_of(
-    request: CheckRequest, caller: SpiffeId, metadata: Metadata, *, token_header: str
+    request: CheckRequest,
+    caller: SpiffeId,
+    asked: Asked,
+    *,
+    token_header: str,
+    policy: Policy,
 ) -> Facts:
-    """Gather what decisions are made by. Headers that no rule reads are not looked at."""
+    """Gather what decisions are made by, and nothing that no rule looks at.
+
+    So that equal facts are equal answers' reasons, and few: the path, which is another one for
+    each request, is left out where nobody reads it.
+    """
     attributes = request.attributes
     http = attributes.request.http
-    headers = _Headers(http)
-    hops = _values(metadata, HOP)
-    upstreams = _values(metadata, UPSTREAM)
+    headers = headers_of(http)
+    principal = attributes.source.principal
+    reads_path = asked.hop is Hop.BROKER or policy.reads_path_of(principal)
     return Facts(
-        caller=caller,
-        hop=_HOPS.get(hops[0]) if len(hops) == 1 else None,
-        # A repeated upstream is one that cannot be read, not one that was not sent.
-        upstream=None if not upstreams else upstreams[0] if len(upstreams) == 1 else "",
-        virtual_service=_virtual_service(attributes),
-        principal=attributes.source.principal,
-        port=attributes.destination.address.socket_address.port_value,
-        host=http.host,
-        path=http.path,
-        tokens=headers.values(token_header),
-        user_agent=headers.joined("user-agent"),
-        network_probe=headers.joined("k-network-probe"),
-        kn_namespace=headers.values("kn-namespace"),
-        serving_namespace=headers.values("knative-serving-namespace"),
-        serving_revision=headers.values("knative-serving-revision"),
+        caller,
+        asked.hop,
+        asked.upstream,
+        _virtual_service(attributes) if attributes.HasField("route_metadata_context") else "",
+        principal,
+        attributes.destination.address.socket_address.port_value,
+        http.host,
+        http.path if reads_path else "",
+        headers.get(token_header, _NO_VALUES),
+        ",".join(headers.get("user-agent", _NO_VALUES)),
+        ",".join(headers.get("k-network-probe", _NO_VALUES)),
+        headers.get("kn-namespace", _NO_VALUES),
+        headers.get("knative-serving-namespace", _NO_VALUES),
+        headers.get("knative-serving-revision", _NO_VALUES),
     )
 
 
 def request_id_of(request: CheckRequest) -> str:
     """The id under which Envoy's access log knows the request, cut and made printable."""
     http = request.attributes.request.http
-    given = _Headers(http).joined("x-request-id") or http.id
+    given = ",".join(headers_of(http).get("x-request-id", _NO_VALUES)) or http.id
     return "".join(c for c in given if c.isascii() and c.isprintable())[:_MAX_REQUEST_ID]
 
 
-class _Headers:
-    """Request headers in either form: joined (`headers`) or raw (`encode_raw_headers`).
+def headers_of(http: AttributeContext.HttpRequest) -> dict[str, tuple[str, ...]]:
+    """Request headers by name, in either form: joined (`headers`), raw (`encode_raw_headers`).
 
     A request with both has each value of both: a header in two places is a repeated header.
     """
-
-    def __init__(self, http: AttributeContext.HttpRequest) -> None:
-        self._joined = http.headers
-        self._raw = http.header_map.headers
-
-    def values(self, name: str) -> tuple[str, ...]:
-        joined = (self._joined[name],) if name in self._joined else ()
-        return joined + tuple(
-            header.raw_value.decode("ascii", "replace") or header.value
-            for header in self._raw
-            if header.key == name
-        )
-
-    def joined(self, name: str) -> str:
-        return ",".join(self.values(name))
-
-
-def _values(metadata: Metadata, key: str) -> list[str]:
-    return [value for name, value in metadata if name == key]
+    headers: dict[str, tuple[str, ...]] = {}
+    if http.headers:
+        headers = {name: (value,) for name, value in http.headers.items()}
+    for header in http.header_map.headers:
+        value = header.raw_value.decode("ascii", "replace") or header.value
+        headers[header.key] = (*headers.get(header.key, _NO_VALUES), value)
+    return headers
 
 
 def _virtual_service(attributes: AttributeContext) -> str:

@@ -1,14 +1,17 @@
 """The service object behind every transport: the boundary where an error becomes a denial."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from google.protobuf.message import DecodeError
 
 from authz._proto.ext_authz_pb2 import CheckRequest
 from authz.decision import Rules, decide, decide_in_doubt
 from authz.errors import Reason
-from authz.extauthz.answers import answer, unavailable
-from authz.extauthz.reading import Metadata, facts_of, question_of, request_id_of
+from authz.extauthz.answers import answer
+from authz.extauthz.cache import AnswerCache
+from authz.extauthz.reading import Metadata, asked_of, facts_of, request_id_of
+from authz.facts import Asked
 from authz.identity import SpiffeId
 from authz.observe import DecisionEvent, Recorder
 from authz.verdict import Deny, Parties
@@ -26,52 +29,86 @@ class AuthorizationService:
         self._token_header = token_header
         self._clock = clock
         self._recorders = tuple(recorders)
+        self._cache = AnswerCache()
         self.rules: Rules | None = None
         """Replaced as a whole, by whoever loads policy and keyring; `None` until both are there."""
 
-    def check(self, request: bytes, caller: SpiffeId | None, metadata: Metadata) -> bytes:
+    def asked(self, caller: SpiffeId | None, metadata: Metadata) -> Asked:
+        """Read what is the same for all Checks with these metadata. Never raises.
+
+        `caller` is who asks, as mTLS proved it; `None` if that is nobody.
+        """
+        try:
+            return asked_of(caller, metadata)
+        except Exception as error:  # noqa: BLE001 - the boundary: a question that is none is denied
+            with suppress(Exception):
+                self._tell_of(error)
+            return Asked(caller)
+
+    def check(self, request: bytes, asked: Asked) -> bytes | None:
         """Answer one serialised CheckRequest with a serialised CheckResponse.
 
-        `caller` is who asks, as mTLS proved it; `None` if that is nobody. Never raises: what goes
-        wrong is a denial.
+        `None` says that nothing could be decided: the transport then answers with the gRPC status
+        UNAVAILABLE, and Envoy goes by its filter's failure mode. Never raises: what goes wrong is
+        a denial.
         """
         rules = self.rules
         if rules is None:
-            return unavailable(Reason.NOT_READY)
+            return None
         try:
-            return self._told(self._decided(request, caller, metadata, rules))
+            return self._answered(request, asked, rules)
         except Exception as error:  # noqa: BLE001 - the boundary: every way out is an answer
-            return self._in_doubt(error, caller, metadata, rules)
+            return self._in_doubt(error, asked, rules)
 
-    def _decided(
-        self, request: bytes, caller: SpiffeId | None, metadata: Metadata, rules: Rules
-    ) -> DecisionEvent:
-        question = question_of(metadata)
+    def _answered(self, request: bytes, asked: Asked, rules: Rules) -> bytes | None:
+        caller = asked.caller
         if caller is None:
-            return DecisionEvent(question, Deny(Reason.CALLER_UNTRUSTED, Parties()), caller, "")
+            return self._told(_denied(asked, Reason.CALLER_UNTRUSTED))
         try:
             message = CheckRequest.FromString(request)
         except DecodeError:
-            verdict = decide_in_doubt(Reason.REQUEST_MALFORMED, question, caller, rules.policy)
-            return DecisionEvent(question, verdict, caller, "")
-        facts = facts_of(message, caller, metadata, token_header=self._token_header)
-        verdict = decide(question, facts, rules, self._clock())
-        return DecisionEvent(question, verdict, caller, request_id_of(message))
+            verdict = decide_in_doubt(
+                Reason.REQUEST_MALFORMED, asked.question, caller, rules.policy
+            )
+            return self._told(DecisionEvent(asked.question, verdict, caller, ""))
+        facts = facts_of(
+            message, caller, asked, token_header=self._token_header, policy=rules.policy
+        )
+        key, now = (asked.question, facts), self._clock()
+        kept = self._cache.find(key, rules, now)
+        if kept is not None:
+            self._record(kept.event)
+            return kept.response
+        verdict = decide(asked.question, facts, rules, now)
+        event = DecisionEvent(asked.question, verdict, caller, request_id_of(message))
+        response = self._told(event)
+        if response is not None:
+            self._cache.keep(key, response, event)
+        return response
 
-    def _in_doubt(
-        self, error: Exception, caller: SpiffeId | None, metadata: Metadata, rules: Rules
-    ) -> bytes:
+    def _in_doubt(self, error: Exception, asked: Asked, rules: Rules) -> bytes | None:
         try:
-            for recorder in self._recorders:
-                recorder.failed(error)
-            question = question_of(metadata)
-            verdict = decide_in_doubt(Reason.INTERNAL_ERROR, question, caller, rules.policy)
-            return self._told(DecisionEvent(question, verdict, caller, ""))
+            self._tell_of(error)
+            verdict = decide_in_doubt(
+                Reason.INTERNAL_ERROR, asked.question, asked.caller, rules.policy
+            )
+            return self._told(DecisionEvent(asked.question, verdict, asked.caller, ""))
         except Exception:  # noqa: BLE001 - not even that worked: say that we could not decide
-            return unavailable(Reason.INTERNAL_ERROR)
+            return None
 
-    def _told(self, event: DecisionEvent) -> bytes:
+    def _told(self, event: DecisionEvent) -> bytes | None:
         """Record first: what nobody could have seen is not let through."""
+        self._record(event)
+        return answer(event.verdict, token_header=self._token_header, request_id=event.request_id)
+
+    def _record(self, event: DecisionEvent) -> None:
         for recorder in self._recorders:
             recorder.decided(event)
-        return answer(event.verdict, token_header=self._token_header, request_id=event.request_id)
+
+    def _tell_of(self, error: Exception) -> None:
+        for recorder in self._recorders:
+            recorder.failed(error)
+
+
+def _denied(asked: Asked, reason: Reason) -> DecisionEvent:
+    return DecisionEvent(asked.question, Deny(reason, Parties()), asked.caller, "")

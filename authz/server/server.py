@@ -176,7 +176,7 @@ class Server:
             self._tls = await asyncio.to_thread(load_tls, files)
             self._watch("tls", self._follow_tls(files, watched))
         return GrpcioListener(
-            self._service.check,
+            self._service,
             self._health,
             host=settings.listen.host,
             port=settings.listen.port,

@@ -1,6 +1,6 @@
 """Listeners: they find out who asks, hand the bytes to the service and send its bytes back."""
 
-from authz.transport.base import Check, Limits, Listener
+from authz.transport.base import Limits, Listener, Service
 from authz.transport.callers import CallerSource, from_insecure_metadata, from_xfcc
 from authz.transport.grpcio import GrpcioListener
 from authz.transport.health import Health
@@ -8,11 +8,11 @@ from authz.transport.tls import TlsFiles, TlsMaterial, load_tls
 
 __all__ = [
     "CallerSource",
-    "Check",
     "GrpcioListener",
     "Health",
     "Limits",
     "Listener",
+    "Service",
     "TlsFiles",
     "TlsMaterial",
     "from_insecure_metadata",

@@ -1,26 +1,40 @@
 """What every transport is given and offers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from authz.facts import Asked
 from authz.identity import SpiffeId
 from authz.transport.tls import TlsMaterial
 
 AUTHORIZATION: Final = "envoy.service.auth.v3.Authorization"
 HEALTH: Final = "grpc.health.v1.Health"
 
-Check = Callable[[bytes, SpiffeId | None, Sequence[tuple[str, str]]], bytes]
-"""CheckRequest, who asks (`None`: nobody that is proven), metadata -> CheckResponse."""
+
+class Service(Protocol):
+    """Answers Checks. Neither method raises."""
+
+    def asked(self, caller: SpiffeId | None, metadata: Sequence[tuple[str, str]]) -> Asked:
+        """Read what is the same for all Checks of this caller with these metadata."""
+        ...
+
+    def check(self, request: bytes, asked: Asked) -> bytes | None:
+        """A CheckResponse for a CheckRequest; `None`, to be answered UNAVAILABLE: cannot decide."""
+        ...
+
+
+UNDECIDED: Final = "cannot decide now"
+"""The text that goes with UNAVAILABLE."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one client may use. Sizes in bytes, times in seconds."""
 
-    streams: int
-    message_bytes: int
-    connection_age: int
+    streams: int = 1000
+    message_bytes: int = 65_536
+    connection_age: int = 3600
 
 
 class Listener(Protocol):

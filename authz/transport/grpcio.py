@@ -8,7 +8,7 @@ from grpc import aio
 
 from authz.errors import InvalidIdentity
 from authz.identity import SpiffeId, workload_of_uris
-from authz.transport.base import AUTHORIZATION, HEALTH, Check, Limits
+from authz.transport.base import AUTHORIZATION, HEALTH, UNDECIDED, Limits, Service
 from authz.transport.callers import CallerSource
 from authz.transport.health import Health
 from authz.transport.tls import TlsMaterial
@@ -17,7 +17,7 @@ Context = aio.ServicerContext[bytes, bytes]
 
 
 class GrpcioListener:
-    """Serves `check` and `health` on one TCP address.
+    """Serves `service` and `health` on one TCP address.
 
     With `tls` it asks each client for a certificate, which says who asks. Without, `caller_of`
     does.
@@ -25,7 +25,7 @@ class GrpcioListener:
 
     def __init__(
         self,
-        check: Check,
+        service: Service,
         health: Health,
         *,
         host: str,
@@ -36,7 +36,7 @@ class GrpcioListener:
     ) -> None:
         if (tls is None) == (caller_of is None):
             raise TypeError("give either tls or caller_of")
-        self._check = check
+        self._service = service
         self._health = health
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self._limits = limits
@@ -95,7 +95,10 @@ class GrpcioListener:
             caller = self._caller(context, metadata)
         except InvalidIdentity:
             caller = None
-        return self._check(request, caller, metadata)
+        answer = self._service.check(request, self._service.asked(caller, metadata))
+        if answer is None:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, UNDECIDED)
+        return answer
 
     def _caller(self, context: Context, metadata: Sequence[tuple[str, str]]) -> SpiffeId:
         if self._caller_of is not None:

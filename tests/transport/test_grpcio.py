@@ -13,6 +13,7 @@ import pytest
 from cryptography import x509
 
 from authz.demo.certs import Certificate
+from authz.facts import Asked
 from authz.identity import SpiffeId
 from authz.testing import workload
 from authz.transport import (
@@ -44,7 +45,7 @@ SHOP, BANK = workload("shop", "till"), workload("bank", "vault")
 LIMITS = Limits(streams=100, message_bytes=4096, connection_age=3600)
 
 
-class Asked:
+class Answering:
     """A service that answers everything with `answer` and remembers what it was asked."""
 
     answer = b"answer"
@@ -54,19 +55,22 @@ class Asked:
         self.callers: list[SpiffeId | None] = []
         self.metadata: list[list[tuple[str, str]]] = []
 
-    def __call__(
-        self, request: bytes, caller: SpiffeId | None, metadata: Sequence[tuple[str, str]]
-    ) -> bytes:
-        self.requests.append(request)
-        self.callers.append(caller)
+    def asked(self, caller: SpiffeId | None, metadata: Sequence[tuple[str, str]]) -> Asked:
         self.metadata.append(list(metadata))
+        return Asked(caller)
+
+    def check(self, request: bytes, asked: Asked) -> bytes | None:
+        self.requests.append(request)
+        self.callers.append(asked.caller)
         return self.answer
 
 
 class Running:
     """A listener that listens."""
 
-    def __init__(self, listener: GrpcioListener, asked: Asked, health: Health, port: int) -> None:
+    def __init__(
+        self, listener: GrpcioListener, asked: Answering, health: Health, port: int
+    ) -> None:
         self.listener, self.asked, self.health, self.port = listener, asked, health, port
 
 
@@ -77,7 +81,7 @@ async def listening(
     caller_of: CallerSource | None = None,
     limits: Limits = LIMITS,
 ) -> AsyncIterator[Running]:
-    asked, health = Asked(), Health()
+    asked, health = Answering(), Health()
     listener = GrpcioListener(
         asked, health, host="127.0.0.1", port=0, limits=limits, tls=tls, caller_of=caller_of
     )
@@ -113,7 +117,7 @@ async def test_the_identity_in_the_client_certificate_reaches_check(issuer: Issu
         for who in (SHOP, BANK):
             async with connected(server.port, issuer.issue(who)) as client:
                 pair = ("x-authz-question", "sign")
-                assert await client.ask(b"request", [pair, pair]) == Asked.answer
+                assert await client.ask(b"request", [pair, pair]) == Answering.answer
                 assert server.asked.metadata[-1].count(pair) == 2
     assert server.asked.requests == [b"request"] * 2
     assert server.asked.callers == [SHOP, BANK]
@@ -139,7 +143,7 @@ async def test_calls_on_one_connection_at_once_get_their_own_answers(issuer: Iss
     ):
         bodies = [str(number).encode() for number in range(50)]
         answers = await asyncio.gather(*(client.ask(body, {}) for body in bodies))
-    assert answers == [Asked.answer] * 50
+    assert answers == [Answering.answer] * 50
     assert sorted(server.asked.requests) == sorted(bodies)
 
 
@@ -227,7 +231,7 @@ async def test_a_connection_outlives_the_reload_of_the_certificate(issuer: Issue
     ):
         await client.ask(b"", {})
         server.listener.use(material(issuer.renewed()))
-        assert await client.ask(b"", {}) == Asked.answer
+        assert await client.ask(b"", {}) == Answering.answer
 
 
 async def test_clients_of_a_removed_authority_are_refused_and_of_a_new_one_taken(
@@ -242,7 +246,7 @@ async def test_clients_of_a_removed_authority_are_refused_and_of_a_new_one_taken
         async with connected(server.port, ours) as client:
             assert await refused(client.ask(b"", {})) is grpc.StatusCode.UNAVAILABLE
         async with connected(server.port, theirs, trusting=issuer.ca_file) as client:
-            assert await client.ask(b"", {}) == Asked.answer
+            assert await client.ask(b"", {}) == Answering.answer
 
 
 def handshake(
@@ -356,7 +360,7 @@ async def test_a_listener_has_one_source_of_identity(issuer: Issuer) -> None:
     for both in ({"tls": tls, "caller_of": caller_of}, {}):
         with pytest.raises(TypeError, match="either tls or caller_of"):
             GrpcioListener(
-                Asked(),
+                Answering(),
                 Health(),
                 host="127.0.0.1",
                 port=0,
@@ -379,19 +383,19 @@ async def plain(limits: Limits = LIMITS) -> AsyncIterator[tuple[Running, Client]
 
 async def test_a_message_over_the_limit_is_refused_and_the_next_one_answered() -> None:
     async with plain() as (server, client):
-        assert await client.ask(bytes(4096), {}) == Asked.answer
+        assert await client.ask(bytes(4096), {}) == Answering.answer
         too_large = client.ask(bytes(4097), {})
         assert await refused(too_large) is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert await client.ask(b"", {}) == Asked.answer
+        assert await client.ask(b"", {}) == Answering.answer
     assert list(map(len, server.asked.requests)) == [4096, 0]
 
 
 async def test_metadata_over_the_limit_is_refused_and_the_next_call_answered() -> None:
     async with plain() as (server, client):
-        assert await client.ask(b"", {"x-long": "a" * 8192}) == Asked.answer
+        assert await client.ask(b"", {"x-long": "a" * 8192}) == Answering.answer
         too_long = client.ask(b"", {"x-long": "a" * 40_000})
         assert await refused(too_long) is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert await client.ask(b"", {}) == Asked.answer
+        assert await client.ask(b"", {}) == Answering.answer
     assert len(server.asked.requests) == 2
 
 
@@ -423,7 +427,7 @@ async def test_binary_metadata_is_left_out() -> None:
 async def test_a_second_listener_on_the_same_port_is_an_error() -> None:
     async with plain() as (server, client):
         second = GrpcioListener(
-            Asked(),
+            Answering(),
             Health(),
             host="127.0.0.1",
             port=server.port,
@@ -432,12 +436,12 @@ async def test_a_second_listener_on_the_same_port_is_an_error() -> None:
         )
         with pytest.raises(OSError, match=rf"cannot listen on 127\.0\.0\.1:{server.port}"):
             await second.start()
-        assert await client.ask(b"", {}) == Asked.answer
+        assert await client.ask(b"", {}) == Answering.answer
 
 
 async def test_it_listens_on_ipv6() -> None:
     listener = GrpcioListener(
-        Asked(), Health(), host="::1", port=0, limits=LIMITS, caller_of=from_insecure_metadata()
+        Answering(), Health(), host="::1", port=0, limits=LIMITS, caller_of=from_insecure_metadata()
     )
     port = await listener.start()
     try:
@@ -450,7 +454,7 @@ async def test_it_listens_on_ipv6() -> None:
 
 async def test_stopping_before_starting_is_harmless() -> None:
     listener = GrpcioListener(
-        Asked(),
+        Answering(),
         Health(),
         host="127.0.0.1",
         port=0,
@@ -540,5 +544,5 @@ async def test_a_watch_that_is_slow_sees_the_newest_state() -> None:
 async def test_settings_of_limits_reach_the_server() -> None:
     small = dataclasses.replace(LIMITS, message_bytes=1024)
     async with plain(small) as (_, client):
-        assert await client.ask(bytes(1024), {}) == Asked.answer
+        assert await client.ask(bytes(1024), {}) == Answering.answer
         assert await refused(client.ask(bytes(1025), {})) is grpc.StatusCode.RESOURCE_EXHAUSTED

@@ -1,0 +1,67 @@
+"""Answers that are given again, exactly as long as deciding anew would give the same.
+
+An answer is kept with all the facts that the decision could look at, under the rules that it was
+decided by. New rules begin with an empty cache, and so does every moment at which, under the same
+rules, a key or a grant begins or ends to count. Only allows are kept, none that shadow mode has to
+record, and each until its own end. Each asking identity has its own room and evicts only itself.
+"""
+
+from typing import Final, NamedTuple
+
+from authz.decision import Rules
+from authz.facts import Facts, Question
+from authz.identity import SpiffeId
+from authz.observe import DecisionEvent
+from authz.verdict import Allow
+
+MAX_PER_CALLER: Final = 256
+MAX_ALL: Final = 65_536
+
+Key = tuple[Question | None, Facts]
+
+
+class Kept(NamedTuple):
+    """A serialised answer, what to record when it is given, and when it ends."""
+
+    response: bytes
+    event: DecisionEvent
+    until: float
+
+
+class AnswerCache:
+    """Answers by the rules that they were given by. Times are in seconds since the epoch."""
+
+    def __init__(self) -> None:
+        self._rules: Rules | None = None
+        self._until = 0.0
+        self._rooms: dict[SpiffeId, dict[Key, Kept]] = {}
+        self._size = 0
+
+    def find(self, key: Key, rules: Rules, now: float) -> Kept | None:
+        """The answer for these facts, if it is still what deciding would give."""
+        if rules is not self._rules or now >= self._until:
+            self._rooms = {}
+            self._size = 0
+            self._rules = rules
+            self._until = rules.next_change(now)
+            return None
+        room = self._rooms.get(key[1].caller)
+        if room is None:
+            return None
+        kept = room.get(key)
+        return kept if kept is not None and now < kept.until else None
+
+    def keep(self, key: Key, response: bytes, event: DecisionEvent) -> None:
+        """Keep an answer that was just decided, after `find` did not have it."""
+        verdict = event.verdict
+        if not isinstance(verdict, Allow) or verdict.would_deny is not None:
+            return
+        room = self._rooms.setdefault(key[1].caller, {})
+        if key not in room:
+            self._size += 1
+            if len(room) >= MAX_PER_CALLER:
+                del room[next(iter(room))]
+                self._size -= 1
+            while self._size > MAX_ALL:  # the caller that came first makes room for all
+                self._size -= len(self._rooms.pop(next(iter(self._rooms))))
+        room[key] = Kept(response, event, verdict.good_until)
