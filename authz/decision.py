@@ -56,9 +56,9 @@ def decide_in_doubt(
     reason: Reason, question: Question | None, caller: SpiffeId | None, policy: Policy
 ) -> Allow | Deny:
     """Answer where the facts are lost: a denial, unless the caller's namespace enforces nothing."""
-    denial = Deny(reason, _party(caller))
     if caller is None or caller.trust_domain not in policy.trust_domains:
-        return denial
+        return Deny(Reason.CALLER_UNTRUSTED, _party(caller))
+    denial = Deny(reason, _party(caller))
     if question is Question.VERIFY or question is Question.TCP:
         return _under_mode(denial, question, caller.namespace, policy)
     return denial
@@ -172,13 +172,11 @@ def _by_peer(arrival: _Arrival, policy: Policy, now: float) -> Allow | None:
 
 def _exempt(arrival: _Arrival, peer: SpiffeId, policy: Policy) -> bool:
     roles = policy.roles_of(peer)
-    if arrival.question is Question.TRANSIT:
-        # Only the probe that the activator answers itself. Others would be passed on: they could
-        # wake a pod, and bring somebody's token to it.
-        roles &= {Role.GATEWAY}
-        exemptions = [known for role in roles for known in ROLE_EXEMPTIONS.get(role, ())]
-    elif roles & RELAYING:
-        exemptions = [known for role in roles for known in ROLE_EXEMPTIONS.get(role, ())]
+    if roles or arrival.question is Question.TRANSIT:
+        # On a hop, only the probe that the activator answers itself. Others would be passed on:
+        # they could wake a pod, and bring somebody's token to it.
+        counting = roles & {Role.GATEWAY} if arrival.question is Question.TRANSIT else roles
+        exemptions = [known for role in counting for known in ROLE_EXEMPTIONS.get(role, ())]
     else:
         exemptions = list(policy.exemptions.get(peer, ()))
     facts = arrival.facts
@@ -203,12 +201,17 @@ def _by_token(arrival: _Arrival, rules: Rules, now: float) -> Allow | Deny:
         return Deny(Reason.TOKEN_REPEATED, parties)
     try:
         received = tokens.parse(arrival.facts.tokens[0])
-        said = received.claims
-        parties = Parties(said.source, said.service_account, arrival.destination, received.key)
+        parties = replace(parties, key=received.key, claimed_source=received.claims.source)
         verified = tokens.verify(received, keyring=rules.keyring, now=now, life=rules.life)
     except InvalidToken as error:
         return Deny(error.reason, parties)
     claims = verified.claims
+    parties = replace(
+        parties,
+        source=claims.source,
+        service_account=claims.service_account,
+        claimed_source=None,
+    )
     if claims.destination != arrival.destination:
         return Deny(Reason.MEANT_FOR_ANOTHER_NAMESPACE, parties)
     if not _may_present(arrival, claims.source, rules.policy):
@@ -258,7 +261,7 @@ def _proven_peer(principal: str, policy: Policy) -> SpiffeId | None:
 def _party(workload: SpiffeId | None, destination: Namespace | None = None) -> Parties:
     if workload is None:
         return Parties(destination=destination)
-    return Parties(workload.namespace, workload.service_account, destination)
+    return Parties(workload.namespace, workload.service_account, destination, peer=workload)
 
 
 def _left_by(question: Question) -> HeaderAction:

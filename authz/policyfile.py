@@ -28,7 +28,6 @@ from authz.names import (
 )
 from authz.policy import (
     EVERYONE,
-    RELAYING,
     Exemption,
     Grant,
     Mode,
@@ -37,7 +36,7 @@ from authz.policy import (
     Role,
 )
 
-MAX_BYTES: Final = 16 * 1024 * 1024
+MAX_BYTES: Final = 2 * 1024 * 1024
 """A larger file is refused. A ConfigMap holds at most 1 MiB."""
 
 _EPOCH: Final = dt.date(1970, 1, 1)
@@ -278,13 +277,13 @@ def _contradictions(file: _File, data: Any) -> Iterator[str]:
                     f"{owner[name]} already; a namespace belongs to one tenant"
                 )
             owner[name] = tenant
-    relaying = {peer for role in RELAYING for peer in file.roles.get(role, ())}
+    holders_of_roles = {peer for holders in file.roles.values() for peer in holders}
     for index, exemption in enumerate(file.exemptions):
-        if exemption.peer in relaying:
+        if exemption.peer in holders_of_roles:
             yield (
                 f"line {_line(data, ('exemptions', index, 'peer'))}: exemptions.{index}.peer: "
-                f"{exemption.peer} passes on what tenants send; it cannot be exempt beyond the "
-                "probes that are built in"
+                f"{exemption.peer} has a role, so it passes on what tenants send; it cannot be "
+                "exempt beyond the probes that are built in"
             )
     named: list[tuple[tuple[int | str, ...], str]] = [
         (("roles", role.value, index), holder)

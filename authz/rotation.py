@@ -25,23 +25,21 @@ def create(now: float) -> Keyring:
 def rotate_root(keyring: Keyring, now: float, *, delay: int, life: TokenLife) -> Keyring:
     """Add a root that signs `delay` seconds from now; the others verify long enough after that.
 
+    A root that was to start later than the new one never signs, but goes on verifying for whoever
+    has not heard of this.
+
     Raises:
         KeyringError: 16 roots are there already.
     """
-    successor = _new_root(int(now) + delay)
-    until = successor.sign_from + life.gone_after
     kept = _without_spent(keyring.roots, now)
     if len(kept) >= MAX_ROOTS:
         raise KeyringError(
             f"the keyring holds {MAX_ROOTS} root keys already: wait until the first has expired"
         )
-    retiring = (
-        replace(root, verify_until=until)
-        if root.verify_until is None and not root.revoked
-        else root
-        for root in kept
-    )
-    return Keyring((*retiring, successor), keyring.namespaces)
+    # By a clock that runs ahead, a root that is about to start has started.
+    started = [root.sign_from for root in kept if root.sign_from <= now + life.leeway]
+    successor = _new_root(max(int(now) + delay, *started))
+    return Keyring((*_retired(kept, successor, life), successor), keyring.namespaces)
 
 
 def rotate_namespace(
@@ -49,7 +47,8 @@ def rotate_namespace(
 ) -> Keyring:
     """Give one namespace a new secret that signs `delay` seconds from now.
 
-    With a delay of 0 an unfinished earlier rotation is cut short.
+    With a delay of 0, a rotation that has not begun to sign begins now. One that has, and still
+    lets the secret before it verify, is cut short: tokens made with that one are refused.
 
     Raises:
         KeyringError: an earlier rotation is not finished, and there is a delay.
@@ -58,10 +57,13 @@ def rotate_namespace(
     if delay and now < keys.previous_until:
         raise KeyringError(
             f"the last rotation of namespace {namespace} still runs for "
-            f"{keys.previous_until - int(now)} s: wait, or rotate with --now to cut it short"
+            f"{keys.previous_until - int(now)} s: wait, or end it with --now, which refuses "
+            "tokens of the key before"
         )
+    pending = now < keys.sign_from
     sign_from = int(now) + delay
-    following = NamespaceKeys(keys.generation + 1, sign_from, sign_from + life.gone_after)
+    generation = keys.generation if pending else keys.generation + 1
+    following = NamespaceKeys(generation, sign_from, sign_from + life.gone_after)
     return _with_namespace(keyring, namespace, following, now)
 
 
@@ -94,15 +96,29 @@ def revoke_root(keyring: Keyring, root_id: str, now: float, *, life: TokenLife) 
     return Keyring(tuple(_outliving(roots, life)), keyring.namespaces)
 
 
+def _retired(roots: tuple[RootKey, ...], successor: RootKey, life: TokenLife) -> Iterator[RootKey]:
+    for root in roots:
+        if root.revoked:
+            yield root
+        elif root.sign_from > successor.sign_from:
+            end = root.sign_from + life.gone_after
+            yield replace(root, sign_from=end, verify_until=end)
+        elif root.verify_until is None:
+            yield replace(root, verify_until=successor.sign_from + life.gone_after)
+        else:
+            yield root
+
+
 def _outliving(roots: list[RootKey], life: TokenLife) -> Iterator[RootKey]:
     """Let roots that now sign for longer, since their successor is gone, verify for longer, too."""
     starts = sorted(root.sign_from for root in roots if not root.revoked)
     for root in roots:
         successor = next((start for start in starts if start > root.sign_from), None)
-        if root.revoked or root.verify_until is None or successor is None:
+        end = root.verify_until
+        if root.revoked or end is None or successor is None or end <= root.sign_from:
             yield root
         else:
-            yield replace(root, verify_until=max(root.verify_until, successor + life.gone_after))
+            yield replace(root, verify_until=max(end, successor + life.gone_after))
 
 
 def _new_root(sign_from: int) -> RootKey:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 from authz.errors import Reason
+from authz.identity import SpiffeId
 from authz.keys import KeyId
 from authz.names import Namespace
 
@@ -50,6 +51,10 @@ class Parties:
     service_account: str = ""
     destination: Namespace | None = None
     key: KeyId | None = None
+    peer: SpiffeId | None = None
+    """Who brought the request, as mTLS proved it: not always the source of the token with it."""
+    claimed_source: Namespace | None = None
+    """What a token says that was not found good: anybody can write that."""
 
 
 @dataclass(frozen=True, slots=True)

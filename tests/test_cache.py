@@ -1,5 +1,6 @@
 """The answer cache gives what deciding anew would give: each thing that matters is changed once."""
 
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from unittest.mock import patch
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from authz import tokens
 from authz.decision import Rules, decide
 from authz.extauthz import AuthorizationService, cache, service
-from authz.facts import Facts, Question
+from authz.facts import Facts, Hop, Question
 from authz.identity import SpiffeId
 from authz.keys import Keyring, NamespaceKeys
 from authz.names import PUBLIC, Namespace
@@ -26,6 +27,7 @@ HEADER = "x-tenant-token"
 SHOP, BANK = workload("shop"), workload("bank")
 ACTIVATOR, GATEWAY = workload("knative-serving", "activator"), workload("istio-system", "gateway")
 ROLES = {ACTIVATOR: frozenset({Role.TRANSIT}), GATEWAY: frozenset({Role.GATEWAY})}
+VIRTUAL_SERVICE = "/apis/networking.istio.io/v1/namespaces/bank/virtual-service/x"
 TO_BANK = "outbound|80||vault.bank.svc.cluster.local"
 TOGETHER = Policy(
     roles=ROLES,
@@ -272,7 +274,7 @@ def test_what_shadow_mode_lets_in_is_recorded_each_time() -> None:
 def test_an_identity_that_asks_for_everything_evicts_only_itself(
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "MAX_PER_CALLER", 10)
+    monkeypatch.setattr(cache, "MAX_PER_NAMESPACE", 10)
     token = here.sign(BANK)
     for number in range(1000):
         here.sign(SHOP, f"outbound|80||a.n{number}.svc.cluster.local")
@@ -293,13 +295,63 @@ def test_many_identities_together_have_a_bound(here: Here, monkeypatch: pytest.M
     assert len(kept._rooms) <= 50
 
 
+def test_the_count_of_what_is_kept_is_right_whoever_comes_in_whatever_order(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "MAX_ALL", 20)
+    monkeypatch.setattr(cache, "MAX_PER_NAMESPACE", 8)
+    kept, order = here.service._cache, random.Random(1)
+    for _ in range(2000):
+        here.sign(
+            workload(f"n{order.randrange(9)}"),
+            f"outbound|80||x.d{order.randrange(40)}.svc.cluster.local",
+        )
+        assert kept._size == sum(map(len, kept._rooms.values())) <= 20
+
+
+def test_the_accounts_of_a_namespace_share_its_room(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "MAX_PER_NAMESPACE", 5)
+    for number in range(50):
+        here.sign(workload("shop", f"account-{number}"))
+    assert here.service._cache._size == 5
+
+
+def test_facts_that_are_large_are_not_kept(here: Here) -> None:
+    request = check_request(
+        principal=str(SHOP), headers=(("user-agent", "x" * cache.MAX_CHARACTERS),)
+    )
+    here.ask("verify", BANK, request)
+    assert here.service._cache._size == 0
+    here.ask("verify", BANK, check_request(principal=str(SHOP)))
+    assert here.service._cache._size == 1
+
+
+def test_a_clock_that_is_set_back_makes_new_tokens(here: Here) -> None:
+    here.clock.now = NOW + 3600
+    ahead = here.sign()
+    here.clock.now = NOW
+    assert here.lets_in(here.sign())
+    assert not here.lets_in(ahead)
+
+
 questions = st.sampled_from(list(Question))
 facts = st.builds(
     Facts,
     caller=st.sampled_from([SHOP, BANK, ACTIVATOR, GATEWAY]),
     upstream=st.sampled_from([None, TO_BANK, "PassthroughCluster"]),
     principal=st.sampled_from(["", str(SHOP), str(ACTIVATOR), str(GATEWAY), str(workload("x"))]),
+    hop=st.sampled_from([None, *Hop]),
+    virtual_service=st.sampled_from(["", VIRTUAL_SERVICE]),
+    port=st.sampled_from([80, 8012]),
     host=st.sampled_from(["", "vault.bank.svc", "x"]),
+    path=st.sampled_from(["", "/bank/x", "/shop/x"]),
+    user_agent=st.sampled_from(["", "Knative-Activator-Probe"]),
+    network_probe=st.sampled_from(["", "probe"]),
+    kn_namespace=st.sampled_from([(), ("shop",), ("bank",)]),
+    serving_namespace=st.sampled_from([(), ("bank",)]),
+    serving_revision=st.sampled_from([(), ("r",)]),
     tokens=st.lists(st.integers(0, 5), max_size=2).map(tuple),
 )
 moments = st.sampled_from([0.0, 10.0, 40.0, 61.0, 100.0, 719.0, 721.0])

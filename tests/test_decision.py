@@ -534,6 +534,20 @@ def test_expired_early_and_revoked_tokens_are_denied() -> None:
     assert verify(DB, ACTIVATOR, good) is Ground.SAME_TENANT
 
 
+def test_the_log_names_the_presenter_and_blames_no_source_that_is_not_proven() -> None:
+    stolen, forged = token("acme-web", "acme-db"), token("acme-web", "acme-db")[:-3] + "AAA"
+    mallory = workload("mallory")
+    for received, source, claimed in (
+        (stolen, "acme-web", None),
+        (forged, "mallory", "acme-web"),
+        ("garbage", "mallory", None),
+    ):
+        verdict = ask(Question.VERIFY, DB, principal=str(mallory), tokens=(received,))
+        assert isinstance(verdict, Deny)
+        parties = verdict.parties
+        assert (parties.peer, parties.source, parties.claimed_source) == (mallory, source, claimed)
+
+
 # -- verify: exemptions ------------------------------------------------------------------------
 
 SCRAPE: dict[str, Any] = {"port": 9091, "path": "/metrics", "user_agent": "Prometheus/3.1"}
@@ -617,11 +631,11 @@ def test_a_plain_transit_peer_is_not_exempt_by_the_gateways_mark() -> None:
     assert verify(DB, ACTIVATOR, port=8012, network_probe="probe") is Reason.TOKEN_MISSING
 
 
-def test_a_policy_cannot_exempt_a_relaying_peer() -> None:
-    sloppy = replace(POLICY, exemptions={ACTIVATOR: (Exemption(8012),)})
-    assert verify(DB, ACTIVATOR, rules=replace(RULES, policy=sloppy), port=8012) is (
-        Reason.TOKEN_MISSING
-    )
+@pytest.mark.parametrize("peer", [ACTIVATOR, GATEWAY, EVENTING])
+def test_a_policy_cannot_exempt_a_peer_with_a_role(peer: SpiffeId) -> None:
+    """Any of them brings what a tenant had it send."""
+    sloppy = replace(POLICY, exemptions={peer: (Exemption(8012),)})
+    assert verify(DB, peer, rules=replace(RULES, policy=sloppy), port=8012) is Reason.TOKEN_MISSING
 
 
 def test_the_built_in_exemptions_are_a_closed_list() -> None:
@@ -869,10 +883,13 @@ def test_a_namespaces_mode_wins_over_the_default() -> None:
 def test_in_doubt_only_a_destination_that_enforces_nothing_lets_in(
     question: Question | None,
 ) -> None:
-    for caller in (DB, ACTIVATOR, GATEWAY, None, replace(workload("umbrella"), trust_domain="x")):
+    stranger = replace(workload("umbrella"), trust_domain="x")
+    for caller in (DB, ACTIVATOR, GATEWAY, None, stranger):
         verdict = decide_in_doubt(Reason.INTERNAL_ERROR, question, caller, POLICY)
         assert isinstance(verdict, Deny)
-        assert verdict.reason is Reason.INTERNAL_ERROR
+        trusted = caller in {DB, ACTIVATOR, GATEWAY}
+        expected = Reason.INTERNAL_ERROR if trusted else Reason.CALLER_UNTRUSTED
+        assert verdict.reason is expected
     verdict = decide_in_doubt(Reason.INTERNAL_ERROR, question, workload("umbrella"), POLICY)
     if question in {Question.VERIFY, Question.TCP}:
         assert isinstance(verdict, Allow)

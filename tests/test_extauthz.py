@@ -1,7 +1,7 @@
 """The boundary: what is read, what is answered, and that only an explicit allow opens."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import combinations
 from typing import Any
 from unittest.mock import patch
@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from authz import decision, tokens
 from authz._proto.ext_authz_pb2 import AttributeContext, CheckRequest
 from authz.decision import Rules
-from authz.errors import InvalidToken, Outward, Reason
+from authz.errors import InvalidIdentity, InvalidToken, Outward, Reason
 from authz.extauthz import AuthorizationService, service
 from authz.extauthz.answers import REASON_HEADER, answer
+from authz.extauthz.cache import AnswerCache
 from authz.extauthz.reading import asked_of, facts_of, request_id_of
 from authz.facts import Hop, Question
 from authz.identity import SpiffeId
@@ -467,6 +468,21 @@ def test_new_rules_count_from_the_next_check_on() -> None:
     assert not opens(ask(asked, *asking(Question.VERIFY)))
 
 
+def test_a_broker_is_asked_about_by_the_path_of_the_request() -> None:
+    hop = [("x-authz-question", "transit"), ("x-authz-hop", "broker")]
+    carried = ((HEADER, token("bank", "bank")),)
+    for path, expected in (("/bank/default", True), ("/shop/default", False), ("/", False)):
+        request = check_request(principal=str(GATEWAY), headers=carried, path=path)
+        assert opens(ask(boundary(ENFORCING), request, ACTIVATOR, hop)) is expected
+
+
+@given(st.text(max_size=60) | st.sampled_from([str(SHOP), str(SHOP) + "/", str(SHOP).upper()]))
+def test_a_principal_that_is_somebody_is_written_in_one_way(principal: str) -> None:
+    """Whether a path is read is looked up by the principal's text."""
+    with suppress(InvalidIdentity):
+        assert str(SpiffeId.parse(principal)) == principal
+
+
 # Errors at every seam. A seam is patched to raise; the answer must be a denial.
 
 RAISED: list[Exception] = [
@@ -501,6 +517,8 @@ SEAMS: dict[str, tuple[Any, str]] = {
     "decided": (Remembering, "decided"),
     "failed": (Remembering, "failed"),
     "clock": (ManualClock, "__call__"),
+    "find": (AnswerCache, "find"),
+    "keep": (AnswerCache, "keep"),
 }
 ONLY_AFTER_AN_ERROR = {"decide_in_doubt", "failed"}
 NOT_ASKED = {  # seams that a question never reaches

@@ -208,6 +208,9 @@ def test_a_rotation_must_finish_before_the_next_unless_it_is_urgent() -> None:
 
     with pytest.raises(KeyringError, match="--now"):
         rotate_namespace(once, A, NOW + DELAY, delay=DELAY, life=LIFE)
+    sooner = rotate_namespace(once, A, NOW + 1, delay=0, life=LIFE)
+    assert sooner.signing_key(A, NOW + 1).id == KeyId(root, 1)  # it had not begun: it begins
+    assert refused(sooner, A, KeyId(root, 0), NOW + LIFE.seconds) is None
     urgent = rotate_namespace(once, A, NOW + DELAY, delay=0, life=LIFE)
     assert urgent.signing_key(A, NOW + DELAY).id == KeyId(root, 2)
     assert refused(urgent, A, KeyId(root, 1), NOW + DELAY) is None
@@ -288,25 +291,40 @@ def test_there_is_an_end_to_how_many_roots_can_pile_up() -> None:
         rotate_root(keyring, NOW, delay=DELAY, life=LIFE)
 
 
+def test_an_urgent_rotation_is_not_undone_by_one_that_was_planned_before() -> None:
+    planned = rotate_root(create(NOW), NOW, delay=DELAY, life=LIFE)
+    for moment in (NOW + DELAY - 100, NOW + DELAY - 10, NOW + DELAY + 10):
+        urgent = rotate_root(planned, moment, delay=0, life=LIFE)
+        newest = urgent.roots[-1].id
+        for later in (moment + LIFE.leeway, NOW + DELAY + 50, NOW + 10 * DELAY):
+            assert urgent.primary(later).id == newest
+        # Whoever has not heard of it signs as planned, and is believed.
+        stale = planned.signing_key(A, NOW + DELAY + 1).id
+        assert refused(urgent, A, stale, NOW + DELAY + LIFE.seconds) is None
+
+
+delays = st.sampled_from([0, 1, 29, 500, DELAY])
 steps = st.lists(
-    st.tuples(st.sampled_from(["root", "a", "revoke a", "revoke root"]), st.integers(0, 5000)),
+    st.tuples(
+        st.sampled_from(["root", "a", "revoke a", "revoke root"]), st.integers(0, 5000), delays
+    ),
     max_size=12,
 )
 
 
 @given(steps)
 def test_whatever_is_done_in_whatever_order_what_is_signed_lives_as_long_as_it_says(
-    actions: list[tuple[str, int]],
+    actions: list[tuple[str, int, int]],
 ) -> None:
     keyring, now = create(NOW), NOW
-    for action, pause in actions:
+    for action, pause, delay in actions:
         now += pause
         try:
             match action:
                 case "root":
-                    keyring = rotate_root(keyring, now, delay=DELAY, life=LIFE)
+                    keyring = rotate_root(keyring, now, delay=delay, life=LIFE)
                 case "a":
-                    keyring = rotate_namespace(keyring, A, now, delay=DELAY, life=LIFE)
+                    keyring = rotate_namespace(keyring, A, now, delay=delay, life=LIFE)
                 case "revoke a":
                     keyring = revoke_namespace(keyring, A, now)
                 case _:
@@ -314,7 +332,7 @@ def test_whatever_is_done_in_whatever_order_what_is_signed_lives_as_long_as_it_s
                     keyring = revoke_root(keyring, primary, now, life=LIFE)
         except KeyringError:
             continue
-        for later in (now, now + DELAY, now + 10 * DELAY):
+        for later in (now, now + 29, now + 500, now + DELAY, now + 10 * DELAY):
             for namespace in (A, B):
                 key = keyring.signing_key(namespace, later)
                 for end in (later, later + LIFE.seconds - 1):
@@ -323,18 +341,18 @@ def test_whatever_is_done_in_whatever_order_what_is_signed_lives_as_long_as_it_s
 
 @given(steps)
 def test_without_a_revocation_no_live_token_is_ever_refused(
-    actions: list[tuple[str, int]],
+    actions: list[tuple[str, int, int]],
 ) -> None:
     keyring, now = create(NOW), NOW
     signed: list[tuple[Namespace, KeyId, float]] = []
-    for action, pause in actions:
+    for action, pause, delay in actions:
         now += pause
         signed += [(name, keyring.signing_key(name, now).id, now) for name in (A, B)]
         try:
             if action == "root":
-                keyring = rotate_root(keyring, now, delay=DELAY, life=LIFE)
+                keyring = rotate_root(keyring, now, delay=delay, life=LIFE)
             elif action == "a":
-                keyring = rotate_namespace(keyring, A, now, delay=DELAY, life=LIFE)
+                keyring = rotate_namespace(keyring, A, now, delay=max(delay, 1), life=LIFE)
         except KeyringError:
             continue
         for namespace, key, when in signed:

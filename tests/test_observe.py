@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from authz.identity import SpiffeId
 from authz.keys import KeyId
 from authz.names import Namespace
 from authz.observe import AuditLog, DecisionEvent, Metrics, json_log
-from authz.observe.audit import LINES_PER_SECOND
+from authz.observe.audit import LINES_PER_SECOND, MAX_LINES_PER_SECOND
 from authz.observe.metrics import MAX_LISTED
 from authz.policy import Mode, Policy, Role
 from authz.testing import NOW, ManualClock, check_request, rules, workload
@@ -65,7 +66,9 @@ def test_a_denial_is_one_line_with_everything_that_is_known() -> None:
         "told": "not-allowed",
         "because": Reason.NO_GRANT.sentence,
         "question": "verify",
+        "peer": None,
         "source": "shop",
+        "claimed_source": None,
         "service_account": "till",
         "destination": "bank",
         "key_id": "00abcdef-3",
@@ -193,8 +196,27 @@ def test_what_was_left_out_is_said_in_the_next_second() -> None:
     log.audit.decided(event(caller=SHOP))
     said, line = log.lines[-2:]
     assert said["event"] == "denials left out of the log"
-    assert said["left_out"] == {"shop": 8}
+    assert said["left_out"] == {"nobody at shop": 8}
     assert line["event"] == "denied"
+
+
+def test_one_tenants_flood_does_not_hide_what_another_does() -> None:
+    """At the activator, all that is asked is asked by the activator."""
+    log = Log()
+    for peer, count in ((workload("mallory"), 100), (SHOP, 1)):
+        for _ in range(count):
+            parties = replace(PARTIES, peer=peer)
+            log.audit.decided(event(Deny(Reason.TOKEN_MISSING, parties), caller=BANK))
+    assert [line["peer"] for line in log.lines].count(str(SHOP)) == 1
+    assert len(log.lines) == LINES_PER_SECOND + 1
+
+
+def test_all_lines_together_have_a_limit() -> None:
+    log = Log()
+    for number in range(2 * MAX_LINES_PER_SECOND):
+        parties = replace(PARTIES, peer=workload(f"n{number}"))
+        log.audit.decided(event(Deny(Reason.TOKEN_MISSING, parties), caller=BANK))
+    assert len(log.lines) == MAX_LINES_PER_SECOND
 
 
 def test_a_new_second_is_a_new_limit_and_nothing_left_out_is_not_said() -> None:
@@ -341,6 +363,9 @@ def test_the_names_of_all_metrics() -> None:
         "authz_age_seconds",
         "authz_unverified_namespaces",
         "authz_namespace_unverified",
+        "authz_connections",
+        "authz_workers",
+        "authz_worker_restarts_total",
     }
 
 

@@ -99,10 +99,13 @@ def rotate(
     as_json: AsJson = False,
     settings: KeySettings,
 ) -> None:
-    """Bring in a new key for one namespace, or for all of them by a new root. Nobody is denied.
+    """Bring in a new key for one namespace, or for all of them by a new root.
 
     The new key is published at once and signs an hour later, so that a server that cannot reach
-    the store until then still knows it in time. The old one verifies until its last token expires.
+    the store until then still knows it in time. The old one verifies until its last token expires,
+    which is told by the settings: use the servers' own. So nobody is denied.
+
+    With --now, a server that has not seen the change yet denies what the new key signs.
     """
     time_, delay, life = _now(), 0 if now else DELAY, settings.token_life
     if root == (namespace is not None):

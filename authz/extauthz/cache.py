@@ -3,19 +3,20 @@
 An answer is kept with all the facts that the decision could look at, under the rules that it was
 decided by. New rules begin with an empty cache, and so does every moment at which, under the same
 rules, a key or a grant begins or ends to count. Only allows are kept, none that shadow mode has to
-record, and each until its own end. Each asking identity has its own room and evicts only itself.
+record, and each until its own end. Each asking namespace has its own room and evicts only itself.
 """
 
 from typing import Final, NamedTuple
 
 from authz.decision import Rules
 from authz.facts import Facts, Question
-from authz.identity import SpiffeId
 from authz.observe import DecisionEvent
 from authz.verdict import Allow
 
-MAX_PER_CALLER: Final = 256
+MAX_PER_NAMESPACE: Final = 256
 MAX_ALL: Final = 65_536
+MAX_CHARACTERS: Final = 1024
+"""Facts with more text than that are not worth their memory."""
 
 Key = tuple[Question | None, Facts]
 
@@ -33,19 +34,19 @@ class AnswerCache:
 
     def __init__(self) -> None:
         self._rules: Rules | None = None
+        self._since = 0.0
         self._until = 0.0
-        self._rooms: dict[SpiffeId, dict[Key, Kept]] = {}
+        self._rooms: dict[tuple[str, str], dict[Key, Kept]] = {}
         self._size = 0
 
     def find(self, key: Key, rules: Rules, now: float) -> Kept | None:
         """The answer for these facts, if it is still what deciding would give."""
-        if rules is not self._rules or now >= self._until:
-            self._rooms = {}
-            self._size = 0
-            self._rules = rules
-            self._until = rules.next_change(now)
-            return None
-        room = self._rooms.get(key[1].caller)
+        # A clock that is set back makes tokens of before come from the future.
+        if rules is not self._rules or not self._since <= now < self._until:
+            self._rooms, self._size = {}, 0
+            self._rules, self._until = rules, rules.next_change(now)
+        self._since = now
+        room = self._rooms.get(_room_of(key))
         if room is None:
             return None
         kept = room.get(key)
@@ -56,12 +57,25 @@ class AnswerCache:
         verdict = event.verdict
         if not isinstance(verdict, Allow) or verdict.would_deny is not None:
             return
-        room = self._rooms.setdefault(key[1].caller, {})
+        if _characters(key[1]) > MAX_CHARACTERS:
+            return
+        while self._size >= MAX_ALL:  # the namespace that came first makes room for all
+            self._size -= len(self._rooms.pop(next(iter(self._rooms))))
+        room = self._rooms.setdefault(_room_of(key), {})
         if key not in room:
             self._size += 1
-            if len(room) >= MAX_PER_CALLER:
+            if len(room) >= MAX_PER_NAMESPACE:
                 del room[next(iter(room))]
                 self._size -= 1
-            while self._size > MAX_ALL:  # the caller that came first makes room for all
-                self._size -= len(self._rooms.pop(next(iter(self._rooms))))
         room[key] = Kept(response, event, verdict.good_until)
+
+
+def _room_of(key: Key) -> tuple[str, str]:
+    caller = key[1].caller
+    return caller.trust_domain, caller.namespace
+
+
+def _characters(facts: Facts) -> int:
+    texts = (value for value in facts if isinstance(value, str))
+    lists = (value for value in facts if type(value) is tuple)
+    return sum(map(len, texts)) + sum(len(text) for values in lists for text in values)

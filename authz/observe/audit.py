@@ -1,7 +1,8 @@
 """The audit log: one JSON line for each denial, also for those that shadow mode let pass.
 
-Allows are counted, not logged. A flood at one namespace must not hide what happens at another, so
-the limit is per namespace that asks; what was left out is counted and said.
+Allows are counted, not logged. The flood of one tenant must not hide what another does, so the
+limit is per namespace that asks and namespace that the request was brought by; what was left out
+is counted and said.
 """
 
 from collections import Counter
@@ -14,7 +15,9 @@ from authz.observe.events import DecisionEvent
 from authz.verdict import Deny
 
 LINES_PER_SECOND: Final = 20
-"""Lines for each asking namespace."""
+"""Lines for each pair of asking and bringing namespace."""
+MAX_LINES_PER_SECOND: Final = 1000
+"""Lines for all of them together."""
 
 
 class AuditLog:
@@ -27,22 +30,26 @@ class AuditLog:
         self._clock = clock
         self._second = 0
         self._written: Counter[str] = Counter()
+        self._all = 0
 
     def decided(self, event: DecisionEvent) -> None:
         """Write a line if the answer was a denial, or would have been."""
         verdict = event.verdict
         reason = verdict.reason if isinstance(verdict, Deny) else verdict.would_deny
-        asking = event.caller.namespace if event.caller else ""
-        if reason is None or not self._may_write(asking):
-            return
         parties = verdict.parties
+        asking = event.caller.namespace if event.caller else "nobody"
+        bringing = parties.peer.namespace if parties.peer else "nobody"
+        if reason is None or not self._may_write(f"{bringing} at {asking}"):
+            return
         self._log.warning(
             "denied" if isinstance(verdict, Deny) else "would deny",
             reason=reason.slug,
             told=reason.outward.value,
             because=reason.sentence,
             question=event.question.value if event.question else None,
+            peer=str(parties.peer) if parties.peer else None,
             source=parties.source,
+            claimed_source=parties.claimed_source,
             service_account=parties.service_account or None,
             destination=parties.destination,
             key_id=str(parties.key) if parties.key else None,
@@ -52,7 +59,7 @@ class AuditLog:
 
     def failed(self, error: Exception) -> None:
         """Name the kind of error; its text might quote what the request held."""
-        if self._may_write("@error"):
+        if self._may_write("errors"):
             traceback = error.__traceback__
             while traceback is not None and traceback.tb_next is not None:
                 traceback = traceback.tb_next
@@ -73,7 +80,9 @@ class AuditLog:
             }
             self._second = second
             self._written.clear()
+            self._all = 0
             if left_out:
                 self._log.warning("denials left out of the log", left_out=left_out)
         self._written[who] += 1
-        return self._written[who] <= LINES_PER_SECOND
+        self._all += 1
+        return self._written[who] <= LINES_PER_SECOND and self._all <= MAX_LINES_PER_SECOND
