@@ -10,7 +10,7 @@ from authz import rotation, tokens
 from authz.cli.output import AsJson, print_json, show
 from authz.decision import Rules, decide
 from authz.errors import BadPolicy
-from authz.facts import Facts, Question
+from authz.facts import Facts, Hop, Question
 from authz.identity import SpiffeId
 from authz.keys import TokenLife
 from authz.names import PUBLIC, Namespace, parse_namespace
@@ -58,7 +58,9 @@ def explain(
     ],
     destination: Annotated[str, typer.Argument(help="Destination namespace.")],
     *,
-    port: Annotated[int, typer.Option(help="Port at the destination.")] = 8012,
+    port: Annotated[
+        int, typer.Option(help="The pod's own port: Knative's queue-proxy has 8012 and 8013.")
+    ] = 8012,
     as_json: AsJson = False,
 ) -> None:
     """Say whether SOURCE may call into DESTINATION, on each way there, and why.
@@ -93,23 +95,25 @@ def _ways(
         return [{"way": "through a gateway", "allowed": False, "because": because}]
     now = _now()
     rules = Rules(policy, rotation.create(now), TokenLife())
+    token = tokens.mint(
+        source=origin,
+        service_account="" if public else account,
+        destination=destination,
+        keyring=rules.keyring,
+        now=now,
+        life=rules.life,
+    )
     rows: list[dict[str, object]] = []
     for way, presenter in ways.items():
-        token = tokens.mint(
-            source=origin,
-            service_account="" if public else account,
-            destination=destination,
-            keyring=rules.keyring,
-            now=now,
-            life=rules.life,
-        )
-        facts = Facts(
-            caller=SpiffeId(trust_domain, destination, "default"),
-            principal=str(presenter),
-            port=port,
-            tokens=(token,),
-        )
-        verdict = decide(Question.VERIFY, facts, rules, now)
+        verdict: Allow | Deny | None = None
+        if not public and str(presenter) != straight:
+            upstream = f"outbound|80||any.{destination}.svc.{policy.cluster_domains[0]}"
+            hop = Facts(presenter, Hop.GATEWAY, upstream, principal=straight, tokens=(token,))
+            verdict = decide(Question.TRANSIT, hop, rules, now)
+        if not isinstance(verdict, Deny):
+            pod = SpiffeId(trust_domain, destination, "default")
+            facts = Facts(pod, principal=str(presenter), port=port, tokens=(token,))
+            verdict = decide(Question.VERIFY, facts, rules, now)
         rows.append({"way": way, **_said(verdict)})
     return rows
 
