@@ -172,7 +172,7 @@ def test_rotate_one_namespace(keys: Run) -> None:
     assert done.out.startswith("generation 1 of shop signs from ")
     again = keys("keys", "rotate", "shop")
     assert again.code == 1
-    assert "rotate with --now to cut it short" in again.err
+    assert "or end it with --now" in again.err
     assert keys("keys", "rotate", "shop", "--now", "--json").json["version"] == 3
 
 
