@@ -28,6 +28,15 @@ PREFIX: Final = "AUTHZ_"
 # and AUTHZ_SERVICE_*: no setting may be named so, and unknown variables cannot be errors.
 
 
+class Transport(enum.StrEnum):
+    """What speaks HTTP/2."""
+
+    HTTP2 = "http2"
+    """Our own, made for this work."""
+    GRPCIO = "grpcio"
+    """grpcio's server: the reference, many times slower."""
+
+
 class IdentitySource(enum.StrEnum):
     """Where the identity of whoever asks comes from."""
 
@@ -191,6 +200,13 @@ class Settings(KeySettings):
     grace_seconds: Annotated[
         _Seconds, Field(description="after that, how long running Checks may take to finish")
     ] = 5
+    transport: Annotated[
+        Transport, Field(description="http2 (our own) or grpcio (the reference, slower)")
+    ] = Transport.HTTP2
+    workers: Annotated[
+        int,
+        Field(ge=1, le=256, description="processes that share the port; limits are for each"),
+    ] = 1
     max_streams: Annotated[
         int, Field(ge=1, le=100_000, description="Checks at once on one connection")
     ] = 1000
@@ -205,6 +221,30 @@ class Settings(KeySettings):
             "should come first",
         ),
     ] = 3600
+    max_connections: Annotated[int, Field(ge=1, description="connections at once")] = 20_000
+    max_connections_per_identity: Annotated[
+        int, Field(ge=1, description="of these, with the same client identity")
+    ] = 1000
+    max_handshakes: Annotated[
+        int, Field(ge=1, description="TLS handshakes at once; for more, the oldest goes")
+    ] = 1024
+    handshake_seconds: Annotated[
+        int, Field(ge=1, le=600, description="how long a TLS handshake may take")
+    ] = 10
+    idle_seconds: Annotated[
+        int, Field(ge=1, description="ask a connection to go away when it is idle for so long")
+    ] = 900
+    request_seconds: Annotated[
+        int, Field(ge=1, le=600, description="how long a request may take to arrive as a whole")
+    ] = 10
+    max_checks_per_second: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="how fast one client identity is read, so that others have their "
+            "turn; 0: no limit; not for xfcc",
+        ),
+    ] = 20_000
 
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()

@@ -14,6 +14,7 @@ from authz.config import (
     IdentitySource,
     KeySettings,
     Settings,
+    Transport,
     configured_store,
     load_settings,
 )
@@ -83,9 +84,18 @@ GOOD: dict[str, tuple[str, Any]] = {
     "token_header": ("X-My-Token", "x-my-token"),
     "drain_seconds": ("0", 0),
     "grace_seconds": ("0", 0),
+    "transport": ("grpcio", Transport.GRPCIO),
+    "workers": ("2", 2),
     "max_streams": ("1", 1),
     "max_message_bytes": ("1024", 1024),
     "max_connection_age_seconds": ("60", 60),
+    "max_connections": ("1", 1),
+    "max_connections_per_identity": ("1", 1),
+    "max_handshakes": ("1", 1),
+    "handshake_seconds": ("1", 1),
+    "idle_seconds": ("1", 1),
+    "request_seconds": ("1", 1),
+    "max_checks_per_second": ("0", 0),
 }
 
 

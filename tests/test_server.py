@@ -20,8 +20,7 @@ from authz.errors import BadPolicy, BadSettings, KeyStoreError
 from authz.names import Namespace
 from authz.observe import json_log
 from authz.policyfile import read_policy
-from authz.server import Server
-from authz.server import server as server_module
+from authz.server import Server, sources
 from authz.server.files import Files
 from authz.testing import check_request, workload
 from tests.support import (
@@ -360,7 +359,7 @@ async def test_a_policy_that_changes_as_the_server_starts_is_seen(
         replace_file(folder.policy_file, ROLES.encode())
         return policy
 
-    monkeypatch.setattr(server_module, "read_policy", read_then_change)
+    monkeypatch.setattr(sources, "read_policy", read_then_change)
     async with live(folder) as here:
         await here.line("policy loaded", 2)
 

@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from authz.cli import keys, policy, token
+from authz.cli.output import exits
 from authz.cli.settings import takes
 from authz.config import Settings
-from authz.errors import AuthzError, BadSettings, InvalidIdentity, InvalidName, KeyringError
 from authz.server import run
+from authz.workers import supervise
 
 app = typer.Typer(
     name="authz",
@@ -27,17 +28,8 @@ app.add_typer(policy.app, name="policy")
 
 def main() -> None:
     """Run the command line; every error on purpose becomes a text and an exit code."""
-    try:
+    with exits():
         app()
-    except AuthzError as error:
-        typer.secho(str(error), fg=typer.colors.RED, err=True)
-        match error:
-            case BadSettings() | InvalidName() | InvalidIdentity():
-                sys.exit(2)
-            case KeyringError():
-                sys.exit(1)
-            case _:
-                sys.exit(3)
 
 
 @app.callback(invoke_without_command=True)
@@ -59,7 +51,11 @@ def serve(settings: Settings) -> None:
     Every setting has one name: NAME in the settings file, AUTHZ_NAME in the environment, --name
     here. The log goes to standard output as JSON lines.
     """
-    run(settings)
+    if settings.workers == 1:
+        run(settings)
+    else:
+        # In isolation from the current folder: the modules are where ours are.
+        raise typer.Exit(supervise(settings, [sys.executable, "-P", "-m", "authz.cli.worker"]))
 
 
 @app.command(epilog="Example: authz demo --once --json")

@@ -2,14 +2,34 @@
 
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from authz.errors import AuthzError, BadSettings, InvalidIdentity, InvalidName, KeyringError
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@contextmanager
+def exits() -> Iterator[None]:
+    """Make of every error on purpose a text and an exit code."""
+    try:
+        yield
+    except AuthzError as error:
+        typer.secho(str(error), fg=typer.colors.RED, err=True)
+        match error:
+            case BadSettings() | InvalidName() | InvalidIdentity():
+                sys.exit(2)
+            case KeyringError():
+                sys.exit(1)
+            case _:
+                sys.exit(3)
 
 
 def show(rows: Sequence[Mapping[str, object]], *, title: str, as_json: bool) -> None:

@@ -1,11 +1,18 @@
-"""Metrics for Prometheus. The README's table says what each means."""
+"""Metrics for Prometheus. The README's table says what each means.
 
-from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Final
+Counting costs a fraction of a microsecond, for it happens at each Check: plain numbers, exported
+when somebody asks. Only the event loop's thread counts. What one process has counted can be added
+to what another has: `changes` there, `add` here.
+"""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from math import inf
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from authz.errors import Reason
@@ -17,8 +24,51 @@ from authz.verdict import Allow, Deny, Ground
 MAX_LISTED: Final = 1000
 """Most namespaces that get a series of their own."""
 
+_CHECKS: Final = "authz_checks"
+_ERRORS: Final = "authz_unexpected_errors"
+_RELOAD_FAILURES: Final = "authz_reload_failures"
+_CLOSED: Final = "authz_connections_closed"
+_RESTARTS: Final = "authz_worker_restarts"
 
-class Metrics:
+_COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    _CHECKS: (
+        "Questions answered, by question and by what was said.",
+        ("question", "outcome", "reason"),
+    ),
+    _ERRORS: ("Unexpected errors; each was answered with a denial.", ("kind",)),
+    _RELOAD_FAILURES: (
+        "Bad new versions that were not taken; the last good one stays in use.",
+        ("what",),
+    ),
+    _CLOSED: ("Connections that ended, by why.", ("reason",)),
+    _RESTARTS: ("Workers that ended by themselves and were started again.", ()),
+}
+_AGING: Final = ("keyring", "policy")
+_OWN: Final = 0  # workers are numbered from 1
+
+
+class _Cell:
+    """One series of a counter."""
+
+    __slots__ = ("count", "key", "names", "told")
+
+    def __init__(self, key: tuple[str, ...], names: dict[Namespace, None] | None = None) -> None:
+        self.key = key  # the counter's name, and a value for each of its labels
+        self.count = 0
+        self.told = 0  # how much of it `changes` has given out
+        self.names = names  # where to note the namespace of whoever asked
+
+
+@dataclass(slots=True)
+class _State:
+    """What is so in one process now, in contrast to what has happened."""
+
+    keyring_version: int = 0
+    seen: dict[str, float] = field(default_factory=dict)
+    connections: int = 0
+
+
+class Metrics(Collector):
     """Counts every decision; exports the age of what decisions are made by.
 
     `clock` is in seconds since the epoch.
@@ -26,98 +76,144 @@ class Metrics:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.registry = CollectorRegistry()
-        self._checks = Counter(
-            "authz_checks",
-            "Questions answered, by question and by what was said.",
-            ("question", "outcome", "reason"),
-            registry=self.registry,
-        )
-        self._errors = Counter(
-            "authz_unexpected_errors",
-            "Unexpected errors; each was answered with a denial.",
-            ("kind",),
-            registry=self.registry,
-        )
-        self.reload_failures = Counter(
-            "authz_reload_failures",
-            "Bad new versions that were not taken; the last good one stays in use.",
-            ("what",),
-            registry=self.registry,
-        )
-        self.keyring_version = Gauge(
-            "authz_keyring_version",
-            "Version of the keyring in use, as the key store counts it.",
-            registry=self.registry,
-        )
-        self._seen: dict[str, float] = {}
+        self.registry.register(self)
+        self.connections: Callable[[], int] = lambda: 0
+        """How many are open in this process."""
         self._clock = clock
-        age = Gauge(
-            "authz_age_seconds",
-            "Seconds since the key store was last reached, or the policy last loaded.",
-            ("what",),
-            registry=self.registry,
-        )
-        for what in ("keyring", "policy"):
-            age.labels(what).set_function(partial(self._age_of, what))
-            self.reload_failures.labels(what)
-        self._children: dict[tuple[Question | None, str, str], Counter] = {}
-        self._unverified = _Unverified()
-        self.registry.register(self._unverified)
+        self._cells: dict[tuple[str, ...], _Cell] = {}
+        self._checks: dict[tuple[Question | None, int, int], _Cell] = {}
+        # Both only grow, and keep the order in which names came: dicts, of which sets are made.
+        self._signed: dict[Namespace, None] = {}
+        self._verified: dict[Namespace, None] = {}
+        self._names_told = 0, 0
+        self._states: dict[int, _State] = {}
+        for what in _AGING:
+            self._cell(_RELOAD_FAILURES, what)
+        self._cell(_RESTARTS)
+
+    # -- what happens --------------------------------------------------------------------------
 
     def decided(self, event: DecisionEvent) -> None:
         """Count a decision."""
         verdict = event.verdict
+        # Members of an enum live as long as the process; to hash one itself is a call in Python.
         if isinstance(verdict, Deny):
-            outcome, reason = "deny", verdict.reason.slug
-        elif verdict.would_deny is not None:
-            outcome, reason = "shadow", verdict.would_deny.slug
+            key = event.question, id(verdict.reason), 0
         else:
-            outcome, reason = "allow", verdict.ground.slug
-        key = event.question, outcome, reason
-        child = self._children.get(key)
-        if child is None:  # binding labels costs several times what counting does
-            question = event.question.value if event.question else "unknown"
-            child = self._children[key] = self._checks.labels(question, outcome, reason)
-        child.inc()
-        self._unverified.note(event)
+            key = event.question, id(verdict.ground), id(verdict.would_deny)
+        cell = self._checks.get(key)
+        if cell is None:
+            cell = self._checks[key] = self._cell_of(event)
+        cell.count += 1
+        if cell.names is not None and event.caller is not None:
+            cell.names[event.caller.namespace] = None
 
     def failed(self, error: Exception) -> None:
         """Count an unexpected error by its type."""
-        self._errors.labels(type(error).__name__).inc()
+        self._cell(_ERRORS, type(error).__name__).count += 1
+
+    def reload_failed(self, what: str) -> None:
+        """Count a new version of something that was not taken."""
+        self._cell(_RELOAD_FAILURES, what).count += 1
+
+    def closed(self, reason: str) -> None:
+        """Count a connection that ended."""
+        self._cell(_CLOSED, reason).count += 1
+
+    def restarted(self) -> None:
+        """Count a worker that is started again."""
+        self._cell(_RESTARTS).count += 1
 
     def fresh(self, what: str) -> None:
         """`keyring` or `policy` is known to be current as of now."""
-        self._seen[what] = self._clock()
+        self._own.seen[what] = self._clock()
+
+    def uses_keyring(self, version: int) -> None:
+        """Decisions are made by this version from now on."""
+        self._own.keyring_version = version
+
+    # -- several processes ---------------------------------------------------------------------
+
+    def changes(self) -> dict[str, Any]:
+        """What was counted since the last time, and what is so now, as JSON has it."""
+        counts = []
+        for cell in self._cells.values():
+            if (count := cell.count) != cell.told:
+                counts.append([*cell.key, count - cell.told])
+                cell.told = count
+        signed, verified = self._names_told
+        self._names_told = len(self._signed), len(self._verified)
+        own = self._own
+        return {
+            "counts": counts,
+            "signed": list(islice(self._signed, signed, None)),
+            "verified": list(islice(self._verified, verified, None)),
+            "keyring_version": own.keyring_version,
+            "seen": own.seen,
+            "connections": self.connections(),
+        }
+
+    def add(self, worker: int, changes: Mapping[str, Any]) -> None:
+        """Add what another process gave out. Workers are numbered from 1."""
+        for *key, count in changes["counts"]:
+            self._cell(*key).count += count
+        self._signed.update(dict.fromkeys(changes["signed"]))
+        self._verified.update(dict.fromkeys(changes["verified"]))
+        self._states[worker] = _State(
+            changes["keyring_version"], changes["seen"], changes["connections"]
+        )
+
+    def forget(self, worker: int) -> None:
+        """A process is gone. What it counted has happened; what was so there is no more."""
+        self._states.pop(worker, None)
+
+    # -- what is exported ----------------------------------------------------------------------
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    def _age_of(self, what: str) -> float:
-        seen = self._seen.get(what)
-        return float("inf") if seen is None else self._clock() - seen
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+        """All metrics. May be called from any thread."""
+        families = {
+            name: CounterMetricFamily(name, text, labels=labels)
+            for name, (text, labels) in _COUNTERS.items()
+        }
+        for cell in list(self._cells.values()):
+            name, *labels = cell.key
+            families[name].add_metric(labels, cell.count)
+        yield from families.values()
+        yield from self._gauges(list(self._states.values()))
+        yield from self._unverified()
 
+    def _gauges(self, states: list[_State]) -> Iterator[GaugeMetricFamily]:
+        yield GaugeMetricFamily(
+            "authz_keyring_version",
+            "Version of the keyring in use, as the key store counts it; the oldest of all workers.",
+            value=min((state.keyring_version for state in states), default=0),
+        )
+        age = GaugeMetricFamily(
+            "authz_age_seconds",
+            "Seconds since the key store was last reached, or the policy last loaded; the longest "
+            "of all workers'.",
+            labels=["what"],
+        )
+        now = self._clock()
+        for what in _AGING:
+            seen = min((state.seen.get(what, -inf) for state in states), default=-inf)
+            age.add_metric([what], now - seen)
+        yield age
+        own = self.connections()
+        yield GaugeMetricFamily(
+            "authz_connections",
+            "Connections that are open.",
+            value=own + sum(state.connections for state in states),
+        )
+        yield GaugeMetricFamily("authz_workers", "Processes that answer Checks.", value=len(states))
 
-class _Unverified(Collector):
-    """Namespaces that sign but never verify: their pods let everybody in."""
-
-    def __init__(self) -> None:
-        self._sign: set[Namespace] = set()
-        self._verify: set[Namespace] = set()
-
-    def note(self, event: DecisionEvent) -> None:
-        caller, verdict = event.caller, event.verdict
-        reason = verdict.reason if isinstance(verdict, Deny) else None
-        ground = verdict.ground if isinstance(verdict, Allow) else None
-        if caller is None or reason is Reason.CALLER_UNTRUSTED:
-            return  # another mesh's namespace may have the name of one of ours
-        if event.question is Question.VERIFY:
-            self._verify.add(caller.namespace)
-        elif event.question is Question.SIGN and ground is Ground.SIGNED:
-            self._sign.add(caller.namespace)
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        unverified = sorted(self._sign - self._verify)
+    def _unverified(self) -> Iterator[GaugeMetricFamily]:
+        """Namespaces that sign but never verify: their pods let everybody in."""
+        unverified = sorted(set(self._signed).difference(list(self._verified)))
         yield GaugeMetricFamily(
             "authz_unverified_namespaces",
             "How many namespaces have asked to sign and never to verify.",
@@ -131,3 +227,39 @@ class _Unverified(Collector):
         for namespace in unverified[:MAX_LISTED]:
             listed.add_metric([namespace], 1)
         yield listed
+
+    # -- series --------------------------------------------------------------------------------
+
+    @property
+    def _own(self) -> _State:
+        return self._states.setdefault(_OWN, _State())
+
+    def _cell(self, *key: str) -> _Cell:
+        cell = self._cells.get(key)
+        if cell is None:
+            cell = self._cells[key] = _Cell(key)
+        return cell
+
+    def _cell_of(self, event: DecisionEvent) -> _Cell:
+        """The series that a decision belongs to."""
+        question, verdict = event.question, event.verdict
+        if isinstance(verdict, Deny):
+            outcome, reason = "deny", verdict.reason.slug
+        elif verdict.would_deny is not None:
+            outcome, reason = "shadow", verdict.would_deny.slug
+        else:
+            outcome, reason = "allow", verdict.ground.slug
+        cell = self._cell(_CHECKS, question.value if question else "unknown", outcome, reason)
+        cell.names = self._names_for(question, verdict)
+        return cell
+
+    def _names_for(
+        self, question: Question | None, verdict: Allow | Deny
+    ) -> dict[Namespace, None] | None:
+        if isinstance(verdict, Deny) and verdict.reason is Reason.CALLER_UNTRUSTED:
+            return None  # another mesh's namespace may have the name of one of ours
+        if question is Question.VERIFY:
+            return self._verified
+        if question is Question.SIGN and isinstance(verdict, Allow):
+            return self._signed if verdict.ground is Ground.SIGNED else None
+        return None

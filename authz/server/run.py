@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import time
+from typing import Protocol
 
 import uvloop
 
@@ -11,28 +12,58 @@ from authz.observe import json_log
 from authz.server.server import Server
 
 
-def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain.
+class Overseer(Protocol):
+    """Runs this server beside others on one port, and the side port for all of them."""
+
+    number: int
+
+    def stop(self) -> None:
+        """What a signal does."""
+        ...
+
+    async def attend(self, server: Server) -> None:
+        """A server is about to start: stop it when it is time."""
+        ...
+
+    def started(self) -> None:
+        """It answers Checks."""
+        ...
+
+    async def ended(self) -> None:
+        """It is done."""
+        ...
+
+
+def run(settings: Settings, overseer: Overseer | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; with an overseer, as one of several processes.
 
     Raises:
         AuthzError: the server could not start; the text says what to do.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_live(settings))
+        runner.run(_live(settings, overseer))
 
 
-async def _live(settings: Settings) -> None:
+async def _live(settings: Settings, overseer: Overseer | None) -> None:
+    log = json_log()
     server = Server(
         settings,
-        log=json_log(),
+        log=log if overseer is None else log.bind(worker=overseer.number),
         clock=time.time,  # noqa: TID251 - the one place where time enters
         monotonic=time.monotonic,
+        shares_port=overseer is not None,
     )
+    if overseer is not None:
+        await overseer.attend(server)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
+        loop.add_signal_handler(number, server.stop if overseer is None else overseer.stop)
     await server.startup()
+    if overseer is not None:
+        overseer.started()
     try:
         await server.serve()
     finally:
         await server.drain()
+        if overseer is not None:
+            await overseer.ended()

@@ -30,18 +30,29 @@ UNDECIDED: Final = "cannot decide now"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one client may use. Sizes in bytes, times in seconds."""
+    """What clients may use. Sizes in bytes, times in seconds. Each is a setting."""
 
     streams: int = 1000
+    """Checks at once on one connection."""
     message_bytes: int = 65_536
     connection_age: int = 3600
+    connections: int = 20_000
+    connections_per_identity: int = 1000
+    handshakes: int = 1024
+    """Connections that have not finished their TLS handshake."""
+    handshake_seconds: int = 10
+    idle_seconds: int = 900
+    request_seconds: int = 10
+    """For a request to arrive as a whole."""
+    checks_per_second: int = 20_000
+    """For each identity; 0: no limit."""
 
 
 class Listener(Protocol):
     """Accepts connections and answers Checks."""
 
-    async def start(self) -> int:
-        """Bind and accept; the bound port.
+    async def start(self, *, reuse_port: bool = False) -> int:
+        """Bind and accept; the bound port, which other processes may share with `reuse_port`.
 
         Raises:
             OSError: the address cannot be bound.

@@ -1,5 +1,6 @@
 """The reference transport: grpcio's asyncio server."""
 
+import errno
 from collections.abc import AsyncIterator, Sequence
 
 import grpc
@@ -45,9 +46,10 @@ class GrpcioListener:
         self._configuration: grpc.ServerCertificateConfiguration
         self._server: aio.Server | None = None
 
-    async def start(self) -> int:
+    async def start(self, *, reuse_port: bool = False) -> int:
         """See `Listener.start`."""
-        server = aio.server(options=_options(self._limits), handlers=self._handlers())
+        options = _options(self._limits, reuse_port=reuse_port)
+        server = aio.server(options=options, handlers=self._handlers())
         try:
             if self._tls is None:
                 port = server.add_insecure_port(self._address)
@@ -55,7 +57,7 @@ class GrpcioListener:
                 self.use(self._tls)
                 port = server.add_secure_port(self._address, self._credentials())
         except RuntimeError:
-            raise OSError(f"cannot listen on {self._address}: is it in use, or not ours?") from None
+            raise OSError(errno.EADDRINUSE, "is it in use, or not ours?") from None
         await server.start()
         self._server = server
         return port
@@ -130,9 +132,10 @@ def _text(context: Context) -> list[tuple[str, str]]:
     ]
 
 
-def _options(limits: Limits) -> list[tuple[str, int]]:
+def _options(limits: Limits, *, reuse_port: bool) -> list[tuple[str, int]]:
     return [
-        ("grpc.so_reuseport", 0),  # else a second server takes the same port without a word
+        # If it were on, a second server would take the same port without a word.
+        ("grpc.so_reuseport", int(reuse_port)),
         ("grpc.max_concurrent_streams", limits.streams),
         ("grpc.max_receive_message_length", limits.message_bytes),
         ("grpc.max_send_message_length", limits.message_bytes),

@@ -1,29 +1,39 @@
 """The default transport: our own HTTP/2 on asyncio, made for many small unary calls."""
 
 import asyncio
-import socket
-import ssl
-from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
+from authz import http2
 from authz.identity import SpiffeId
+from authz.transport.acceptor import Acceptor
 from authz.transport.base import Limits, Service
 from authz.transport.callers import CallerSource
-from authz.transport.fairness import Shares
+from authz.transport.fairness import Share, Shares
 from authz.transport.health import Health
-from authz.transport.peer import Peer
+from authz.transport.peer import Peer, Refused
+from authz.transport.sockets import listen_tcp, listen_unix, remove_unix
 from authz.transport.tls import TlsMaterial, server_context
 
-_BACKLOG: Final = 1024
 _SWEEP: Final = 1.0  # seconds
+_SWEEP_WHILE_DRAINING: Final = 0.1
+_AT_ONCE: Final = 500  # connections looked after before Checks have their turn
+_GOLDEN: Final = 0.6180339887  # its multiples, without their integers, are spread evenly
+_ABORT_SECONDS: Final = 2.0
 
 
 class Http2Listener:
-    """Serves `service` and `health` on one TCP address.
+    """Serves `service` and `health` on one TCP address, or on the Unix socket `path`.
 
     With `tls` it asks each client for a certificate, which says who asks. Without, `caller_of`
-    does. `closed` is told why a connection ended.
+    does.
+
+    `closed` is told why a connection ended, in one word: `client` hung up; it was too old (`age`),
+    `idle`, or asked to go (`drain`); TLS failed, took too long or made room (`handshake`, `alpn`);
+    there were too many (`limit`); a request did not come or an answer was not taken (`slow`); we
+    had no file descriptor for it (`accept`) or raised (`error`); else it is an error code of
+    RFC 9113. `failed` is told what raised.
     """
 
     def __init__(
@@ -31,139 +41,144 @@ class Http2Listener:
         service: Service,
         health: Health,
         *,
-        host: str,
-        port: int,
+        host: str = "",
+        port: int = 0,
+        path: Path | None = None,
         limits: Limits,
         tls: TlsMaterial | None = None,
         caller_of: CallerSource | None = None,
         closed: Callable[[str], None] = lambda reason: None,
+        failed: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         if (tls is None) == (caller_of is None):
             raise TypeError("give either tls or caller_of")
+        if bool(host) == (path is not None):
+            raise TypeError("give either host or path")
         self.service = service
         self.health = health
-        self.limits = limits
         self.caller_of = caller_of
-        self.shares: Shares[SpiffeId | None] = Shares(limits.checks_per_second)
-        self._address = host, port
+        self.failed = failed
+        self.http2_limits = http2.Limits(
+            streams=limits.streams,
+            message=limits.message_bytes,
+            resets_cost=caller_of is None,  # else one connection carries many tenants
+        )
+        self.idle_seconds = limits.idle_seconds
+        self.request_seconds = limits.request_seconds
+        self._limits = limits
+        self._host, self._port, self._path = host, port, path
         self._context = None if tls is None else server_context(tls)
         self._closed = closed
         self._peers: dict[Peer, None] = {}
-        self._callers: Counter[SpiffeId | None] = Counter()
-        self._greeting: dict[asyncio.Task[None], None] = {}
-        self._tasks: list[asyncio.Task[None]] = []
-        self._socket: socket.socket
+        self._count = 0
+        self._draining = False
         self._gone = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop
+        self._shares: Shares[SpiffeId | None]
+        self._sweeper: asyncio.Task[None]
+        self._acceptor: Acceptor | None = None
 
-    async def start(self) -> int:
-        """See `Listener.start`."""
-        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
-        self._socket = socket.create_server(self._address, family=family, backlog=_BACKLOG)
-        self._socket.setblocking(False)
-        self._tasks = [
-            asyncio.create_task(self._accept(), name="accept"),
-            asyncio.create_task(self._sweep(), name="sweep"),
-        ]
-        return int(self._socket.getsockname()[1])
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._peers)
+
+    async def start(self, *, reuse_port: bool = False) -> int:
+        """See `Listener.start`. A Unix socket has port 0, and cannot be shared."""
+        if self._path is None:
+            listening = listen_tcp(self._host, self._port, reuse_port=reuse_port)
+        else:
+            listening = listen_unix(self._path)
+        self._loop = asyncio.get_running_loop()
+        self._shares = Shares(self._limits.checks_per_second, self._loop)
+        self._sweeper = self._loop.create_task(self._sweep(_SWEEP), name="sweep")
+        self._acceptor = Acceptor(
+            listening,
+            lambda: Peer(self, self._loop),
+            context=self._context,
+            handshakes=self._limits.handshakes,
+            handshake_seconds=self._limits.handshake_seconds,
+            closed=self._closed,
+            failed=self.failed,
+        )
+        return 0 if self._path is not None else int(listening.getsockname()[1])
 
     def use(self, material: TlsMaterial) -> None:
         """See `Listener.use`. A new context also forgets the sessions of the old one."""
         self._context = server_context(material)
+        if self._acceptor is not None:
+            self._acceptor.context = self._context
 
     async def stop(self, grace: float) -> None:
         """See `Listener.stop`."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._socket.close()
-        for greeting in list(self._greeting):
-            greeting.cancel()
+        self.health.end()
+        acceptor, self._acceptor = self._acceptor, None
+        if acceptor is None:
+            return
+        self._draining = True
+        acceptor.stop()
+        if self._path is not None:
+            remove_unix(self._path)
+        self._sweeper.cancel()
+        self._sweeper = self._loop.create_task(self._sweep(_SWEEP_WHILE_DRAINING), name="drain")
         for peer in list(self._peers):
             peer.retire("drain")
+        if not await self._all_gone(acceptor, grace):
+            acceptor.abort()
+            for peer in list(self._peers):
+                peer.abort()
+            await self._all_gone(acceptor, _ABORT_SECONDS)
+        self._sweeper.cancel()
+
+    async def _all_gone(self, acceptor: Acceptor, seconds: float) -> bool:
+        """Wait until no connection is left; whether that is so in time."""
         try:
-            async with asyncio.timeout(grace):
+            async with asyncio.timeout(seconds):
+                await acceptor.greeted()
                 while self._peers:
                     self._gone.clear()
                     await self._gone.wait()
         except TimeoutError:
-            for peer in list(self._peers):
-                peer.abort()
+            return False
+        return True
 
     # -- connections ---------------------------------------------------------------------------
 
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                client, _ = await loop.sock_accept(self._socket)
-            except OSError:  # out of file descriptors, or the client is gone already
-                self._closed("accept")
-                await asyncio.sleep(0.05)
-                continue
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if len(self._greeting) >= self.limits.handshakes:
-                # The one that has taken longest makes room: an honest one takes milliseconds.
-                next(iter(self._greeting)).cancel()
-            task = loop.create_task(self._greet(client))
-            self._greeting[task] = None
-            task.add_done_callback(self._greeted)
-
-    async def _greet(self, client: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        timeout = self.limits.handshake_seconds if self._context is not None else None
-        try:
-            await loop.connect_accepted_socket(
-                lambda: Peer(self), client, ssl=self._context, ssl_handshake_timeout=timeout
-            )
-        except (OSError, ssl.SSLError):
-            self._closed("handshake")
-        except asyncio.CancelledError:
-            self._closed("handshake")
-            client.close()
-            raise
-
-    def _greeted(self, task: asyncio.Task[None]) -> None:
-        self._greeting.pop(task, None)
-
-    def opened(self, peer: Peer) -> bool:
+    def opened(self, peer: Peer) -> tuple[Share | None, float]:
         """See `Owner.opened`."""
-        if len(self._peers) >= self.limits.connections:
-            return False
-        if (
-            self.caller_of is None
-            and self._callers[peer.caller] >= self.limits.connections_per_identity
-        ):
-            return False
+        limits, share = self._limits, None
+        if len(self._peers) >= limits.connections:
+            raise Refused("limit")
+        if self.caller_of is None:
+            share = self._shares.of(peer.caller)
+            if share.connections >= limits.connections_per_identity:
+                raise Refused("limit")
+            share.connections += 1
         self._peers[peer] = None
-        self._callers[peer.caller] += 1
-        return True
+        self._count += 1
+        # Up to a tenth earlier than allowed, or all that came together would go together.
+        early = limits.connection_age * (self._count * _GOLDEN % 1) / 10
+        if self._draining:
+            self._loop.call_soon(peer.retire, "drain")
+        return share, self._loop.time() + limits.connection_age - early
 
     def lost(self, peer: Peer, reason: str) -> None:
         """See `Owner.lost`."""
+        if peer in self._peers:
+            del self._peers[peer]
+            if self.caller_of is None:
+                self._shares.of(peer.caller).connections -= 1
+            if not self._peers:
+                self._gone.set()
         self._closed(reason)
-        if peer not in self._peers:
-            return
-        del self._peers[peer]
-        self._callers[peer.caller] -= 1
-        if not self._callers[peer.caller]:
-            del self._callers[peer.caller]
-        if not self._peers:
-            self._gone.set()
 
-    async def _sweep(self) -> None:
-        """Once a second: what is too old, idle too long, or never completes."""
-        limits, loop = self.limits, asyncio.get_running_loop()
+    async def _sweep(self, every: float) -> None:
+        """Look after all connections, again and again."""
         while True:
-            await asyncio.sleep(_SWEEP)
-            now = loop.time()
+            await asyncio.sleep(every)
+            now = self._loop.time()
             for number, peer in enumerate(list(self._peers)):
-                # Spread over a tenth of the age, or all that came together go together.
-                jitter = limits.connection_age * (hash(peer) % 100) / 1000
-                if now - peer.since > limits.connection_age + jitter:
-                    peer.retire("age")
-                elif peer.is_busy:
-                    peer.expire(now - limits.request_seconds)
-                elif now - peer.active > limits.idle_seconds:
-                    peer.retire("idle")
-                if number % 500 == 499:  # do not hold up Checks for a crowd
+                peer.tend(now)
+                if number % _AT_ONCE == _AT_ONCE - 1:
                     await asyncio.sleep(0)
+            self._shares.tidy(now)

@@ -1,45 +1,48 @@
-"""One connection of the HTTP/2 transport: bytes from asyncio to `http2`, events to the service."""
+"""One connection of the HTTP/2 transport: bytes from asyncio to `http2`, and back."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Final, Protocol, cast
 
-from google.protobuf.message import DecodeError
-
+from authz import http2
 from authz.errors import InvalidIdentity
-from authz.http2 import Cancelled, Connection, GrpcStatus, Request
-from authz.http2.events import Head
+from authz.http2 import Connection, Request
 from authz.identity import SpiffeId, workload_of_uris
-from authz.transport.base import AUTHORIZATION, HEALTH, Asked, Limits, Service
-from authz.transport.callers import CallerSource
-from authz.transport.fairness import Shares
-from authz.transport.health import Health
-
-_CHECK: Final = f"/{AUTHORIZATION}/Check"
-_HEALTH_CHECK: Final = f"/{HEALTH}/Check"
-_HEALTH_WATCH: Final = f"/{HEALTH}/Watch"
+from authz.transport.calls import Answering, Calls
+from authz.transport.ending import Ending
+from authz.transport.fairness import Share
 
 SLICE: Final = 64
 """Requests of one connection that are answered before others have their turn."""
-ROUND_TRIP: Final = 0.2
-"""Seconds between the two GOAWAYs: what the client sent before it saw the first is here by then."""
-LINGER: Final = 2.0
-"""Seconds for the client to hang up by itself when it is done."""
-
-_MAX_HEADS = 64
+BYTES_PER_CHECK: Final = 4096
+"""Whoever sends larger requests than this uses up more than one of its share for each."""
+UNSENT: Final = 131_072
+"""Bytes that wait in the transport, above which we read no more of what asks for others."""
 
 
-class Owner(Protocol):
+class Owner(Answering, Protocol):
     """What a peer needs of its listener."""
 
-    service: Service
-    health: Health
-    limits: Limits
-    shares: Shares[SpiffeId | None]
-    caller_of: CallerSource | None
+    @property
+    def http2_limits(self) -> http2.Limits:
+        """What one connection may use."""
+        ...
 
-    def opened(self, peer: "Peer") -> bool:
-        """Whether there is room for this connection."""
+    @property
+    def idle_seconds(self) -> float:
+        """After how long without a request it should go."""
+        ...
+
+    @property
+    def request_seconds(self) -> float:
+        """How long a request may take to arrive, and an answer to be taken."""
+        ...
+
+    def opened(self, peer: "Peer") -> tuple[Share | None, float]:
+        """Take a connection in: its share, and when it will be too old.
+
+        Raises:
+            Refused: it may not stay.
+        """
         ...
 
     def lost(self, peer: "Peer", reason: str) -> None:
@@ -47,224 +50,194 @@ class Owner(Protocol):
         ...
 
 
+class Refused(Exception):
+    """A connection may not stay, for a reason of one word."""
+
+
 class Peer(asyncio.Protocol):
     """A client's connection."""
 
-    def __init__(self, owner: Owner) -> None:
+    __slots__ = (
+        "_active", "_blocked_since", "_calls", "_connection", "_ending", "_held", "_hung_up",
+        "_loop", "_owner", "_share", "_too_old", "_transport", "caller",
+    )  # fmt: skip
+
+    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
         self._owner = owner
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._transport: asyncio.Transport
         self._connection: Connection
-        self._heads: dict[Head, Asked] = {}
-        self._watches: dict[int, asyncio.Task[None]] = {}
-        self._waiting: asyncio.Handle | None = None
-        self._blocked = False  # the client does not take what we send
-        self._ending = False
-        self._reason = "client"
+        self._calls: Calls
+        self._ending: Ending
+        self._share: Share | None = None
+        self._too_old = 0.0
+        self._active = loop.time()
+        self._held = False  # we go on later with what has come
+        self._blocked_since: float | None = None  # the client does not take what we send
+        self._hung_up = False  # the client will send no more
         self.caller: SpiffeId | None = None
-        self.since = self._loop.time()
-        self.active = self.since
+        """Who has connected, if that is proven by mTLS."""
 
-    # -- asyncio -------------------------------------------------------------------------------
+    # -- asyncio calls these; whatever they raise ends this connection and nothing else -----------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected, and proven who it is if that is by TLS."""
         self._transport = cast(asyncio.Transport, transport)
-        certificate = transport.get_extra_info("peercert")
-        if certificate is not None:
-            self.caller = _workload_of(certificate)
-        self._connection = Connection(self._owner.limits.http2(), self._loop.time())
-        if not self._owner.opened(self):
-            self._hang_up("limit")
-            return
-        if certificate is not None:
-            alpn = transport.get_extra_info("ssl_object").selected_alpn_protocol()
-            if alpn != "h2":
-                self._hang_up("alpn")
-                return
-        self._transport.set_write_buffer_limits(high=self._owner.limits.unsent_bytes)
-        self._send()
+        self._connection = Connection(self._owner.http2_limits, self._active)
+        self._ending = Ending(self._connection, self._transport)
+        self._calls = Calls(self._owner, self._connection, self._send)
+        try:
+            self._begin()
+        except Refused as refusal:
+            self._ending.abort(str(refusal))
+        except Exception as error:  # noqa: BLE001
+            self._fail(error)
 
     def data_received(self, data: bytes) -> None:
         """The client has sent something."""
-        self.active = now = self._loop.time()
-        self._connection.feed(data, now)
-        if self._waiting is None and not self._blocked:
-            self._turn()
+        self._active = now = self._loop.time()
+        try:
+            self._connection.feed(data, now)
+            share = self._share
+            if share is not None:
+                share.take(len(data) / BYTES_PER_CHECK, now)
+                if not self._held and share.is_used_up(now):
+                    self._hold(share)
+            if not self._is_stopped:
+                self._turn()
+        except Exception as error:  # noqa: BLE001
+            self._fail(error)
 
     def pause_writing(self) -> None:
         """The client does not take our answers: take no more questions."""
-        self._blocked = True
+        self._blocked_since = self._loop.time()
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """The client takes our answers again."""
-        self._blocked = False
-        self._continue()
+        self._blocked_since = None
+        if not self._held:
+            self._go_on()
 
-    def eof_received(self) -> None:
-        """The client has said all that it will say; the transport closes by itself."""
+    def eof_received(self) -> bool:
+        """The client has said all that it will say; whether to answer what waits, then close.
+
+        With TLS the transport closes anyway.
+        """
+        self._hung_up = True
+        return self._is_stopped and self._transport.get_extra_info("sslcontext") is None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
-        if self._waiting is not None:
-            self._waiting.cancel()
-        for watch in self._watches.values():
-            watch.cancel()
-        self._owner.lost(self, self._reason)
+        self._calls.end()
+        self._owner.lost(self, self._ending.reason)
 
     # -- turns ---------------------------------------------------------------------------------
 
+    def _begin(self) -> None:
+        owner, transport = self._owner, self._transport
+        if owner.caller_of is None:
+            certificate = transport.get_extra_info("peercert")
+            self.caller = self._calls.caller = _workload_of(certificate)
+            if transport.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
+                raise Refused("alpn")
+        transport.set_write_buffer_limits(high=UNSENT)
+        self._share, self._too_old = owner.opened(self)
+        self._send()
+
     def _turn(self) -> None:
         """Answer a slice of what has come; go on in another turn if there is more."""
-        connection = self._connection
+        connection, calls = self._connection, self._calls
+        answer = calls.answer
         events = connection.events(SLICE)
         for event in events:
             if type(event) is Request:
-                self._answer(event)
-            elif type(event) is Cancelled:
-                self._end_watch(event.stream_id)
+                answer(event)
+            else:
+                calls.cancel(event.stream_id)
         self._send()
-        if connection.closed:
-            self._hang_up(connection.fault.code.name if connection.fault else "client")
-            return
-        wait = 0.0
-        if events and self._owner.caller_of is None:
-            wait = self._owner.shares.take(self.caller, len(events), self._loop.time())
-        if wait > 0:
-            self._pause(lambda: self._loop.call_later(wait, self._continue))
-        elif connection.has_more and len(events) == SLICE:
-            self._pause(lambda: self._loop.call_soon(self._continue))
+        share = self._share
+        if share is not None:
+            share.take(len(events), self._loop.time())
+        if connection.fault is not None:
+            self._ending.fail(connection.fault.code.name.lower(), self._loop.time())
+        elif connection.has_more:
+            used_up = share is not None and share.is_used_up(self._loop.time())
+            self._hold(share if used_up else None)
+        elif self._hung_up:
+            self._ending.close(self._ending.reason, self._loop.time())
 
-    def _pause(self, schedule: Callable[[], asyncio.Handle]) -> None:
+    @property
+    def _is_stopped(self) -> bool:
+        """Whether what has come waits, and nothing more is read."""
+        return self._held or self._blocked_since is not None
+
+    def _hold(self, share: Share | None) -> None:
+        """Go on when others had their turn: other connections, or also those of this share."""
+        self._held = True
         self._transport.pause_reading()
-        self._waiting = schedule()
+        if share is None:
+            self._loop.call_soon(self._go_on)
+        else:
+            share.wait(self._go_on)
 
-    def _continue(self) -> None:
-        self._waiting = None
-        if self._blocked or self._transport.is_closing():
+    def _go_on(self) -> None:
+        self._held = False
+        if self._blocked_since is not None or self._ending.is_over:
             return
-        self._transport.resume_reading()
-        self._turn()
+        try:
+            self._turn()
+            if not self._is_stopped and not self._ending.is_over:
+                self._transport.resume_reading()
+        except Exception as error:  # noqa: BLE001
+            self._fail(error)
 
     def _send(self) -> None:
         data = self._connection.output()
-        if data:
+        if data and not self._transport.is_closing():
             self._transport.write(data)
-
-    # -- requests ------------------------------------------------------------------------------
-
-    def _answer(self, request: Request) -> None:
-        path = request.head.path
-        if path == _CHECK:
-            answer = self._owner.service.check(request.message, self._asked(request.head))
-            if answer is None:
-                self._connection.fail(
-                    request.stream_id, GrpcStatus.UNAVAILABLE, "cannot decide now"
-                )
-            else:
-                self._connection.respond(request.stream_id, answer)
-        elif path == _HEALTH_CHECK:
-            self._answer_health(request)
-        elif path == _HEALTH_WATCH:
-            watch = self._loop.create_task(self._watch(request))
-            self._watches[request.stream_id] = watch
-        else:
-            self._connection.fail(
-                request.stream_id, GrpcStatus.UNIMPLEMENTED, "there is no such method here"
-            )
-
-    def _asked(self, head: Head) -> Asked:
-        """What connection and header block say of a Check: the same for all with this block."""
-        asked = self._heads.get(head)
-        if asked is None:
-            if len(self._heads) >= _MAX_HEADS:
-                self._heads.clear()
-            asked = self._owner.service.asked(self._caller(head), head.metadata)
-            self._heads[head] = asked
-        return asked
-
-    def _caller(self, head: Head) -> SpiffeId | None:
-        if self._owner.caller_of is None:
-            return self.caller
-        try:
-            return self._owner.caller_of(head.metadata)
-        except InvalidIdentity:
-            return None
-
-    def _answer_health(self, request: Request) -> None:
-        try:
-            answer = self._owner.health.check(request.message)
-        except DecodeError:
-            self._refuse_health(request.stream_id)
-            return
-        if answer is None:
-            text = "there is no such service here"
-            self._connection.fail(request.stream_id, GrpcStatus.NOT_FOUND, text)
-        else:
-            self._connection.respond(request.stream_id, answer)
-
-    def _refuse_health(self, stream_id: int) -> None:
-        text = "not a HealthCheckRequest"
-        self._connection.fail(stream_id, GrpcStatus.INVALID_ARGUMENT, text)
-
-    async def _watch(self, request: Request) -> None:
-        try:
-            async for state in self._owner.health.watch(request.message):
-                self._connection.send(request.stream_id, state)
-                self._send()
-            self._connection.finish(request.stream_id)
-        except DecodeError:
-            self._refuse_health(request.stream_id)
-        self._send()
-        self._watches.pop(request.stream_id, None)
-
-    def _end_watch(self, stream_id: int) -> None:
-        watch = self._watches.pop(stream_id, None)
-        if watch is not None:
-            watch.cancel()
 
     # -- the end -------------------------------------------------------------------------------
 
     def retire(self, reason: str) -> None:
-        """Ask the client to go elsewhere, in two steps, so that no request of its is lost."""
-        if self._ending or self._transport.is_closing():
-            return
-        self._ending = True
-        self._reason = reason
-        self._connection.announce_end()
-        self._send()
-        self._loop.call_later(ROUND_TRIP, self._end)
-
-    def _end(self) -> None:
-        if not self._transport.is_closing():
-            self._connection.end()
-            self._send()
-            self._loop.call_later(LINGER, self._close_when_done)
-
-    def _close_when_done(self) -> None:
-        if self._connection.open_streams:
-            self._loop.call_later(LINGER, self._close_when_done)
-        else:
-            self._transport.close()
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a request is under way."""
-        return self._connection.open_streams > 0
-
-    def expire(self, before: float) -> None:
-        """Give up requests that began before a time and are not complete yet."""
-        self._connection.expire(before)
+        """Ask the client to go elsewhere, so that no request of its is lost."""
+        self._ending.announce(reason, self._loop.time())
         self._send()
 
     def abort(self) -> None:
         """Hang up at once."""
         self._transport.abort()
 
-    def _hang_up(self, reason: str) -> None:
-        self._reason = reason
-        self._transport.close()
+    def tend(self, now: float) -> None:
+        """Look after the connection, about once a second."""
+        try:
+            self._end_what_stalls(now)
+            behind = self._is_stopped
+            idle = not behind and not self._connection.open_streams
+            if now > self._too_old:
+                self._ending.announce("age", now)
+            elif idle and now - self._active > self._owner.idle_seconds:
+                self._ending.announce("idle", now)
+            self._ending.move_on(now, behind=behind, idle=idle)
+            self._send()
+        except Exception as error:  # noqa: BLE001
+            self._fail(error)
+
+    def _end_what_stalls(self, now: float) -> None:
+        before = now - self._owner.request_seconds
+        if self._blocked_since is not None:
+            if self._blocked_since < before:
+                self._ending.abort("slow")
+        elif not self._held:
+            for event in self._connection.expire(before):
+                self._calls.cancel(event.stream_id)
+            if self._connection.fault is not None:
+                self._send()
+                self._ending.fail("slow", now)
+
+    def _fail(self, error: Exception) -> None:
+        self._ending.abort("error")
+        self._owner.failed(error)
 
 
 def _workload_of(certificate: object) -> SpiffeId | None:

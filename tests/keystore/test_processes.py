@@ -106,7 +106,7 @@ async def test_a_killed_writer_loses_no_change_that_it_reported(path: Path) -> N
     store = sqlite_store(path)
     await store.compare_and_swap(None, RING)
     await store.close()
-    chance = random.Random()  # noqa: S311 - decides when to kill
+    chance = random.Random()
     reported, in_mid_change = 0, 0
     end = time.monotonic() + 8
     while time.monotonic() < end:
@@ -130,7 +130,7 @@ async def test_a_killed_writer_loses_no_change_that_it_reported(path: Path) -> N
 
 
 async def test_a_killed_creator_leaves_a_store_or_the_place_for_one(tmp_path: Path) -> None:
-    chance = random.Random()  # noqa: S311 - decides when to kill
+    chance = random.Random()
     with Child(create_once, tmp_path / "undisturbed.db") as child:
         assert child.hear() == "ready"
         start = time.monotonic()

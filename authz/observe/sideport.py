@@ -13,25 +13,37 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 from prometheus_client import CONTENT_TYPE_LATEST
 from prometheus_client.exposition import ThreadingWSGIServer
 
+from authz.errors import ProblemsError
+
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
 
 class SidePort:
-    """Serves what two functions tell: metrics, and the truths that must all hold to be ready."""
+    """Serves what two functions tell: metrics, and the truths that must all hold to be ready.
+
+    Both are called in threads.
+
+    Raises:
+        ProblemsError: the address cannot be bound.
+    """
 
     def __init__(
         self,
-        host: str,
-        port: int,
+        address: tuple[str, int],
         *,
         metrics: Callable[[], bytes],
         truths: Callable[[], Mapping[str, bool]],
     ) -> None:
         self._metrics = metrics
         self._truths = truths
+        host, port = address
         kind = _IPv6Server if ":" in host else ThreadingWSGIServer
-        self._server = make_server(host, port, self._answer, kind, _Handler)
+        try:
+            self._server = make_server(host, port, self._answer, kind, _Handler)
+        except OSError as error:
+            problem = f"http_listen: cannot listen on {address}: {error.strerror}"
+            raise ProblemsError([problem]) from None
         self.port: int = self._server.server_port
 
     def start(self) -> None:

@@ -1,0 +1,63 @@
+"""How much a client may do that no request needs, before it is asked to calm down.
+
+Resets, pings, settings, window updates, empty and unknown frames each cost something, requests
+that are answered and time that passes give it back. Whoever only costs is cut off.
+"""
+
+from typing import Final
+
+from authz.http2.errors import ConnectionFault, ErrorCode
+
+PER_SECOND: Final = 50
+"""Credit that comes back by itself."""
+
+PER_ANSWER: Final = 4
+"""Credit for a request that was answered: some clients send a PING and WINDOW_UPDATEs for each."""
+
+
+class Budget:
+    """A token bucket. `now` is in seconds, on any clock that only goes forward."""
+
+    def __init__(self, capacity: int, now: float, *, streams_cost: bool = True) -> None:
+        self.now = now
+        self._capacity = capacity
+        self._credit = float(capacity)
+        self._counted = now
+        self._streams_cost = streams_cost
+        self._answered = 0
+
+    def answered(self) -> None:
+        """A request was answered."""
+        self._answered += 1
+        self._credit += PER_ANSWER
+
+    def spent(self, what: str) -> None:
+        """The client did something that no request needs.
+
+        Raises:
+            ConnectionFault: too often.
+        """
+        passed, self._counted = self.now - self._counted, self.now
+        self._credit = min(self._capacity, self._credit + passed * PER_SECOND) - 1
+        if self._credit < 0:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"too many {what}")
+
+    def spent_on_stream(self, what: str) -> None:
+        """The same, where one connection may carry the streams of many who are not to blame.
+
+        Raises:
+            ConnectionFault: too often.
+        """
+        if self._streams_cost:
+            self.spent(what)
+
+    def reset_after_answer(self) -> None:
+        """RST_STREAM on a stream that is closed: free, once for each answer that it may cross.
+
+        Raises:
+            ConnectionFault: too often.
+        """
+        if self._answered:
+            self._answered -= 1
+        else:
+            self.spent("resets")

@@ -1,0 +1,505 @@
+"""One connection: a server's side of RFC 9113 for unary gRPC.
+
+Feed it bytes, take events and bytes. It never raises for what a client sends: a fault of a stream
+becomes RST_STREAM, one of the connection GOAWAY, after which `closed` is true and all that comes is
+ignored.
+
+Here every frame finds what it means for its stream (section 6, in its order). Next to it: `reading`
+cuts bytes into frames, `hpack` and `heads` make requests of header blocks, `receiving` and
+`sending` keep the windows of either direction, `answers` makes frames, `budget` counts what should
+not be many.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from authz.http2 import frames, settings
+from authz.http2.answers import Encoder
+from authz.http2.budget import Budget
+from authz.http2.errors import ConnectionFault, ErrorCode, HttpFault, Malformed, StreamFault
+from authz.http2.events import Cancelled, Event, Request
+from authz.http2.grpc import GrpcFault, GrpcStatus, message_of
+from authz.http2.heads import TOO_LARGE, check_trailers, head_of
+from authz.http2.hpack import Block, Decoder
+from authz.http2.limits import Limits
+from authz.http2.reading import Reader
+from authz.http2.receiving import Receiver
+from authz.http2.sending import Sender
+from authz.http2.streams import Closed, Stream
+
+_LEAST_CONTENT: Final = 64
+"""Bytes in a DATA frame, other than the last of a request, below which it is counted."""
+
+_LEAST_RESETS_REMEMBERED: Final = 256
+
+
+class _Unfinished:
+    """A header block that CONTINUATION goes on with."""
+
+    def __init__(self, stream_id: int, fragment: bytes, since: float, *, ends: bool) -> None:
+        self.stream_id = stream_id
+        self.block = bytearray(fragment)
+        self.ends = ends  # the stream
+        self.since = since
+
+
+class Connection:
+    """A server's side of one connection.
+
+    `now` is in seconds on a clock that only goes forward; it is told with every input.
+    """
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._limits = limits
+        self._now = now
+        self._reader = Reader(now)
+        self._decoder = Decoder(limits.header_list)
+        self._receiver = Receiver(limits)
+        self._budget = Budget(limits.credit, now, streams_cost=limits.resets_cost)
+        self._encoder = Encoder()
+        self._streams: dict[int, Stream] = {}
+        self._past = Closed(max(limits.streams, _LEAST_RESETS_REMEMBERED))
+        self._last = frames.LARGEST_STREAM  # the highest stream that is served
+        self._announced = self._ended = False  # by us
+        self._leaving = False  # one of the sides is
+        self._unfinished: _Unfinished | None = None
+        self._events: list[Event] = []
+        self._output: list[bytes] = [
+            settings.encoded(
+                {
+                    settings.MAX_CONCURRENT_STREAMS: limits.streams,
+                    settings.INITIAL_WINDOW_SIZE: self._receiver.stream_window,
+                    settings.MAX_HEADER_LIST_SIZE: limits.header_list,
+                }
+            )
+        ]
+        if self._receiver.window > frames.DEFAULT_WINDOW:
+            more = self._receiver.window - frames.DEFAULT_WINDOW
+            self._output.append(frames.window_update(0, more))
+        self._sender = Sender(self._streams, self._output, limits.unsent)
+        self.has_more = False
+        """`events` stopped at its limit: call it again, before or after feeding more."""
+        self.closed = False
+        """After a fault: send the output and hang up."""
+        self.fault: ConnectionFault | None = None
+
+    @property
+    def done(self) -> bool:
+        """Nothing is open, and one side has said that nothing more will be; or `closed`."""
+        return self.closed or (self._leaving and not self._streams)
+
+    @property
+    def open_streams(self) -> int:
+        """Requests that have not all come, are not answered, or whose answers are not all sent."""
+        return len(self._streams)
+
+    # -- input ---------------------------------------------------------------------------------
+
+    def feed(self, data: bytes, now: float) -> None:
+        """Take bytes that the client sent.
+
+        They are kept until `events` has read them, so take all events before reading more.
+        """
+        self._now = self._budget.now = now
+        if not self.closed:
+            self._reader.feed(data, now)
+
+    def events(self, most: int) -> list[Event]:
+        """What the bytes so far mean: stops at `most` events, to be called again."""
+        events = self._events = []
+        read = self._reader.next
+        self.has_more = False
+        try:
+            while len(events) < most:
+                frame = None if self.closed else read()
+                if frame is None:
+                    return events
+                self._take(*frame)
+            self.has_more = True
+        except ConnectionFault as fault:
+            self._fail(fault)
+        return events
+
+    def _take(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        """One frame."""
+        if self._unfinished is not None and (
+            kind != frames.CONTINUATION or stream_id != self._unfinished.stream_id
+        ):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a header block is interrupted")
+        handler = _HANDLERS.get(kind)
+        if handler is None:  # section 5.5
+            self._budget.spent("unknown frames")
+            return
+        try:
+            handler(self, flags, stream_id, payload)
+        except StreamFault as fault:
+            self._reset(stream_id, fault)
+
+    # -- 6.1 DATA ------------------------------------------------------------------------------
+
+    def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
+        size = len(payload)
+        update = self._receiver.count(size)
+        if update:
+            self._output.append(update)
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            self._on_closed(stream_id, "DATA")
+            return
+        data = payload
+        if flags & frames.PADDED:
+            data, _ = frames.content(flags, payload)
+        if stream.ended:
+            raise StreamFault(ErrorCode.STREAM_CLOSED, "DATA after END_STREAM")
+        if not flags & frames.END_STREAM:
+            self._hold(stream_id, stream, data, padding=size - len(data))
+        elif stream.data is None:
+            self._complete(stream_id, stream, data)
+        else:
+            self._hold(stream_id, stream, data, padding=size - len(data), ends=True)
+            self._complete(stream_id, stream, bytes(stream.data))
+
+    def _hold(
+        self, stream_id: int, stream: Stream, data: bytes, *, padding: int, ends: bool = False
+    ) -> None:
+        """One part of several."""
+        try:
+            update = self._receiver.hold(stream_id, stream, data, padding)
+        except GrpcFault as fault:
+            self._output.append(self._encoder.refusal(stream_id, fault))
+            raise StreamFault(ErrorCode.NO_ERROR, "the rest is not wanted") from None  # 8.1
+        if ends:
+            return
+        if update:
+            self._output.append(update)
+        if len(data) < _LEAST_CONTENT:
+            self._budget.spent("small DATA frames")
+        while oldest := self._receiver.overdue():
+            self._reset(oldest, StreamFault(ErrorCode.ENHANCE_YOUR_CALM, "too much is held"))
+
+    # -- 6.2 HEADERS and 6.10 CONTINUATION -----------------------------------------------------
+
+    def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+        if stream_id & 1 == 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "HEADERS on a stream of a server")
+        if flags & (frames.PADDED | frames.HAS_PRIORITY):
+            priority = frames.PRIORITY_BYTES if flags & frames.HAS_PRIORITY else 0
+            payload, depends_on = frames.content(flags, payload, priority)
+            if depends_on == stream_id:
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a stream depends on itself")
+        if flags & frames.END_HEADERS:
+            self._on_block(stream_id, payload, ends=bool(flags & frames.END_STREAM))
+        else:
+            ends = bool(flags & frames.END_STREAM)
+            self._unfinished = _Unfinished(stream_id, payload, self._now, ends=ends)
+
+    def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
+        unfinished = self._unfinished
+        if unfinished is None:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION continues nothing")
+        self._budget.spent("CONTINUATION frames")
+        unfinished.block += payload
+        if len(unfinished.block) > self._limits.header_block:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block is too large")
+        if flags & frames.END_HEADERS:
+            self._unfinished = None
+            self._on_block(stream_id, bytes(unfinished.block), ends=unfinished.ends)
+
+    def _on_block(self, stream_id: int, encoded: bytes, *, ends: bool) -> None:
+        """Sections 4.3 and 8.1."""
+        block = self._decoder.decode(encoded)  # always: it changes what later blocks mean
+        if stream_id > self._past.highest:
+            self._past.open(stream_id)
+            if stream_id <= self._last:
+                self._open(stream_id, block, ends=ends)
+            return
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            if self._past.was_skipped(stream_id):
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a stream id is too low")  # 5.1.1
+            self._on_closed(stream_id, "HEADERS")
+            return
+        if stream.ended:
+            raise StreamFault(ErrorCode.STREAM_CLOSED, "HEADERS after END_STREAM")
+        if not ends:
+            raise Malformed("HEADERS amid the data")
+        if block.fields is None:
+            raise StreamFault(ErrorCode.ENHANCE_YOUR_CALM, "the trailers are too large")
+        check_trailers(block.fields)
+        self._complete(stream_id, stream, bytes(stream.data or b""))
+
+    def _open(self, stream_id: int, block: Block, *, ends: bool) -> None:
+        if len(self._streams) >= self._limits.streams:  # 5.1.2
+            raise StreamFault(ErrorCode.REFUSED_STREAM, "too many streams")
+        head = block.head
+        if head is None:
+            head = block.head = TOO_LARGE if block.fields is None else head_of(block.fields)
+        stream = self._streams[stream_id] = Stream(head, self._now)
+        if ends:
+            self._complete(stream_id, stream, b"")
+
+    def _complete(self, stream_id: int, stream: Stream, data: bytes) -> None:
+        """The client has sent all that it will send."""
+        head = stream.head
+        if stream.data is not None:
+            self._receiver.release(stream_id, stream)
+        if head.length is not None and head.length != len(data):
+            raise Malformed("content-length is wrong")  # 8.1.1
+        if head.refusal is not None:
+            self._refuse(stream_id, head.refusal)
+            return
+        try:
+            message = message_of(data, limit=self._limits.message, encoding=head.encoding)
+        except GrpcFault as fault:
+            self._refuse(stream_id, fault)
+        else:
+            stream.ended = True
+            self._events.append(Request(stream_id, head, message))
+
+    def _refuse(self, stream_id: int, fault: HttpFault | GrpcFault) -> None:
+        """Answer a request that has all come and cannot be asked."""
+        del self._streams[stream_id]
+        self._budget.answered()
+        self._output.append(self._encoder.refusal(stream_id, fault))
+
+    # -- 6.3 PRIORITY to 6.9 WINDOW_UPDATE -----------------------------------------------------
+
+    def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """Section 6.3: deprecated, and without effect here."""
+        del flags
+        if stream_id == 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PRIORITY on stream 0")
+        self._budget.spent("PRIORITY frames")
+        if len(payload) != frames.PRIORITY_BYTES:
+            code, text = ErrorCode.FRAME_SIZE_ERROR, "PRIORITY of a wrong size"
+        elif int.from_bytes(payload[:4], "big") & frames.LARGEST_STREAM == stream_id:
+            code, text = ErrorCode.PROTOCOL_ERROR, "a stream depends on itself"
+        else:
+            return
+        if stream_id in self._streams:
+            raise StreamFault(code, text)
+        if self._past.is_idle(stream_id):  # there is no stream to reset
+            raise ConnectionFault(code, text)
+
+    def _on_rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """Section 6.4."""
+        del flags
+        if len(payload) != 4:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "RST_STREAM of a wrong size")
+        if self._past.is_idle(stream_id):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "RST_STREAM on an idle stream")
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            self._budget.reset_after_answer()
+        else:
+            self._budget.spent_on_stream("resets")
+            self._drop(stream_id, stream)
+
+    def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """Section 6.5."""
+        if stream_id != 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "SETTINGS on a stream")
+        self._budget.spent("SETTINGS frames")
+        if flags & frames.ACK:
+            if payload:
+                raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS with ACK and values")
+            return
+        windows = settings.initial_windows(payload)
+        self._output.append(frames.frame(frames.SETTINGS, frames.ACK, 0))
+        if windows:
+            self._sender.resize(windows)
+
+    def _on_push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """Section 6.6."""
+        del flags, stream_id, payload
+        raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
+
+    def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """Section 6.7."""
+        if stream_id != 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "PING on a stream")
+        if len(payload) != 8:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "PING of a wrong size")
+        self._budget.spent("PING frames")
+        if not flags & frames.ACK:
+            self._output.append(frames.frame(frames.PING, frames.ACK, 0, payload))
+
+    def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """Section 6.8: the client is about to leave. What it asked and still asks is answered."""
+        del flags
+        if stream_id != 0:
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "GOAWAY on a stream")
+        if len(payload) < 8:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY of a wrong size")
+        self._budget.spent("GOAWAY frames")
+        self._leaving = True
+
+    def _on_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
+        """Section 6.9."""
+        del flags
+        if len(payload) != 4:
+            raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong size")
+        self._budget.spent("WINDOW_UPDATE frames")
+        increment = int.from_bytes(payload, "big") & frames.LARGEST_WINDOW
+        if stream_id == 0:
+            if increment == 0:
+                raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
+            self._sender.widen(increment)
+            return
+        if self._past.is_idle(stream_id):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE on an idle stream")
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return
+        if increment == 0:
+            raise StreamFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
+        self._sender.widen_stream(stream_id, stream, increment)
+
+    # -- 5.4 faults ----------------------------------------------------------------------------
+
+    def _on_closed(self, stream_id: int, what: str) -> None:
+        """DATA or HEADERS on a stream that is not known (section 5.1)."""
+        if self._past.is_idle(stream_id):
+            raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"{what} on an idle stream")
+        if stream_id <= self._last and not self._past.may_be_in_use(stream_id):
+            raise ConnectionFault(ErrorCode.STREAM_CLOSED, f"{what} on a closed stream")
+        self._budget.spent_on_stream("frames on streams that were reset")
+
+    def _fail(self, fault: ConnectionFault) -> None:
+        """Section 5.4.1. All streams end with the connection, without an event for each."""
+        self.closed = True
+        self.fault = ConnectionFault(fault.code, str(fault))  # holds no traceback
+        last = min(self._past.highest, self._last)
+        self._output.append(frames.goaway(last, fault.code, str(fault)))
+        for stream_id, stream in self._streams.items():
+            self._receiver.release(stream_id, stream)
+            self._sender.forget(stream_id, stream)
+        self._streams.clear()
+        self._reader.clear()
+        self._unfinished = None
+
+    def _reset(self, stream_id: int, fault: StreamFault) -> None:
+        """Section 5.4.2: a stream that is known, or one that could not be opened."""
+        self._budget.spent_on_stream("faulty streams")
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            self._drop(stream_id, stream)
+        self._past.reset(stream_id)
+        self._output.append(frames.rst_stream(stream_id, fault.code))
+
+    def _drop(self, stream_id: int, stream: Stream) -> None:
+        """A stream ends before its answer does."""
+        del self._streams[stream_id]
+        self._receiver.release(stream_id, stream)
+        self._sender.forget(stream_id, stream)
+        if stream.ended and not stream.end:
+            self._events.append(Cancelled(stream_id))
+
+    def expire(self, before: float) -> list[Event]:
+        """End what began before a time and still waits for the client.
+
+        That is a stream whose request has not all come, or whose answer waits for a window; and the
+        whole connection, if what has not all come is a preface, a frame or a header block. Have
+        `events` read first what has come meanwhile.
+        """
+        events = self._events = []
+        try:
+            if not self.closed:
+                self._expire(before)
+        except ConnectionFault as fault:
+            self._fail(fault)
+        return events
+
+    def _expire(self, before: float) -> None:
+        if self._unfinished is not None and self._unfinished.since < before:
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block does not end")
+        if not self.has_more and self._reader.stalls(before):
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a frame does not end")
+        for stream_id, stream in list(self._streams.items()):
+            if stream.since < before and (stream.unsent or not stream.ended):
+                self._reset(stream_id, StreamFault(ErrorCode.CANCEL, "a stream does not end"))
+
+    # -- answers -------------------------------------------------------------------------------
+
+    def respond(self, stream_id: int, message: bytes) -> None:
+        """Answer a request with its one message and status OK."""
+        stream = self._answerable(stream_id)
+        if stream is None:
+            return
+        if not stream.answering and self._sender.may_send(stream, message):
+            del self._streams[stream_id]
+            self._budget.answered()
+            self._output.append(self._encoder.whole(stream_id, message))
+            return
+        self.send(stream_id, message)
+        self.finish(stream_id)
+
+    def send(self, stream_id: int, message: bytes) -> None:
+        """Send one message of several."""
+        stream = self._answerable(stream_id)
+        if stream is None:
+            return
+        if not stream.answering:
+            stream.answering = True
+            self._output.append(self._encoder.head(stream_id))
+        try:
+            self._sender.queue(stream_id, stream, message, self._now)
+        except ConnectionFault as fault:
+            self._fail(fault)
+
+    def finish(self, stream_id: int, status: GrpcStatus = GrpcStatus.OK, text: str = "") -> None:
+        """End an answer after its messages, if it has any."""
+        stream = self._answerable(stream_id)
+        if stream is None:
+            return
+        self._budget.answered()
+        end = self._encoder.trailers if stream.answering else self._encoder.status_only
+        self._sender.end(stream_id, stream, end(stream_id, status, text))
+
+    def fail(self, stream_id: int, status: GrpcStatus, text: str) -> None:
+        """Answer a request with a status and no message, or no more of them."""
+        self.finish(stream_id, status, text)
+
+    def _answerable(self, stream_id: int) -> Stream | None:
+        """A stream that was asked on and not answered. It may have been reset meanwhile."""
+        stream = self._streams.get(stream_id)
+        return stream if stream is not None and stream.ended and not stream.end else None
+
+    def output(self) -> bytes:
+        """Take the bytes that are to be sent now."""
+        output = b"".join(self._output)
+        self._output.clear()
+        return output
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def announce_end(self) -> None:
+        """First GOAWAY: open no new streams, please; those on their way are still served."""
+        if not self.closed and not self._announced:
+            self._announced = True
+            self._output.append(frames.goaway(frames.LARGEST_STREAM, ErrorCode.NO_ERROR))
+
+    def end(self) -> None:
+        """Second GOAWAY, a round trip later: what is not here by now is not served."""
+        if self.closed or self._ended:
+            return
+        self._announced = self._ended = self._leaving = True
+        self._last = self._past.highest
+        self._output.append(frames.goaway(self._last, ErrorCode.NO_ERROR))
+
+
+_Handler = Callable[[Connection, int, int, bytes], None]
+
+# ruff: noqa: SLF001
+_HANDLERS: Final[dict[int, _Handler]] = {
+    frames.DATA: Connection._on_data,
+    frames.HEADERS: Connection._on_headers,
+    frames.PRIORITY: Connection._on_priority,
+    frames.RST_STREAM: Connection._on_rst_stream,
+    frames.SETTINGS: Connection._on_settings,
+    frames.PUSH_PROMISE: Connection._on_push_promise,
+    frames.PING: Connection._on_ping,
+    frames.GOAWAY: Connection._on_goaway,
+    frames.WINDOW_UPDATE: Connection._on_window_update,
+    frames.CONTINUATION: Connection._on_continuation,
+}

@@ -1,0 +1,53 @@
+"""What a connection tells whoever serves it."""
+
+from dataclasses import dataclass
+
+from authz.http2.errors import HttpFault
+from authz.http2.grpc import GrpcFault
+
+
+class Head:
+    """A request's header fields, checked. Shared by all requests with the same header block."""
+
+    __slots__ = ("encoding", "length", "metadata", "path", "refusal", "seconds")
+
+    def __init__(
+        self,
+        path: str = "",
+        metadata: tuple[tuple[str, str], ...] = (),
+        *,
+        seconds: float | None = None,
+        length: int | None = None,
+        encoding: str = "identity",
+        refusal: HttpFault | GrpcFault | None = None,
+    ) -> None:
+        self.path = path
+        self.metadata = metadata
+        """All fields that are not pseudo-header fields, in order, as text."""
+        self.seconds = seconds
+        """From `grpc-timeout`: how long the client waits, in seconds; `None` without limit."""
+        self.length = length
+        """From `content-length`: how many bytes of data will come, if that was said."""
+        self.encoding = encoding
+        """From `grpc-encoding`: how a compressed message would be compressed."""
+        self.refusal = refusal
+        """Why this is answered without being asked; heads in a `Request` have none."""
+
+
+@dataclass(slots=True)
+class Request:
+    """A whole request has arrived: its head, and its one message."""
+
+    stream_id: int
+    head: Head
+    message: bytes
+
+
+@dataclass(slots=True)
+class Cancelled:
+    """Nobody waits any more for the answer on this stream, which is not all given yet."""
+
+    stream_id: int
+
+
+Event = Request | Cancelled

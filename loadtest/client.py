@@ -1,0 +1,256 @@
+"""One client process: `python -m loadtest.client`.
+
+Reads its share of a plan from standard input, connects, warms up and says `ready`. Then it waits
+for a line, does the run, and says what came of it: one line of JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import json
+import ssl
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+import uvloop
+from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
+
+from authz.config import IdentitySource
+from authz.keys import Keyring
+from authz.keystore import Keks, open_store, read_kek_file
+from authz.names import Namespace
+from loadtest import mesh
+from loadtest.connection import Tally
+from loadtest.load import DRAIN_SECONDS, ClosedLoop, Lane, OpenLoop
+from loadtest.plan import FIRST_SIGHT_CALLS, Share
+from loadtest.traffic import Call, Traffic
+
+READY: Final = "ready"
+
+_HANDSHAKES: Final = 32  # at once
+_CONNECT_SECONDS: Final = 30.0
+_LONGEST: Final = 600_000_000  # microseconds
+_DIGITS: Final = 3
+_clock: Final = time.time  # noqa: TID251 - tokens are made by the real clock
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a run, in one process or in all."""
+
+    right: int
+    seconds: float
+    cpu_seconds: float
+    """Of the client."""
+    latencies: str
+    """Microseconds, as an HdrHistogram in its portable form."""
+    lateness: str
+    """The same for how late calls of an open loop were begun."""
+    problems: Mapping[str, int] = field(default_factory=dict)
+    """What went wrong, and how often. What went wrong in the warm-up counts, too."""
+
+    def to_json(self) -> str:
+        """One line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Undo `to_json`."""
+        return cls(**json.loads(text))
+
+    @classmethod
+    def together(cls, *outcomes: Outcome) -> Self:
+        """Add up what several processes did at the same time."""
+        problems: Counter[str] = Counter()
+        for outcome in outcomes:
+            problems.update(outcome.problems)
+        return cls(
+            sum(outcome.right for outcome in outcomes),
+            max(outcome.seconds for outcome in outcomes),
+            sum(outcome.cpu_seconds for outcome in outcomes),
+            _added([outcome.latencies for outcome in outcomes]),
+            _added([outcome.lateness for outcome in outcomes]),
+            dict(problems),
+        )
+
+
+def histogram(encoded: str | None = None) -> HdrHistogram:
+    """An empty histogram, or one in its portable form."""
+    made = HdrHistogram(1, _LONGEST, _DIGITS)
+    if encoded is not None:
+        made.decode_and_add(encoded)
+    return made
+
+
+class Client:
+    """The connections of a share, and what they do one after the other."""
+
+    def __init__(self, share: Share, keyring: Keyring) -> None:
+        self._share = share
+        self._plan = plan = share.plan
+        self._traffic = Traffic(plan, keyring, _clock)
+        self._warm = [self._traffic.warm(n) for n in share.connections]
+        self._unseen = (
+            self._traffic.unseen(
+                share.connections, min(plan.max_calls, FIRST_SIGHT_CALLS) // plan.processes or 1
+            )
+            if plan.first_sight
+            else None
+        )
+        self._lanes: list[Lane] = []
+        self._problems: Counter[str] = Counter()
+
+    async def prepare(self) -> None:
+        """Connect, see that strangers are denied, and make every call once and for a while."""
+        self._lanes = [Lane(self._plan.in_flight) for _ in self._share.connections]
+        context_of = self._contexts()
+        gate = asyncio.Semaphore(_HANDSHAKES)
+        await asyncio.gather(
+            *(
+                self._connect(lane, context_of(number), gate)
+                for lane, number in zip(self._lanes, self._share.connections, strict=True)
+            )
+        )
+        first = self._share.connections[0]
+        await self._run([[self._traffic.forbidden(first)]], self._lanes[:1], DRAIN_SECONDS)
+        await self._run(self._warm, self._lanes, DRAIN_SECONDS)
+        if self._plan.warmup:
+            await self._run(map(itertools.cycle, self._warm), self._lanes, self._plan.warmup)
+
+    async def measure(self) -> Outcome:
+        """Do the run."""
+        plan = self._plan
+        processes = plan.processes
+        calls: Iterable[Iterable[Call]] = self._unseen or map(itertools.cycle, self._warm)
+        most = -(-plan.max_calls // processes)
+        begun, cpu = time.perf_counter(), time.process_time()
+        lateness: Counter[int] = Counter()
+        loop: ClosedLoop | OpenLoop
+        if plan.rate:
+            rate = plan.rate / processes
+            offset = self._share.number / plan.rate
+            loop = OpenLoop(self._lanes, rate=rate, seconds=plan.seconds, most=most, offset=offset)
+            lateness = loop.lateness
+        else:
+            loop = ClosedLoop(self._lanes, seconds=plan.seconds, most=most)
+        for lane, lane_calls in zip(self._lanes, calls, strict=True):
+            lane.begin(loop, lane_calls)
+        await loop.run()
+        seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+        total = self._tally()
+        return Outcome(
+            total.right,
+            seconds,
+            cpu,
+            _encoded(total.latencies),
+            _encoded(lateness),
+            dict(self._problems),
+        )
+
+    def close(self) -> None:
+        """Hang up."""
+        for lane in self._lanes:
+            lane.connection.close()
+
+    async def _run(
+        self, calls: Iterable[Iterable[Call]], lanes: list[Lane], seconds: float
+    ) -> None:
+        loop = ClosedLoop(lanes, seconds=seconds, most=sys.maxsize)
+        for lane, lane_calls in zip(lanes, calls, strict=True):
+            lane.begin(loop, lane_calls)
+        await loop.run()
+        self._tally()
+
+    def _tally(self) -> Tally:
+        """Add up what the lanes did since they began."""
+        total = Tally()
+        for lane in self._lanes:
+            tally = lane.connection.tally
+            total.right += tally.right
+            total.latencies.update(tally.latencies)
+            self._problems.update(tally.problems)
+            lane.connection.tally = Tally()
+        return total
+
+    async def _connect(
+        self, lane: Lane, context: ssl.SSLContext | None, gate: asyncio.Semaphore
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        async with gate, asyncio.timeout(_CONNECT_SECONDS):
+            await loop.create_connection(
+                lambda: lane.connection, "127.0.0.1", self._share.port, ssl=context
+            )
+            await lane.connection.ready
+
+    def _contexts(self) -> Callable[[int], ssl.SSLContext | None]:
+        """TLS for a connection, as its caller speaks it."""
+        plan, directory = self._plan, Path(self._share.certificates)
+        made: dict[Namespace, ssl.SSLContext] = {}
+        if plan.identity is not IdentitySource.MTLS:
+            return lambda number: None
+
+        def context_of(connection: int) -> ssl.SSLContext:
+            caller = mesh.namespace(plan.callers_of(connection)[0])
+            if caller not in made:
+                context = mesh.certificate(caller, directory).client_context()
+                context.set_alpn_protocols(["h2"])
+                made[caller] = context
+            return made[caller]
+
+        return context_of
+
+
+def _added(encoded: list[str]) -> str:
+    total = histogram()
+    for one in encoded:
+        total.decode_and_add(one)
+    return str(total.encode(), "ascii")
+
+
+def _encoded(counts: Mapping[int, int]) -> str:
+    made = histogram()
+    for microseconds, count in counts.items():
+        made.record_value(min(max(microseconds, 1), _LONGEST), count)
+    return str(made.encode(), "ascii")
+
+
+async def _keyring(share: Share) -> Keyring:
+    store = open_store(share.store, Keks(read_kek_file(Path(share.kek_file))))
+    try:
+        return (await store.load()).keyring
+    finally:
+        await store.close()
+
+
+async def _live(share: Share) -> None:
+    client = Client(share, await _keyring(share))
+    await client.prepare()
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # a run is bounded, and pauses of ours would look like the server's
+    _say(READY)
+    if not await asyncio.to_thread(sys.stdin.readline):
+        return  # whoever started us is gone
+    _say((await client.measure()).to_json())
+    client.close()
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - this is how we report
+
+
+def main() -> None:
+    """Do one share."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_live(Share.from_json(sys.stdin.readline())))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,650 @@
+"""Attacks on a connection, each with the bound that held.
+
+What is bounded: how many frames that no request needs are read before the connection ends, how many
+streams are open, how many bytes are kept, and how much work a byte can cause.
+"""
+
+import itertools
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+from hpack.huffman import HuffmanEncoder
+from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from authz.http2 import Cancelled, Limits, Request
+from authz.http2.budget import PER_ANSWER, PER_SECOND
+from authz.http2.hpack import TABLE_SIZE
+from authz.http2.settings import INITIAL_WINDOW_SIZE
+from authz.http2.streams import Closed
+from tests.http2 import wire
+from tests.http2.wire import (
+    CONTINUATION,
+    END_HEADERS,
+    END_STREAM,
+    ENHANCE_YOUR_CALM,
+    FIELDS,
+    FRAME_SIZE_ERROR,
+    HAS_PRIORITY,
+    HEADERS,
+    NO_ERROR,
+    PADDED,
+    PREFACE,
+    PRIORITY,
+    PROTOCOL_ERROR,
+    REFUSED_STREAM,
+    SETTINGS,
+    STREAM_CLOSED,
+    Peer,
+    data,
+    frame,
+    framed,
+    goaway,
+    ping,
+    rst,
+    window_update,
+)
+
+CREDIT = Limits().credit
+BLOCK = b"\x83\x86\x04\x04/a/b\x00\x0ccontent-type\x10application/grpc"
+"""A request's header block that needs no table: its stream can be any."""
+
+
+def open_stream(stream_id: int, flags: int = END_HEADERS) -> bytes:
+    return frame(HEADERS, flags, stream_id, BLOCK)
+
+
+def ask(stream_id: int) -> bytes:
+    return open_stream(stream_id) + data(stream_id, framed(b"a"))
+
+
+LARGE_ENTRY = b"\x40\x01a\x7f\xa1\x1e" + b"v" * 4000
+"""A literal that fills the table."""
+
+
+def odd() -> "itertools.count[int]":
+    return itertools.count(1, 2)
+
+
+def sent_until_closed(peer: Peer, frames: Callable[[], bytes], most: int = 20_000) -> int:
+    """How many times the client may send this."""
+    for count in range(most):
+        peer.send(frames())
+        if peer.connection.closed:
+            assert peer.failed() == ENHANCE_YOUR_CALM
+            return count
+    return most
+
+
+# -- floods: whoever only costs is cut off after as many frames as there is credit
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        pytest.param(ping(), id="PING"),
+        pytest.param(ping(flags=1), id="PING that answers nothing"),
+        pytest.param(wire.settings(), id="SETTINGS"),
+        pytest.param(wire.settings([(INITIAL_WINDOW_SIZE, 7)] * 2730), id="large SETTINGS"),
+        pytest.param(frame(SETTINGS, 1), id="SETTINGS that answer nothing"),
+        pytest.param(frame(PRIORITY, 0, 1, bytes(5)), id="PRIORITY"),
+        pytest.param(frame(PRIORITY, 0, 99, bytes(5)), id="PRIORITY of idle streams"),
+        pytest.param(data(1, b"", 0), id="empty DATA"),
+        pytest.param(data(1, b"\0", PADDED), id="DATA of padding"),
+        pytest.param(data(1, b"x", 0), id="DATA of a byte"),
+        pytest.param(data(1, b"\xffx" + bytes(255), PADDED), id="DATA of a byte and padding"),
+        pytest.param(window_update(0, 1), id="WINDOW_UPDATE of the connection"),
+        pytest.param(window_update(1, 1), id="WINDOW_UPDATE of a stream"),
+        pytest.param(frame(0xFF), id="unknown frames"),
+        pytest.param(frame(0xFF, 0, 1, bytes(16_384)), id="large unknown frames"),
+        pytest.param(goaway(), id="GOAWAY"),
+    ],
+)
+def test_floods(flood: bytes) -> None:
+    peer = Peer()
+    peer.send(open_stream(1))
+    assert CREDIT - 5 <= sent_until_closed(peer, lambda: flood) <= CREDIT
+
+
+def test_a_flood_costs_no_more_than_it_sends() -> None:
+    """SETTINGS that change every window of 1000 streams 2730 times."""
+    peer = Peer()
+    peer.send(*(open_stream(n) for n in range(1, 2000, 2)))
+    flood = wire.settings([(INITIAL_WINDOW_SIZE, n) for n in range(2730)])
+    start = time.process_time()
+    for _ in range(20):
+        peer.send(flood)
+    assert time.process_time() - start < 20 * 0.05  # each changed one by one: 0.3 s
+
+
+def test_window_updates_with_a_thousand_waiting_answers() -> None:
+    peer = Peer(initial={INITIAL_WINDOW_SIZE: 0})
+    peer.send(*(ask(n) for n in range(1, 2000, 2)))
+    peer.respond(b"x" * 100)
+    start = time.process_time()
+    peer.send(*(window_update(0, 1) for _ in range(900)))
+    assert time.process_time() - start < 2
+    assert not peer.connection.closed
+
+
+# -- resets
+
+
+@pytest.mark.parametrize("request_", [open_stream, ask])
+def test_rapid_reset_cve_2023_44487(request_: Callable[[int], bytes]) -> None:
+    """Streams opened and reset at once do not count as open; so they are counted otherwise."""
+    ids, peer = odd(), Peer()
+    assert sent_until_closed(peer, lambda: request_(n := next(ids)) + rst(n)) == CREDIT - 1
+    assert peer.connection.open_streams == 0
+
+
+def test_rapid_reset_among_answered_requests() -> None:
+    """A request that is answered pays for some resets, no more."""
+    ids, peer = odd(), Peer()
+
+    def burst() -> bytes:
+        peer.respond()
+        return b"".join(open_stream(n) + rst(n) for n in itertools.islice(ids, 20)) + ask(next(ids))
+
+    assert sent_until_closed(peer, burst) < CREDIT / (20 - PER_ANSWER) + 2
+
+
+@pytest.mark.parametrize(
+    ("provoke", "code"),
+    [
+        pytest.param(lambda n: window_update(n, 0), PROTOCOL_ERROR, id="WINDOW_UPDATE by nothing"),
+        pytest.param(lambda n: window_update(n, 0x7FFFFFFF), 3, id="window overflow"),
+        pytest.param(lambda n: frame(PRIORITY, 0, n, b""), FRAME_SIZE_ERROR, id="short PRIORITY"),
+        pytest.param(
+            lambda n: frame(PRIORITY, 0, n, n.to_bytes(4, "big") + b"\0"),
+            PROTOCOL_ERROR,
+            id="PRIORITY on itself",
+        ),
+        pytest.param(lambda n: data(n, b"x"), STREAM_CLOSED, id="DATA after the end"),
+        pytest.param(open_stream, STREAM_CLOSED, id="HEADERS after the end"),
+    ],
+)
+def test_made_you_reset_cve_2025_8671(provoke: Callable[[int], bytes], code: int) -> None:
+    """Requests under way that the client makes the server reset count like its own resets."""
+    ids, peer = odd(), Peer()
+    count = sent_until_closed(peer, lambda: ask(n := next(ids)) + provoke(n))
+    assert CREDIT / 2 - 1 <= count <= CREDIT
+    assert peer.connection.open_streams == 0
+    assert set(peer.resets().values()) == {code}
+    assert sum(isinstance(event, Cancelled) for event in peer.events) == len(peer.resets())
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param(
+            lambda n: frame(HEADERS, END_HEADERS | END_STREAM, n, b"\x82"), id="malformed"
+        ),
+        pytest.param(
+            lambda n: open_stream(n) + frame(HEADERS, END_HEADERS, n, b"\x82"), id="amid the data"
+        ),
+        pytest.param(
+            lambda n: (
+                frame(HEADERS, END_HEADERS, n, BLOCK + b"\x0f\x0d\x019") + data(n, framed(b"a"))
+            ),
+            id="content-length",
+        ),
+        pytest.param(
+            lambda n: open_stream(n) + data(n, b"\0\0\1\0\1" + b"x" * 16_000, 0) * 5,
+            id="too large",
+        ),
+    ],
+)
+def test_requests_that_must_be_reset_are_counted(request_: Callable[[int], bytes]) -> None:
+    ids, peer = odd(), Peer()
+    assert CREDIT / 2 - 1 <= sent_until_closed(peer, lambda: request_(next(ids))) <= CREDIT
+    assert peer.connection._receiver.held == 0
+
+
+def test_refused_streams_are_counted() -> None:
+    peer = Peer(Limits(streams=10))
+    peer.send(*(open_stream(n) for n in range(1, 20, 2)))
+    ids = itertools.count(21, 2)
+    assert sent_until_closed(peer, lambda: open_stream(next(ids))) == CREDIT - 1
+    assert set(peer.resets().values()) == {REFUSED_STREAM}
+
+
+def test_resets_of_answered_streams_are_free() -> None:
+    """Envoy resets what timed out, also when the answer is on its way to it."""
+    ids, peer = odd(), Peer()
+    for _ in range(50):
+        asked = list(itertools.islice(ids, 100))
+        peer.send(*(ask(n) for n in asked))
+        peer.respond()
+        peer.send(*(rst(n) for n in asked))
+    assert not peer.connection.closed
+    assert peer.alive()
+
+
+def test_a_storm_of_resets_after_answers_is_free() -> None:
+    """An Envoy that stood still for a moment gives up all that was answered meanwhile, at once."""
+    ids, peer, answered = odd(), Peer(), []
+    for _ in range(5):
+        asked = list(itertools.islice(ids, CREDIT))
+        peer.send(*(ask(n) for n in asked))
+        peer.respond()
+        answered += asked
+    peer.send(*(rst(n) for n in answered))
+    assert not peer.connection.closed
+    assert peer.alive()
+
+
+def test_resets_of_answered_streams_are_free_once() -> None:
+    peer = Peer()
+    peer.send(ask(1))
+    peer.respond()
+    assert sent_until_closed(peer, lambda: rst(1)) <= CREDIT + 2
+
+
+def test_under_load_some_timeouts_do_not_matter() -> None:
+    """For an hour, a third of the requests is reset before it is answered."""
+    ids, peer = odd(), Peer()
+    for second in range(3600):
+        peer.now = second
+        asked = list(itertools.islice(ids, 9))
+        peer.send(*(ask(n) for n in asked), *(rst(n) for n in asked[::3]))
+        peer.respond()
+        peer.frames.clear()
+        peer.answers.clear()
+    assert not peer.connection.closed
+
+
+def test_where_many_share_a_connection_the_resets_of_one_end_it_for_nobody() -> None:
+    peer = Peer(Limits(resets_cost=False, message=10))
+    ids = odd()
+    for _ in range(3 * CREDIT):
+        peer.send(open_stream(n := next(ids)), rst(n))
+        peer.send(ask(n := next(ids)), rst(n))
+        peer.send(frame(HEADERS, END_HEADERS | END_STREAM, next(ids), b"\x82"))  # malformed
+        peer.send(open_stream(n := next(ids)), data(n, b"x" * 100, 0), data(n, b"x" * 100, 0))
+        peer.events.clear()
+        peer.frames.clear()
+        peer.answers.clear()
+    peer.send(open_stream(n := next(ids)), data(n, b"\0" + bytes(70)))
+    assert not peer.connection.closed
+    assert peer.connection.open_streams == 0
+    assert peer.alive()
+
+
+def test_where_many_share_a_connection_refused_requests_are_answers() -> None:
+    peer = Peer(Limits(resets_cost=False))
+    ids = odd()
+    for _ in range(2 * CREDIT):
+        peer.send(frame(HEADERS, END_HEADERS | END_STREAM, next(ids), b"\x83\x86\x84"))  # 415
+        peer.send(open_stream(next(ids), END_HEADERS | END_STREAM))  # no message
+    assert peer.alive()
+
+
+# -- header blocks
+
+
+def test_continuation_flood_cve_2024_27316() -> None:
+    """A block that never ends is not kept beyond its limit, in however many frames it comes."""
+    for size in (0, 1, 16, 1000, 16_384):
+        peer = Peer()
+        peer.send(frame(HEADERS, 0, 1, BLOCK))
+        fragment = frame(CONTINUATION, 0, 1, b"\x82" * size)
+        count = sent_until_closed(peer, itertools.repeat(fragment).__next__)
+        assert count <= min(CREDIT, 65_536 // size + 1 if size else CREDIT)
+        assert peer.connection._unfinished is None
+
+
+def test_a_header_list_too_large_costs_one_request() -> None:
+    """In as few bytes as there can be: one large entry, named again and again."""
+    peer = Peer()
+    name = LARGE_ENTRY
+    peer.send(frame(HEADERS, END_HEADERS, 1, BLOCK + name))
+    assert len(peer.connection._decoder._table) == 63
+    before = peer.connection.open_streams
+    peer.send(frame(HEADERS, END_HEADERS | END_STREAM, 3, BLOCK + b"\xbe" * 16_000))
+    assert peer.answers[3].blocks == [[(":status", "431")]]
+    assert peer.connection.open_streams == before
+    assert peer.alive()
+
+
+def test_a_header_bomb_takes_time_like_its_size() -> None:
+    peer = Peer()
+    peer.send(frame(HEADERS, END_HEADERS, 1, BLOCK + LARGE_ENTRY))
+    bomb = frame(HEADERS, END_HEADERS | END_STREAM, 3, BLOCK + b"\xbe" * 16_000)
+    start = time.process_time()
+    peer.send(bomb)
+    assert time.process_time() - start < 0.2
+
+
+def test_huffman_expands_by_less_than_two() -> None:
+    """Of the shortest code alone, 16 KB in a frame are 26 KB in the list, which has a limit."""
+    coded = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH).encode(b"0" * 26_000)
+    literal = b"\0\1a" + bytes((0xFF,)) + leb(len(coded) - 127) + coded
+    assert len(literal) < 16_384
+    for limit, refused in ((16_384, True), (27_000, False)):
+        peer = Peer(Limits(header_list=limit))
+        peer.send(frame(HEADERS, END_HEADERS, 1, BLOCK + literal))
+        peer.send(data(1, framed(b"a")))
+        assert (peer.events == []) == refused
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(0, TABLE_SIZE).map(
+                lambda n: bytes((0x20 | n,)) if n < 31 else b"\x3f" + leb(n - 31)
+            ),
+            st.binary(max_size=300).map(lambda v: b"\x40\x01a" + length(v) + v),
+        ),
+        max_size=60,
+    )
+)
+def test_table_size_games(steps: list[bytes]) -> None:
+    """However the table is resized and filled, it is no larger than it may be."""
+    peer = Peer()
+    decoder = peer.connection._decoder
+    for stream_id, step in zip(odd(), steps, strict=False):
+        peer.send(frame(HEADERS, END_HEADERS | END_STREAM, stream_id, step))
+        entries = decoder._table[62:]
+        assert decoder._size == sum(entry.size for entry in entries) <= decoder._max_size
+        assert decoder._max_size <= TABLE_SIZE
+        assert len(decoder._remembered) <= 64
+
+
+def leb(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes(out) + bytes((value,))
+
+
+def length(text: bytes) -> bytes:
+    return bytes((len(text),)) if len(text) < 127 else b"\x7f" + leb(len(text) - 127)
+
+
+def test_resizing_the_table_again_and_again() -> None:
+    peer = Peer()
+    block = b"\x3f\xe1\x1f\x20" * 4000 + b"\x82"
+    start = time.process_time()
+    peer.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, block))
+    assert time.process_time() - start < 0.2
+    assert peer.resets() == {1: PROTOCOL_ERROR}
+
+
+def test_what_is_remembered_is_little() -> None:
+    peer = Peer()
+    for n in range(5000):
+        value = b"%05d" % n + b"x" * 90
+        literal = b"\0\1a" + bytes((len(value),)) + value
+        peer.send(frame(HEADERS, END_HEADERS, 2 * n + 1, BLOCK + literal), rst(2 * n + 1))
+        peer.connection._budget._credit = 100
+    remembered = peer.connection._decoder._remembered
+    assert len(remembered) <= 64
+    assert sum(map(len, remembered)) <= 64 * 1024
+
+
+# -- sizes
+
+
+def test_oversized_frames_are_refused_before_they_come() -> None:
+    for kind in range(12):
+        peer = Peer()
+        peer.send((16_385).to_bytes(3, "big") + bytes((kind, 0, 0, 0, 0, 0)))
+        assert peer.failed() == FRAME_SIZE_ERROR
+
+
+def test_a_length_prefix_that_lies_reserves_nothing() -> None:
+    peer = Peer()
+    peer.send(open_stream(1), data(1, b"\0\xff\xff\xff\xff" + b"x" * 100, 0))
+    assert peer.connection._receiver.held == 105
+    peer.send(data(1, b""))
+    assert peer.answers[1].status == "8"
+
+
+@pytest.mark.parametrize("message", [10, 1000, 65_536])
+def test_a_message_is_kept_up_to_its_limit(message: int) -> None:
+    peer = Peer(Limits(message=message))
+    peer.send(open_stream(1))
+    most = 0
+    for _ in range(2000):
+        if peer.resets():
+            break
+        peer.send(data(1, b"x" * 100, 0))
+        most = max(most, peer.connection._receiver.held)
+    assert peer.resets() == {1: NO_ERROR}
+    assert peer.answers[1].status == "8"
+    assert most <= message + 5
+    assert peer.connection._receiver.held == 0
+
+
+def test_data_that_comes_in_crumbs_takes_no_more_room() -> None:
+    peer = Peer()
+    peer.send(open_stream(1), *(data(1, b"x" * 64, 0) for _ in range(1000)))
+    (stream,) = peer.connection._streams.values()
+    assert stream.data is not None
+    assert sys.getsizeof(stream.data) < 2 * 64_000
+
+
+# -- crowds
+
+
+def test_half_open_crowds_leave_room_for_those_who_end() -> None:
+    """Held data has a limit over all streams; the oldest goes first, those that end pass."""
+    peer = Peer(Limits(resets_cost=False))
+    ids = odd()
+    for _ in range(3000):
+        peer.send(open_stream(n := next(ids)), data(n, b"x" * 16_000, 0))
+        assert peer.connection._receiver.held <= 1_048_576
+        peer.send(ask(next(ids)))
+        assert len(peer.events) == 1
+        peer.respond()
+        peer.frames.clear()
+        peer.answers.clear()
+    assert peer.connection.open_streams <= 1_048_576 // 16_000
+    assert not peer.connection.closed
+    peer.now = 10
+    peer.send(ask(next(ids)))
+    peer.connection.expire(5)
+    peer.take()
+    assert peer.connection.open_streams == 1
+    assert peer.connection._receiver.held == 0
+
+
+def test_half_open_crowds_of_heads_are_limited_and_expire() -> None:
+    peer = Peer(Limits(resets_cost=False, streams=100))
+    peer.send(*(open_stream(n) for n in range(1, 1000, 2)))
+    assert peer.connection.open_streams == 100
+    assert sum(code == REFUSED_STREAM for code in peer.resets().values()) == 400
+    peer.now = 10
+    peer.connection.expire(5)
+    peer.take()
+    assert peer.connection.open_streams == 0
+    assert peer.alive()
+
+
+def test_crowds_that_expire_are_counted() -> None:
+    peer, ids = Peer(), odd()
+    for second in range(100):
+        peer.now = second
+        peer.send(*(open_stream(next(ids)) for _ in range(500)))
+        peer.connection.expire(second)
+        peer.take()
+        if peer.connection.closed:
+            break
+    assert peer.failed() == ENHANCE_YOUR_CALM
+    assert second <= 4
+
+
+def test_what_was_reset_is_remembered_in_a_bounded_way() -> None:
+    past = Closed(300)
+    for stream_id in range(1, 100_001, 4):
+        past.open(stream_id)
+        past.reset(stream_id)
+        assert len(past._reset) <= 300
+        assert len(past._skipped) <= 16
+        assert past.may_be_in_use(stream_id)
+    assert past.may_be_in_use(1)  # forgotten, so nobody is blamed
+    past.open(200_001)
+    assert not past.may_be_in_use(200_001)
+
+
+def test_frames_on_many_reset_streams_blame_nobody_and_are_counted() -> None:
+    """A thousand requests expire while their data is on its way: that is no fault."""
+    peer = Peer(Limits(credit=5000))
+    ids = [2 * n + 1 for n in range(1000)]
+    peer.send(*(open_stream(n) for n in ids))
+    peer.now = 10
+    peer.connection.expire(5)
+    peer.send(*(data(n, framed(b"late")) for n in ids))
+    assert not peer.connection.closed
+    assert peer.connection.open_streams == 0
+    assert sent_until_closed(peer, lambda: data(1, b"x", 0)) <= 5000
+
+
+# -- peers that take nothing
+
+
+def test_zero_windows_with_ever_more_requests() -> None:
+    """Answers that wait have a limit in bytes, and their streams one in number."""
+    peer = Peer(Limits(unsent=100_000), initial={INITIAL_WINDOW_SIZE: 0})
+    for count in range(1, 2000, 2):
+        peer.send(ask(count))
+        peer.respond(b"x" * 1000)
+        assert peer.connection._sender.unsent <= 100_000 + 1005
+        if peer.connection.closed:
+            break
+    assert peer.failed() == ENHANCE_YOUR_CALM
+    assert count // 2 == 99
+    assert peer.connection._sender.unsent == 0
+    assert not peer.connection._streams
+
+
+def test_zero_windows_fill_the_streams() -> None:
+    peer = Peer(Limits(streams=50), initial={INITIAL_WINDOW_SIZE: 0})
+    for count in range(1, 2000, 2):
+        peer.send(ask(count))
+        peer.respond()
+        assert peer.connection.open_streams <= 50
+        if peer.connection.closed:
+            break
+    assert sum(code == REFUSED_STREAM for code in peer.resets().values()) == count // 2 - 50
+    peer.take()
+
+
+def test_slow_readers_expire() -> None:
+    """Who takes a byte at a time does not buy time."""
+    peer = Peer(initial={INITIAL_WINDOW_SIZE: 0})
+    peer.send(ask(1))
+    peer.respond(b"x" * 1000)
+    for second in range(20):
+        peer.now = second
+        peer.send(window_update(1, 1))
+        peer.connection.expire(second - 10)
+        peer.take()
+        if peer.resets():
+            break
+    assert second == 11
+    assert peer.connection.open_streams == 0
+
+
+def test_windows_do_not_overflow() -> None:
+    peer = Peer()
+    peer.send(open_stream(1), *[window_update(1, 0x40000000)] * 2)
+    assert peer.resets() == {1: 3}
+    peer.send(*[window_update(0, 0x40000000)] * 2)
+    assert peer.failed() == 3
+
+
+# -- bytes
+
+
+@pytest.mark.parametrize("step", [1, 2, 7])
+def test_dribbled_bytes_cost_in_proportion(step: int) -> None:
+    """A frame of 16 KiB and one of a fourth, a byte at a time: no more than so many times."""
+
+    def cost(size: int) -> float:
+        sent = open_stream(1) + data(1, framed(b"x" * (size - 5)))
+        best = 10.0
+        for _ in range(3):
+            peer = Peer()
+            connection = peer.connection
+            start = time.process_time()
+            for at in range(0, len(sent), step):
+                connection.feed(sent[at : at + step], 0)
+                events = connection.events(10)
+            best = min(best, time.process_time() - start)
+            assert len(events) == 1
+        return best
+
+    assert cost(16_384) < 12 * cost(4096) + 0.01
+
+
+def test_bytes_that_are_not_read_are_no_more_than_a_frame() -> None:
+    peer = Peer()
+    sent = (ask(1) + frame(0xFF, 0, 0, bytes(16_384))) * 3
+    for at in range(0, len(sent), 100):
+        peer.send(sent[at : at + 100])
+        assert peer.connection._reader.unread <= 16_384 + 9
+        if peer.connection.closed:
+            break
+
+
+# -- the innocent
+
+
+def test_a_connection_that_is_idle_for_days_is_not_asked_to_calm_down() -> None:
+    """PING every ten seconds for a week, a request now and then."""
+    peer = Peer()
+    ids = odd()
+    for tick in range(60_480):
+        peer.now = 10.0 * tick
+        peer.send(ping())
+        if tick % 1000 == 0:
+            peer.send(ask(next(ids)), window_update(0, 5))
+            peer.respond()
+        peer.frames.clear()
+        peer.connection.expire(peer.now - 5)
+    assert not peer.connection.closed
+
+
+def test_a_client_that_pings_and_widens_for_each_request() -> None:
+    peer, ids = Peer(), odd()
+    for _ in range(3000):
+        peer.send(ask(n := next(ids)), ping(), window_update(0, 10))
+        peer.respond()
+        peer.send(window_update(n, 10))
+        peer.answers.clear()
+        peer.frames.clear()
+    assert not peer.connection.closed
+
+
+def test_credit_comes_back_with_time() -> None:
+    peer = Peer()
+    for second in range(100):
+        peer.now = second
+        peer.send(*[ping()] * (PER_SECOND - 1))
+        peer.frames.clear()
+    assert not peer.connection.closed
+
+
+def test_events_hold_only_whole_requests() -> None:
+    peer = Peer()
+    peer.send(open_stream(1), data(1, framed(b"abc")[:-1], 0), open_stream(3))
+    peer.send(frame(HEADERS, END_HEADERS | HAS_PRIORITY, 5, bytes(5) + BLOCK))
+    assert peer.events == []
+    peer.send(data(1, b"c"))
+    assert [event.message for event in peer.events if isinstance(event, Request)] == [b"abc"]
+
+
+def test_nothing_but_the_preface_opens_a_connection() -> None:
+    peer = Peer(opened=False)
+    for byte in PREFACE[:-1]:
+        peer.send(bytes((byte,)))
+    assert not peer.connection.closed
+    peer.send(b"?" + FIELDS[0][0].encode())
+    assert peer.failed() == PROTOCOL_ERROR

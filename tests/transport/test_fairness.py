@@ -1,0 +1,271 @@
+"""Fairness: whoever asks too much is read more slowly, and others do not notice."""
+
+import asyncio
+import dataclasses
+import ssl
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+
+from authz.transport.fairness import BURST_SECONDS, Share, Shares
+from authz.transport.peer import SLICE
+from tests.http2 import wire
+from tests.support import PATIENCE, Issuer, soon
+from tests.transport.process import process
+from tests.transport.raw import Raw, h2_context, raw
+from tests.transport.support import BANK, LIMITS, SHOP, listening, material
+
+RATE = 1000
+BURST = RATE * BURST_SECONDS
+
+
+# The token bucket ------------------------------------------------------------------------------
+
+
+class Clock(asyncio.SelectorEventLoop):
+    """A loop whose time stands still until it is set, and which calls what is due."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    def pass_by(self, seconds: float) -> None:
+        """Let time pass in small steps."""
+        until = self.now + seconds
+        while self.now < until:
+            self.now = min(until, self.now + 0.001)
+            self.call_soon(self.stop)
+            self.run_forever()
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    loop = Clock()
+    yield loop
+    loop.close()
+
+
+def test_a_share_that_is_used_up_fills_again(clock: Clock) -> None:
+    share = Share(RATE, clock)
+    assert not share.is_used_up(0)
+    share.take(BURST, 0)
+    assert share.is_used_up(0)
+    assert not share.is_used_up(0.01)
+    share.take(BURST, 0.01)
+    assert share.is_used_up(0.09)
+    assert not share.is_used_up(0.101)
+
+
+def test_a_share_holds_no_more_than_its_burst(clock: Clock) -> None:
+    share = Share(RATE, clock)
+    share.take(BURST, 1000)
+    assert share.is_used_up(1000)
+
+
+def test_who_waits_goes_on_in_order_at_the_rate(clock: Clock) -> None:
+    share = Share(RATE, clock)
+    share.take(BURST + 50, 0)  # a debt of 50 ms
+    went: list[tuple[int, float]] = []
+
+    def going(number: int) -> None:
+        went.append((number, clock.time()))
+        share.take(10, clock.time())  # 10 ms each
+
+    for number in range(3):
+        share.wait(lambda number=number: going(number))  # type: ignore[misc]
+    clock.pass_by(0.049)
+    assert went == []
+    assert share.is_used_up(clock.time())
+    clock.pass_by(0.1)
+    assert [number for number, _ in went] == [0, 1, 2]
+    assert [at for _, at in went] == pytest.approx([0.05, 0.06, 0.07], abs=0.003)
+
+
+def test_nobody_overtakes_those_who_wait(clock: Clock) -> None:
+    share = Share(RATE, clock)
+    share.take(BURST, 0)
+    share.wait(lambda: None)
+    share.wait(lambda: None)
+    assert share.is_used_up(0.05)  # there is enough in it, but not for a third one
+
+
+def test_one_that_raises_does_not_stop_the_others(clock: Clock) -> None:
+    clock.set_exception_handler(lambda *_: None)
+    share = Share(RATE, clock)
+    share.take(BURST + 1, 0)
+    went: list[int] = []
+    share.wait(raising)
+    share.wait(lambda: went.append(1))
+    clock.pass_by(0.1)
+    assert went == [1]
+
+
+def raising() -> None:
+    raise RuntimeError
+
+
+def test_without_a_rate_nothing_is_ever_used_up(clock: Clock) -> None:
+    share = Share(0, clock)
+    share.take(10**9, 0)
+    assert not share.is_used_up(0)
+    assert share.is_at_rest(0)
+
+
+def test_a_debt_is_not_forgotten_when_its_owner_reconnects(clock: Clock) -> None:
+    shares: Shares[str] = Shares(RATE, clock)
+    share = shares.of("a")
+    share.take(BURST * 2, 0)
+    shares.tidy(0)
+    assert shares.of("a") is share
+    shares.tidy(10)
+    assert len(shares) == 0
+
+
+def test_a_share_is_not_forgotten_while_it_has_connections(clock: Clock) -> None:
+    shares: Shares[str] = Shares(RATE, clock)
+    shares.of("a").connections = 1
+    shares.tidy(10)
+    assert len(shares) == 1
+
+
+# Over real connections -------------------------------------------------------------------------
+
+
+async def test_an_identity_is_answered_at_its_rate_over_all_of_its_connections(
+    issuer: Issuer,
+) -> None:
+    limits = dataclasses.replace(LIMITS, checks_per_second=1000)
+    context = h2_context(issuer.issue(SHOP))
+    loop = asyncio.get_running_loop()
+    async with (
+        listening(tls=material(issuer.server()), limits=limits) as server,
+        raw(server.port, context) as first,
+        raw(server.port, context) as second,
+    ):
+        began = loop.time()
+        for client in (first, second):
+            client.write(client.requests(1, 600, b""))
+        await asyncio.gather(
+            *(client.until(lambda c=client: len(c.statuses) == 600) for client in (first, second))  # type: ignore[misc]
+        )
+        passed = loop.time() - began
+        assert passed > (1200 - BURST - 2 * SLICE) / 1000
+        assert set(first.statuses.values()) | set(second.statuses.values()) == {"0"}
+        assert first.goaways == second.goaways == []
+
+
+async def test_large_requests_use_up_more_of_a_share(issuer: Issuer) -> None:
+    limits = dataclasses.replace(LIMITS, checks_per_second=1000, message_bytes=65_536)
+    context = h2_context(issuer.issue(SHOP))
+    loop = asyncio.get_running_loop()
+    async with (
+        listening(tls=material(issuer.server()), limits=limits) as server,
+        raw(server.port, context) as client,
+    ):
+        began = loop.time()
+        for number in range(40):
+            await soon(client.writer.drain())
+            assert await client.ask(2 * number + 1, bytes(15_000)) == "0"
+        assert loop.time() - began > (40 * (15_000 / 4096 + 1) - BURST - 20) / 1000
+
+
+async def test_a_connection_waits_a_few_slices_of_another_and_no_more() -> None:
+    """Counted in what the service was asked, whatever the machine does meanwhile."""
+    async with listening() as server, raw(server.port) as greedy, raw(server.port) as honest:
+        assert await honest.ask(1) == "0"
+        greedy.write(greedy.requests(1, 10_000))
+        await greedy.until(lambda: bool(greedy.statuses))
+        before = len(server.asked.requests)
+        assert await honest.ask(3, b"honest") == "0"
+        assert server.asked.requests.index(b"honest") - before <= 20 * SLICE
+        await greedy.until(lambda: len(greedy.statuses) == 10_000)
+
+
+async def test_greedy_connections_take_turns() -> None:
+    async with listening() as server, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(raw(server.port)) for _ in range(3)]
+        for number, client in enumerate(clients):
+            client.write(client.requests(1, 3000, b"%d" % number))
+        for client in clients:
+            await client.until(lambda c=client: len(c.statuses) == 3000)  # type: ignore[misc]
+        order = server.asked.requests
+        # While all three had something to say, nobody was far ahead.
+        first_done = min(max(i for i, r in enumerate(order) if r == b"%d" % n) for n in range(3))
+        shares = Counter(order[: first_done + 1])
+        assert min(shares.values()) > 1000
+
+
+class Flood(threading.Thread):
+    """Asks what was prepared before, as fast as it is read, from a thread and loop of its own."""
+
+    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        super().__init__(daemon=True)
+        self._port, self._context = port, context
+        self._enough = threading.Event()
+        self.begun = threading.Event()
+
+    def run(self) -> None:
+        asyncio.run(self._flood())
+
+    def end(self) -> None:
+        self._enough.set()
+        self.join(PATIENCE)
+
+    async def _flood(self) -> None:
+        async with AsyncExitStack() as stack:
+            clients = [raw(self._port, self._context) for _ in range(4)]
+            for client in clients:
+                entered = await stack.enter_async_context(client)
+                entered.write(QUESTIONS)
+                stack.callback(asyncio.create_task(self._listen(entered)).cancel)
+            await asyncio.to_thread(self._enough.wait)
+
+    async def _listen(self, client: Raw) -> None:
+        while await client.reader.read(1 << 18):
+            self.begun.set()
+
+
+BLOCK = b"".join(
+    b"\0" + bytes((len(name),)) + name.encode() + bytes((len(value),)) + value.encode()
+    for name, value in wire.FIELDS
+)
+QUESTIONS = b"".join(
+    wire.frame(wire.HEADERS, wire.END_HEADERS, stream_id, BLOCK)
+    + wire.data(stream_id, wire.framed(b""))
+    for stream_id in range(1, 200_000, 2)
+)
+
+
+async def test_a_flood_by_one_identity_does_not_take_the_latency_of_another(
+    issuer: Issuer,
+) -> None:
+    """Side by side: the same flood, with a share that ends and with one that does not."""
+    certificate = issuer.server()
+    honest, greedy = h2_context(issuer.issue(SHOP)), h2_context(issuer.issue(BANK))
+    medians: dict[int, float] = {}
+    for rate in (0, 500):
+        with process(certificate=certificate, checks_per_second=rate) as server:
+            async with raw(server.port, honest) as client:
+                assert await client.ask(1) == "0"
+                flood = Flood(server.port, greedy)
+                flood.start()
+                assert await asyncio.to_thread(flood.begun.wait, PATIENCE)
+                medians[rate] = await median_of(client, 30)
+                await asyncio.to_thread(flood.end)
+    assert medians[500] * 1.5 < medians[0], medians
+
+
+async def median_of(client: Raw, count: int) -> float:
+    """Seconds that a Check takes, in the middle."""
+    times = []
+    for number in range(count):
+        began = time.perf_counter()
+        assert await client.ask(2 * number + 3) == "0"
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
