@@ -1253,6 +1253,11 @@ def test_our_first_block_resizes_the_table() -> None:
         first = peer.take()[0]
         assert isinstance(first, HeadersFrame)
         assert first.data[:2] == b"\x20\x88"
+        peer.send(peer.request(3))
+        peer.connection.fail(3, GrpcStatus.INTERNAL, "once is enough")
+        second = peer.take()[0]
+        assert isinstance(second, HeadersFrame)
+        assert second.data[:1] == b"\x88"
 
 
 def test_a_goaway_says_why(peer: Peer) -> None:

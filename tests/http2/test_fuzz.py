@@ -75,7 +75,8 @@ class Checked(Peer):
                 connection.finish(stream_id)
             case _:
                 connection.respond(stream_id, b"r" * size)
-        self.told.add(stream_id)
+        if stream_id in self.asked:
+            self.told.add(stream_id)
         self.take()
         self.check()
 
