@@ -61,3 +61,7 @@ def test_the_policy_example_is_a_policy() -> None:
 def test_the_files_that_it_links_to_exist() -> None:
     for link in re.findall(r"\]\((?!https?://)([^)#]+)\)", README):
         assert (ROOT / link).exists(), link
+
+
+def test_there_is_no_placeholder_left() -> None:
+    assert "<!--" not in README
