@@ -239,7 +239,7 @@ def _end(runs: Iterable[Measured]) -> None:
         for problem, count in run.problems.items():
             wrong = True
             typer.secho(f"{run.transport}: {count} x {problem}", fg=typer.colors.RED, err=True)
-        if run.client_busy > _BUSY and not run.plan.rate:
+        if run.client_busy > _BUSY and run.checks and not run.plan.rate:
             _tell(f"{run.transport}: the clients were the bottleneck, give more --processes")
     if wrong:
         raise typer.Exit(1)

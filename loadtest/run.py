@@ -17,6 +17,7 @@ from loadtest.plan import Plan, Share
 from loadtest.stack import Server, Stack
 
 _PREPARE_SECONDS: Final = 180.0
+_END_SECONDS: Final = 5.0
 _AFTER_SECONDS: Final = 60.0  # a run ends so long after its time at the latest
 
 T = TypeVar("T")
@@ -144,7 +145,10 @@ async def _client(share: Share) -> AsyncIterator[_Client]:
     try:
         await client.say(share.to_json())
         yield client
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), _END_SECONDS)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()  # it holds nothing that would be lost
-        await asyncio.shield(process.wait())
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()  # it holds nothing that would be lost
+            await asyncio.shield(process.wait())

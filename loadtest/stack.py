@@ -35,6 +35,8 @@ class Setup:
     workers: int = 1
     namespaces: int = 1
     """That its policy knows, at least."""
+    name: str = ""
+    """Tells servers apart that are otherwise alike."""
 
 
 @dataclass(frozen=True, slots=True)

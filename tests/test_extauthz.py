@@ -522,11 +522,11 @@ SEAMS: dict[str, tuple[Any, str]] = {
 }
 ONLY_AFTER_AN_ERROR = {"decide_in_doubt", "failed"}
 NOT_ASKED = {  # seams that a question never reaches
-    Question.SIGN: {"parse", "verify", "verifying_secret"},
-    Question.PUBLIC: {"parse", "verify", "verifying_secret"},
-    Question.VERIFY: {"mint", "signing_key"},
-    Question.TRANSIT: {"mint", "signing_key"},
-    Question.TCP: {"mint", "signing_key", "parse", "verify", "verifying_secret"},
+    Question.SIGN: {"request_id_of", "parse", "verify", "verifying_secret"},
+    Question.PUBLIC: {"request_id_of", "parse", "verify", "verifying_secret"},
+    Question.VERIFY: {"request_id_of", "mint", "signing_key"},
+    Question.TRANSIT: {"request_id_of", "mint", "signing_key"},
+    Question.TCP: {"request_id_of", "mint", "signing_key", "parse", "verify", "verifying_secret"},
 }
 
 
@@ -583,6 +583,14 @@ def test_errors_at_any_two_seams_deny(question: Question) -> None:
             assert response is None or MESSAGE.encode() not in response, pair
         else:
             assert set(pair) <= NOT_ASKED[question] | ONLY_AFTER_AN_ERROR
+
+
+def test_an_error_in_what_only_a_denial_needs_denies() -> None:
+    stranger = check_request(principal=str(SHOP))
+    metadata = [("x-authz-question", "verify")]
+    with broken("request_id_of", RuntimeError(MESSAGE)) as times:
+        assert not opens(ask(boundary(ENFORCING, Remembering()), stranger, BANK, metadata))
+    assert times
 
 
 def test_errors_at_all_seams_at_once_deny() -> None:

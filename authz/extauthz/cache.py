@@ -14,7 +14,7 @@ from authz.observe import DecisionEvent
 from authz.verdict import Allow
 
 MAX_PER_NAMESPACE: Final = 256
-MAX_ALL: Final = 65_536
+MAX_ALL: Final = 32_768
 MAX_CHARACTERS: Final = 1024
 """Facts with more text than that are not worth their memory."""
 
@@ -76,6 +76,6 @@ def _room_of(key: Key) -> tuple[str, str]:
 
 
 def _characters(facts: Facts) -> int:
-    texts = (value for value in facts if isinstance(value, str))
-    lists = (value for value in facts if type(value) is tuple)
-    return sum(map(len, texts)) + sum(len(text) for values in lists for text in values)
+    lists = facts.tokens + facts.kn_namespace + facts.serving_namespace + facts.serving_revision
+    texts = facts.host, facts.path, facts.user_agent, facts.network_probe, facts.virtual_service
+    return sum(map(len, texts + lists)) + len(facts.principal) + len(facts.upstream or "")

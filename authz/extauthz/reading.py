@@ -78,7 +78,9 @@ def request_id_of(request: CheckRequest) -> str:
     """The id under which Envoy's access log knows the request, cut and made printable."""
     http = request.attributes.request.http
     given = ",".join(headers_of(http).get("x-request-id", _NO_VALUES)) or http.id
-    return "".join(c for c in given if c.isascii() and c.isprintable())[:_MAX_REQUEST_ID]
+    if not (given.isascii() and given.isprintable()):
+        given = "".join(c for c in given if c.isascii() and c.isprintable())
+    return given[:_MAX_REQUEST_ID]
 
 
 def headers_of(http: AttributeContext.HttpRequest) -> dict[str, tuple[str, ...]]:

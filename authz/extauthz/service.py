@@ -80,7 +80,9 @@ class AuthorizationService:
             self._record(kept.event)
             return kept.response
         verdict = decide(asked.question, facts, rules, now)
-        event = DecisionEvent(asked.question, verdict, caller, request_id_of(message))
+        recorded = isinstance(verdict, Deny) or verdict.would_deny is not None
+        request_id = request_id_of(message) if recorded else ""  # allows are counted, not logged
+        event = DecisionEvent(asked.question, verdict, caller, request_id)
         response = self._told(event)
         if response is not None:
             self._cache.keep(key, response, event)

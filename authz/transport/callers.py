@@ -1,6 +1,7 @@
 """Who asks, where it is not the client certificate of the connection that says so."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Final
 
 from authz.errors import InvalidIdentity
@@ -12,10 +13,22 @@ CallerSource = Callable[[Sequence[tuple[str, str]]], SpiffeId]
 XFCC: Final = "x-forwarded-client-cert"
 INSECURE: Final = "x-authz-insecure-caller"
 
+_MAX_KNOWN: Final = 16_384
+_LONGEST_KNOWN: Final = 512  # characters
+
 
 def from_xfcc(own: SpiffeId) -> CallerSource:
-    """Believe the x-forwarded-client-cert of our own sidecar, whose identity is `own`."""
-    return lambda metadata: workload_of_xfcc(_only(metadata, XFCC), own=own)
+    """Believe the x-forwarded-client-cert of our own sidecar, whose identity is `own`.
+
+    What a header says depends on nothing else, so it is read once; long ones are not remembered.
+    """
+    known = lru_cache(_MAX_KNOWN)(partial(workload_of_xfcc, own=own))
+
+    def caller_of(metadata: Sequence[tuple[str, str]]) -> SpiffeId:
+        header = _only(metadata, XFCC)
+        return known(header) if len(header) <= _LONGEST_KNOWN else workload_of_xfcc(header, own=own)
+
+    return caller_of
 
 
 def from_insecure_metadata() -> CallerSource:

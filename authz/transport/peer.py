@@ -13,6 +13,9 @@ from authz.transport.fairness import Share
 
 SLICE: Final = 64
 """Requests of one connection that are answered before others have their turn."""
+PIECE: Final = 16_384
+"""Bytes of one connection that are looked at before others have their turn: not all that a client
+can send becomes requests."""
 BYTES_PER_CHECK: Final = 4096
 """Whoever sends larger requests than this uses up more than one of its share for each."""
 UNSENT: Final = 131_072
@@ -58,8 +61,8 @@ class Peer(asyncio.Protocol):
     """A client's connection."""
 
     __slots__ = (
-        "_active", "_blocked_since", "_calls", "_connection", "_ending", "_held", "_hung_up",
-        "_loop", "_owner", "_share", "_too_old", "_transport", "caller",
+        "_active", "_blocked_since", "_calls", "_connection", "_ending", "_held",
+        "_loop", "_owner", "_share", "_too_old", "_transport", "_unfed", "caller",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
@@ -72,9 +75,9 @@ class Peer(asyncio.Protocol):
         self._share: Share | None = None
         self._too_old = 0.0
         self._active = loop.time()
+        self._unfed = b""  # what has come and waits for its turn
         self._held = False  # we go on later with what has come
         self._blocked_since: float | None = None  # the client does not take what we send
-        self._hung_up = False  # the client will send no more
         self.caller: SpiffeId | None = None
         """Who has connected, if that is proven by mTLS."""
 
@@ -97,7 +100,10 @@ class Peer(asyncio.Protocol):
         """The client has sent something."""
         self._active = now = self._loop.time()
         try:
-            self._connection.feed(data, now)
+            if len(data) <= PIECE and not self._unfed:
+                self._connection.feed(data, now)
+            else:
+                self._unfed += data
             share = self._share
             if share is not None:
                 share.take(len(data) / BYTES_PER_CHECK, now)
@@ -118,14 +124,6 @@ class Peer(asyncio.Protocol):
         self._blocked_since = None
         if not self._held:
             self._go_on()
-
-    def eof_received(self) -> bool:
-        """The client has said all that it will say; whether to answer what waits, then close.
-
-        With TLS the transport closes anyway.
-        """
-        self._hung_up = True
-        return self._is_stopped and self._transport.get_extra_info("sslcontext") is None
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
@@ -149,6 +147,9 @@ class Peer(asyncio.Protocol):
         """Answer a slice of what has come; go on in another turn if there is more."""
         connection, calls = self._connection, self._calls
         answer = calls.answer
+        if self._unfed and not connection.has_more:
+            connection.feed(self._unfed[:PIECE], self._loop.time())
+            self._unfed = self._unfed[PIECE:]
         events = connection.events(SLICE)
         for event in events:
             if type(event) is Request:
@@ -161,15 +162,13 @@ class Peer(asyncio.Protocol):
             share.take(len(events), self._loop.time())
         if connection.fault is not None:
             self._ending.fail(connection.fault.code.name.lower(), self._loop.time())
-        elif connection.has_more:
+        elif connection.has_more or self._unfed:
             used_up = share is not None and share.is_used_up(self._loop.time())
             self._hold(share if used_up else None)
-        elif self._hung_up:
-            self._ending.close(self._ending.reason, self._loop.time())
 
     @property
     def _is_stopped(self) -> bool:
-        """Whether what has come waits, and nothing more is read."""
+        """Whether what has come waits, and nothing more is read: no end of it either."""
         return self._held or self._blocked_since is not None
 
     def _hold(self, share: Share | None) -> None:

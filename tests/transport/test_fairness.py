@@ -15,7 +15,7 @@ import pytest
 from authz.transport.fairness import BURST_SECONDS, Share, Shares
 from authz.transport.peer import SLICE
 from tests.http2 import wire
-from tests.support import PATIENCE, Issuer, soon
+from tests.support import PATIENCE, Issuer, eventually, soon
 from tests.transport.process import process
 from tests.transport.raw import Raw, h2_context, raw
 from tests.transport.support import BANK, LIMITS, SHOP, listening, material
@@ -160,6 +160,20 @@ async def test_an_identity_is_answered_at_its_rate_over_all_of_its_connections(
         assert first.goaways == second.goaways == []
 
 
+async def test_an_identity_that_is_gone_is_forgotten(issuer: Issuer) -> None:
+    context = h2_context(issuer.issue(SHOP))
+    async with listening(tls=material(issuer.server())) as server:
+        shares = server.http2._shares
+        async with raw(server.port, context) as client:
+            assert await client.ask(1) == "0"
+            assert len(shares) == 1
+
+        async def forgotten() -> bool:
+            return len(shares) == 0
+
+        await eventually(forgotten, "its share is at rest")
+
+
 async def test_large_requests_use_up_more_of_a_share(issuer: Issuer) -> None:
     limits = dataclasses.replace(LIMITS, checks_per_second=1000, message_bytes=65_536)
     context = h2_context(issuer.issue(SHOP))
@@ -185,6 +199,22 @@ async def test_a_connection_waits_a_few_slices_of_another_and_no_more() -> None:
         assert await honest.ask(3, b"honest") == "0"
         assert server.asked.requests.index(b"honest") - before <= 20 * SLICE
         await greedy.until(lambda: len(greedy.statuses) == 10_000)
+
+
+async def test_what_is_no_request_does_not_hold_up_others_either() -> None:
+    """Each of these is refused without a question to the service."""
+    no_grpc = b"\x83\x86\x84"  # POST http /
+    ends = wire.END_HEADERS | wire.END_STREAM
+    async with listening() as server, raw(server.port) as honest:
+        assert await honest.ask(1) == "0"
+        async with raw(server.port) as greedy:
+            ids = range(1, 120_001, 2)
+            greedy.write(b"".join(wire.frame(wire.HEADERS, ends, i, no_grpc) for i in ids))
+            await greedy.until(lambda: len(greedy.frames) > 5)
+            refused = list(server.http2._peers)[-1]._connection._past
+            before = refused.highest
+            assert await honest.ask(3) == "0"
+            assert before < refused.highest < before + 2 * 15_000
 
 
 async def test_greedy_connections_take_turns() -> None:

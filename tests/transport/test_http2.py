@@ -14,7 +14,7 @@ import pytest
 from authz.facts import Asked
 from authz.http2 import Connection
 from authz.identity import SpiffeId
-from authz.transport import from_xfcc
+from authz.transport import ending, from_xfcc
 from authz.transport.calls import MAX_WATCHES
 from authz.transport.health import Health
 from authz.transport.http2 import Http2Listener
@@ -82,11 +82,30 @@ async def test_a_request_that_began_before_the_second_goaway_is_finished_after_i
         client.write(request[:-5])
         stopped = asyncio.ensure_future(server.listener.stop(20))
         await client.until(lambda: len(client.goaways) == 2)
+        await asyncio.sleep(3 * ending.LINGER)  # who has a request under way is not hurried
         client.write(request[-5:])
         await client.until(lambda: 1 in client.statuses)
         client.writer.close()
         await soon(stopped)
         assert client.statuses == {1: "0"}
+
+
+async def test_requests_that_wait_for_their_share_are_answered_before_the_second_goaway(
+    issuer: Issuer,
+) -> None:
+    limits = dataclasses.replace(LIMITS, checks_per_second=200)
+    async with (
+        listening(tls=material(issuer.server()), limits=limits) as server,
+        raw(server.port, h2_context(issuer.issue(SHOP))) as client,
+    ):
+        client.write(client.requests(1, 300))
+        await client.until(lambda: bool(client.statuses))
+        stopped = asyncio.ensure_future(server.listener.stop(20))
+        await client.until(lambda: len(client.goaways) == 2)
+        assert client.goaways[1] == (599, NO_ERROR)
+        assert client.statuses == dict.fromkeys(range(1, 600, 2), "0")
+        client.writer.close()
+        await soon(stopped)
 
 
 async def test_who_does_not_hang_up_after_a_drain_is_hung_up_on() -> None:
@@ -223,6 +242,7 @@ async def test_a_connection_with_an_open_watch_is_not_idle() -> None:
         assert watching.goaways == []
         server.health.serving = True
         await watching.until(lambda: len(watching.bodies[1]) == 14)
+        assert watching.goaways == []
 
 
 # What never completes --------------------------------------------------------------------------
@@ -300,6 +320,18 @@ async def test_who_does_not_agree_on_h2_is_not_served(
         assert client.frames == []
         await closed(server, "alpn")
     assert server.asked.callers == []
+
+
+async def test_who_shows_no_certificate_fails_in_the_handshake(issuer: Issuer) -> None:
+    context = ssl.create_default_context(cafile=issuer.ca_file)
+    context.check_hostname = False
+    context.set_alpn_protocols(["h2"])
+    async with listening(tls=material(issuer.server())) as server:
+        async with raw(server.port, context) as client:  # in TLS 1.3 it learns of it later
+            await client.rest()
+            assert client.frames == []
+        await closed(server, "handshake")
+        assert server.errors == []
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
