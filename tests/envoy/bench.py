@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import randrange
 
 import httpx
 
@@ -47,7 +48,7 @@ class Workbench:
 
     @asynccontextmanager
     async def proxy(self, chain: filters.Chain) -> AsyncIterator[Proxy]:
-        address, app = _free_port(), _free_port()
+        address, app = free_port(), free_port()
         service = Service("app", "acme-web", app, AUTHZ, "10.96.1.1")
         hosts = [bootstrap.gateway_host("*", service)]
         http_filters = filters.patched([bootstrap.ROUTER], chain)
@@ -74,7 +75,11 @@ def values(headers: Sequence[tuple[str, str]], name: str) -> list[str]:
     return [value for key, value in headers if key == name]
 
 
-def _free_port() -> Endpoint:
+def free_port() -> Endpoint:
+    """A port that nobody uses, on an address from which no connection goes out.
+
+    On 127.0.0.1, a connection that is made meanwhile could take it for its own end.
+    """
     with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
+        bound.bind((f"127.{randrange(1, 255)}.{randrange(255)}.{randrange(1, 255)}", 0))
         return Endpoint(*bound.getsockname())

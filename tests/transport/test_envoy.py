@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,7 +18,7 @@ from authz.identity import SpiffeId
 from authz.testing import workload
 from authz.transport import Health, Http2Listener, Limits, TlsMaterial, http2
 from authz.transport.callers import CallerSource
-from tests.envoy.bench import AUTHZ_CLUSTER, VERIFY
+from tests.envoy.bench import AUTHZ_CLUSTER, VERIFY, free_port
 from tests.envoy.scripted import allowing
 from tests.support import SERVICE, Issuer, eventually, soon
 from tests.transport.support import material
@@ -120,12 +119,6 @@ class Stage:
                 length = head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]
                 await reader.readexactly(int(length))
         writer.close()
-
-
-def free_port() -> Endpoint:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        return Endpoint(*bound.getsockname())
 
 
 @pytest.fixture(params=["plaintext", "mtls"])
