@@ -408,8 +408,9 @@ async def test_a_drain_loses_no_check_of_a_client_that_moves_on(folder: Folder) 
         options = [
             ("grpc.ssl_target_name_override", SERVER_NAME),
             ("grpc.use_local_subchannel_pool", 1),
-            # While it connects elsewhere a call waits, and one that the connection took and has
-            # not sent when GOAWAY comes is sent elsewhere. One that was sent and is lost fails.
+            # While it connects elsewhere a call waits. One that the connection has accepted and
+            # not sent when GOAWAY comes is asked elsewhere: grpc's transparent retry, which stays
+            # on here. That the server loses none is seen on the wire, in transport/test_drain.py.
             ("grpc.service_config", '{"methodConfig": [{"name": [{}], "waitForReady": true}]}'),
         ]
         target = f"ipv4:127.0.0.1:{process.port},127.0.0.1:{following.port}"

@@ -1,0 +1,93 @@
+"""What a fuzzer feeds: each target takes any bytes, and raises where what must hold does not."""
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from authz._proto.ext_authz_pb2 import CheckResponse
+from authz.extauthz import AuthorizationService
+from authz.observe import DecisionEvent
+from authz.policy import Policy, Role
+from authz.testing import ManualClock, check_request, rules, workload
+from authz.verdict import Allow
+from tests.http2 import wire
+from tests.http2.test_fuzz import Checked, act
+
+FOUND = Path(__file__).parent / "found"
+"""Inputs that once failed, in a folder for each target."""
+
+_ACTIVATOR = workload("knative-serving", "activator")
+
+
+def http2(data: bytes) -> None:
+    """A program of frames, raw bytes, answers and passing time, for one connection.
+
+    A step is a byte that says what, and up to four that say more, then the bytes to send.
+    """
+    peer = Checked()
+    steps = io.BytesIO(data)
+    if steps.read(1) < b"\x80":
+        peer.step(wire.PREFACE + wire.settings())
+    while head := steps.read(5):
+        what, kind, flags, stream_id, size = head.ljust(5, b"\0")
+        match what % 8:
+            case 0:
+                peer.step(steps.read(size))
+            case 1:
+                act(peer, "answer", kind)
+            case 2:
+                act(peer, "expire", kind % 10)
+            case 3:
+                act(peer, ("wait", "announce", "end")[kind % 3], flags % 6)
+            case _:
+                payload = steps.read(size)
+                peer.step(wire.frame(kind % 11, flags, stream_id % 16, payload))
+
+
+class _Witness:
+    """Takes no unexpected error, and remembers the last decision."""
+
+    def __init__(self) -> None:
+        self.last: DecisionEvent | None = None
+
+    def decided(self, event: DecisionEvent) -> None:
+        self.last = event
+
+    def failed(self, error: Exception) -> None:
+        raise AssertionError("something was raised on the way") from error
+
+
+def check(data: bytes) -> None:
+    """A CheckRequest in any bytes, asked in every way: the answer is that of the decision."""
+    witness = _Witness()
+    service = AuthorizationService(
+        token_header="x-tenant-token", clock=ManualClock(), recorders=[witness]
+    )
+    service.rules = rules(Policy(roles={_ACTIVATOR: frozenset({Role.TRANSIT})}))
+    for question in ("sign", "verify", "transit", "public", "tcp", "none"):
+        asked = service.asked(_ACTIVATOR, [("x-authz-question", question)])
+        response = service.check(data, asked)
+        assert response is not None
+        assert witness.last is not None
+        opens = CheckResponse.FromString(response).status.code == 0
+        assert opens == isinstance(witness.last.verdict, Allow)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {"http2": http2, "check": check}
+
+
+def seeds(target: str) -> Iterator[bytes]:
+    """Where a fuzzer may begin."""
+    if target == "check":
+        yield check_request(host="a.b.svc", principal=str(_ACTIVATOR), request_id="id")
+        yield check_request(headers=(("x-tenant-token", "v1.a.b"), ("kn-namespace", "shop")))
+        return
+    block = b"\x83\x86\x04\x02/a\x0f\x10\x10application/grpc"
+    yield b"\0" + _step(1, 4, 1, block) + _step(0, 1, 1, wire.framed(b"m")) + b"\1\7\0\0\0"
+    yield b"\0" + _step(1, 0, 1, block[:4]) + _step(9, 4, 1, block[4:]) + b"\2\0\0\0\0"
+    yield b"\0" + _step(4, 0, 0, b"\0\4\0\0\0\7") + _step(8, 0, 0, b"\0\0\0\7") + b"\3\2\0\0\0"
+    yield b"\xff" + b"\0\0\0\0" + bytes((len(wire.PREFACE),)) + wire.PREFACE
+
+
+def _step(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
+    return bytes((4, kind, flags, stream_id, len(payload))) + payload
