@@ -222,9 +222,9 @@ class Settings(KeySettings):
         ),
     ] = 3600
     max_connections: Annotated[int, Field(ge=1, description="connections at once")] = 20_000
-    max_connections_per_identity: Annotated[
-        int, Field(ge=1, description="of these, with the same client identity")
-    ] = 1000
+    max_connections_per_namespace: Annotated[
+        int, Field(ge=1, description="of these, by workloads of one namespace; not for xfcc")
+    ] = 2000
     max_handshakes: Annotated[
         int, Field(ge=1, description="TLS handshakes at once; for more, the oldest goes")
     ] = 1024
@@ -241,10 +241,18 @@ class Settings(KeySettings):
         int,
         Field(
             ge=0,
-            description="how fast one client identity is read, so that others have their "
-            "turn; 0: no limit; not for xfcc",
+            description="how fast the workloads of one namespace are read, so that others have "
+            "their turn; 0: no limit; not for xfcc",
         ),
     ] = 20_000
+    max_buffered_bytes: Annotated[
+        int,
+        Field(
+            ge=4_194_304,
+            description="of halves of requests and of answers not taken, over all connections; "
+            "for more, whoever holds most goes",
+        ),
+    ] = 134_217_728
 
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()

@@ -139,7 +139,7 @@ class Stack:
                     "tls_cert_file": str(pair.cert_file),
                     "tls_key_file": str(pair.key_file),
                     "tls_ca_file": str(pair.ca_file),
-                    "max_connections_per_identity": "20000",
+                    "max_connections_per_namespace": "20000",
                 }
             case IdentitySource.XFCC:
                 return {"own_id": str(mesh.AUTHZ)}

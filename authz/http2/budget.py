@@ -40,7 +40,7 @@ class Budget:
         passed, self._counted = self.now - self._counted, self.now
         self._credit = min(self._capacity, self._credit + passed * PER_SECOND) - 1
         if self._credit < 0:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"too many {what}")
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, f"too many {what}", limit="credit")
 
     def spent_on_stream(self, what: str) -> None:
         """The same, where one connection may carry the streams of many who are not to blame.

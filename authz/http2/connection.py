@@ -32,6 +32,13 @@ _LEAST_CONTENT: Final = 64
 
 _LEAST_RESETS_REMEMBERED: Final = 256
 
+FRAMES: Final = 256
+"""Frames that `events` reads before it returns: not all of them make events, and the smallest have
+9 bytes. A request has two as a rule."""
+
+STREAM_BYTES: Final = 512
+"""What an open stream is counted as holding, beside its data."""
+
 
 class _Unfinished:
     """A header block that CONTINUATION goes on with."""
@@ -79,6 +86,8 @@ class Connection:
         self._sender = Sender(self._streams, self._output, limits.unsent)
         self.has_more = False
         """`events` stopped at its limit: call it again, before or after feeding more."""
+        self.limited: dict[str, int] = {}
+        """How often each limit was met, by its name, for whoever counts to take away."""
         self.closed = False
         """After a fault: send the output and hang up."""
         self.fault: ConnectionFault | None = None
@@ -93,6 +102,19 @@ class Connection:
         """Requests that have not all come, are not answered, or whose answers are not all sent."""
         return len(self._streams)
 
+    @property
+    def buffered(self) -> int:
+        """Bytes that wait here: to be read, to be complete, or to be taken by the client.
+
+        Answers that `output` has given out are not among them.
+        """
+        held = self._reader.unread + self._receiver.held + self._sender.unsent
+        if self._streams:
+            held += len(self._streams) * STREAM_BYTES
+        if self._unfinished is not None:
+            held += len(self._unfinished.block)
+        return held
+
     # -- input ---------------------------------------------------------------------------------
 
     def feed(self, data: bytes, now: float) -> None:
@@ -105,16 +127,21 @@ class Connection:
             self._reader.feed(data, now)
 
     def events(self, most: int) -> list[Event]:
-        """What the bytes so far mean: stops at `most` events, to be called again."""
+        """What the bytes so far mean: stops at `most` events or FRAMES frames, to be called again.
+
+        So one call takes a bounded time, however much was fed.
+        """
         events = self._events = []
         read = self._reader.next
         self.has_more = False
         try:
-            while len(events) < most:
+            for _ in range(FRAMES):
                 frame = None if self.closed else read()
                 if frame is None:
                     return events
                 self._take(*frame)
+                if len(events) >= most:
+                    break
             self.has_more = True
         except ConnectionFault as fault:
             self._fail(fault)
@@ -167,7 +194,8 @@ class Connection:
             update = self._receiver.hold(stream_id, stream, data, padding)
         except GrpcFault as fault:
             self._output.append(self._encoder.refusal(stream_id, fault))
-            raise StreamFault(ErrorCode.NO_ERROR, "the rest is not wanted") from None  # 8.1
+            code = ErrorCode.NO_ERROR  # 8.1
+            raise StreamFault(code, "the rest is not wanted", limit="message") from None
         if ends:
             return
         if update:
@@ -175,7 +203,8 @@ class Connection:
         if len(data) < _LEAST_CONTENT:
             self._budget.spent("small DATA frames")
         while oldest := self._receiver.overdue():
-            self._reset(oldest, StreamFault(ErrorCode.ENHANCE_YOUR_CALM, "too much is held"))
+            overdue = StreamFault(ErrorCode.ENHANCE_YOUR_CALM, "too much is held", limit="buffered")
+            self._reset(oldest, overdue)
 
     # -- 6.2 HEADERS and 6.10 CONTINUATION -----------------------------------------------------
 
@@ -200,7 +229,9 @@ class Connection:
         self._budget.spent("CONTINUATION frames")
         unfinished.block += payload
         if len(unfinished.block) > self._limits.header_block:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block is too large")
+            raise ConnectionFault(
+                ErrorCode.ENHANCE_YOUR_CALM, "a header block is too large", limit="header_block"
+            )
         if flags & frames.END_HEADERS:
             self._unfinished = None
             self._on_block(stream_id, bytes(unfinished.block), ends=unfinished.ends)
@@ -224,16 +255,20 @@ class Connection:
         if not ends:
             raise Malformed("HEADERS amid the data")
         if block.fields is None:
-            raise StreamFault(ErrorCode.ENHANCE_YOUR_CALM, "the trailers are too large")
+            raise StreamFault(
+                ErrorCode.ENHANCE_YOUR_CALM, "the trailers are too large", limit="header_list"
+            )
         check_trailers(block.fields)
         self._complete(stream_id, stream, bytes(stream.data or b""))
 
     def _open(self, stream_id: int, block: Block, *, ends: bool) -> None:
         if len(self._streams) >= self._limits.streams:  # 5.1.2
-            raise StreamFault(ErrorCode.REFUSED_STREAM, "too many streams")
+            raise StreamFault(ErrorCode.REFUSED_STREAM, "too many streams", limit="streams")
         head = block.head
         if head is None:
             head = block.head = TOO_LARGE if block.fields is None else head_of(block.fields)
+        if head is TOO_LARGE:
+            self.count("header_list")
         stream = self._streams[stream_id] = Stream(head, self._now)
         if ends:
             self._complete(stream_id, stream, b"")
@@ -258,6 +293,8 @@ class Connection:
 
     def _refuse(self, stream_id: int, fault: HttpFault | GrpcFault) -> None:
         """Answer a request that has all come and cannot be asked."""
+        if isinstance(fault, GrpcFault) and fault.status is GrpcStatus.RESOURCE_EXHAUSTED:
+            self.count("message")
         del self._streams[stream_id]
         self._budget.answered()
         self._output.append(self._encoder.refusal(stream_id, fault))
@@ -355,6 +392,11 @@ class Connection:
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
         self._sender.widen_stream(stream_id, stream, increment)
 
+    def count(self, limit: str) -> None:
+        """A limit was met. Of no name, none was."""
+        if limit:
+            self.limited[limit] = self.limited.get(limit, 0) + 1
+
     # -- 5.4 faults ----------------------------------------------------------------------------
 
     def _on_closed(self, stream_id: int, what: str) -> None:
@@ -367,10 +409,15 @@ class Connection:
 
     def _fail(self, fault: ConnectionFault) -> None:
         """Section 5.4.1. All streams end with the connection, without an event for each."""
-        self.closed = True
+        self.count(fault.limit)
         self.fault = ConnectionFault(fault.code, str(fault))  # holds no traceback
         last = min(self._past.highest, self._last)
         self._output.append(frames.goaway(last, fault.code, str(fault)))
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Whatever comes is ignored from now on, and what has come is forgotten at once."""
+        self.closed = True
         for stream_id, stream in self._streams.items():
             self._receiver.release(stream_id, stream)
             self._sender.forget(stream_id, stream)
@@ -380,6 +427,7 @@ class Connection:
 
     def _reset(self, stream_id: int, fault: StreamFault) -> None:
         """Section 5.4.2: a stream that is known, or one that could not be opened."""
+        self.count(fault.limit)
         self._budget.spent_on_stream("faulty streams")
         stream = self._streams.get(stream_id)
         if stream is not None:
@@ -412,12 +460,15 @@ class Connection:
 
     def _expire(self, before: float) -> None:
         if self._unfinished is not None and self._unfinished.since < before:
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a header block does not end")
+            raise ConnectionFault(
+                ErrorCode.ENHANCE_YOUR_CALM, "a header block does not end", limit="slow"
+            )
         if not self.has_more and self._reader.stalls(before):
-            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a frame does not end")
+            raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a frame does not end", limit="slow")
         for stream_id, stream in list(self._streams.items()):
             if stream.since < before and (stream.unsent or not stream.ended):
-                self._reset(stream_id, StreamFault(ErrorCode.CANCEL, "a stream does not end"))
+                fault = StreamFault(ErrorCode.CANCEL, "a stream does not end", limit="slow")
+                self._reset(stream_id, fault)
 
     # -- answers -------------------------------------------------------------------------------
 

@@ -23,19 +23,24 @@ class ErrorCode(enum.IntEnum):
 
 
 class ConnectionFault(Exception):
-    """The connection cannot go on: answered by GOAWAY with `code`, then closed."""
+    """The connection cannot go on: answered by GOAWAY with `code`, then closed.
 
-    def __init__(self, code: ErrorCode, text: str) -> None:
+    `limit` names the one that was exceeded, if it was: a field of `Limits`, or `slow`.
+    """
+
+    def __init__(self, code: ErrorCode, text: str, *, limit: str = "") -> None:
         super().__init__(text)
         self.code = code
+        self.limit = limit
 
 
 class StreamFault(Exception):
-    """One stream cannot go on: answered by RST_STREAM with `code`."""
+    """One stream cannot go on: answered by RST_STREAM with `code`. `limit` as above."""
 
-    def __init__(self, code: ErrorCode, text: str) -> None:
+    def __init__(self, code: ErrorCode, text: str, *, limit: str = "") -> None:
         super().__init__(text)
         self.code = code
+        self.limit = limit
 
 
 class Malformed(StreamFault):

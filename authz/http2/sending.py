@@ -56,7 +56,9 @@ class Sender:
         self._flush(stream_id, stream)
         if self.unsent > self._limit:
             raise ConnectionFault(
-                ErrorCode.ENHANCE_YOUR_CALM, f"more than {self._limit} bytes of answers wait"
+                ErrorCode.ENHANCE_YOUR_CALM,
+                f"more than {self._limit} bytes of answers wait",
+                limit="unsent",
             )
 
     def end(self, stream_id: int, stream: Stream, trailers: bytes) -> None:

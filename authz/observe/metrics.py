@@ -28,6 +28,7 @@ _CHECKS: Final = "authz_checks"
 _ERRORS: Final = "authz_unexpected_errors"
 _RELOAD_FAILURES: Final = "authz_reload_failures"
 _CLOSED: Final = "authz_connections_closed"
+_LIMITED: Final = "authz_limits_met"
 _RESTARTS: Final = "authz_worker_restarts"
 
 _COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
@@ -41,6 +42,7 @@ _COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         ("what",),
     ),
     _CLOSED: ("Connections that ended, by why.", ("reason",)),
+    _LIMITED: ("Times that a client met a limit, by which; see the README's table.", ("limit",)),
     _RESTARTS: ("Workers that ended by themselves and were started again.", ()),
 }
 _AGING: Final = ("keyring", "policy")
@@ -119,6 +121,10 @@ class Metrics(Collector):
     def closed(self, reason: str) -> None:
         """Count a connection that ended."""
         self._cell(_CLOSED, reason).count += 1
+
+    def limited(self, limit: str, count: int) -> None:
+        """Count how often clients met a limit."""
+        self._cell(_LIMITED, limit).count += count
 
     def restarted(self) -> None:
         """Count a worker that is started again."""

@@ -174,6 +174,7 @@ class Server:
             tls=tls,
             caller_of=caller_of,
             closed=self.metrics.closed,
+            limited=self.metrics.limited,
             failed=self._failed,
         )
         self.metrics.connections = lambda: listener.connections
@@ -196,10 +197,11 @@ def _limits(settings: Settings) -> Limits:
         message_bytes=settings.max_message_bytes,
         connection_age=settings.max_connection_age_seconds,
         connections=settings.max_connections,
-        connections_per_identity=settings.max_connections_per_identity,
+        connections_per_namespace=settings.max_connections_per_namespace,
         handshakes=settings.max_handshakes,
         handshake_seconds=settings.handshake_seconds,
         idle_seconds=settings.idle_seconds,
         request_seconds=settings.request_seconds,
         checks_per_second=settings.max_checks_per_second,
+        buffered_bytes=settings.max_buffered_bytes,
     )

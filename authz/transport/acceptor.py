@@ -106,10 +106,11 @@ class Acceptor:
         )
 
     def _greeted(self, client: socket.socket, task: asyncio.Task[None]) -> None:
+        made_room = task not in self._greeting
         self._greeting.pop(task, None)
         error = None if task.cancelled() else task.exception()
         if task.cancelled() or error is not None:
             client.close()  # it may not have come as far as a transport that does
-            self._closed("handshake")
+            self._closed("handshake_limit" if made_room else "handshake")
         if isinstance(error, Exception) and not isinstance(error, OSError):
             self._failed(error)

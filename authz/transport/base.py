@@ -37,7 +37,7 @@ class Limits:
     message_bytes: int = 65_536
     connection_age: int = 3600
     connections: int = 20_000
-    connections_per_identity: int = 1000
+    connections_per_namespace: int = 2000
     handshakes: int = 1024
     """Connections that have not finished their TLS handshake."""
     handshake_seconds: int = 10
@@ -45,7 +45,9 @@ class Limits:
     request_seconds: int = 10
     """For a request to arrive as a whole."""
     checks_per_second: int = 20_000
-    """For each identity; 0: no limit."""
+    """For each namespace; 0: no limit."""
+    buffered_bytes: int = 134_217_728
+    """Over all connections: requests that have not all come, answers that are not taken."""
 
 
 class Listener(Protocol):

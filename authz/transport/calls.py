@@ -141,6 +141,7 @@ class Calls:
 
     def _begin_watch(self, request: Request) -> None:
         if len(self._watches) >= MAX_WATCHES:
+            self._connection.count("watches")
             text = f"more than {MAX_WATCHES} watches on one connection"
             self._connection.fail(request.stream_id, GrpcStatus.RESOURCE_EXHAUSTED, text)
             return

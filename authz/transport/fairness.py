@@ -1,15 +1,18 @@
-"""Fairness between identities: whoever asks too much is read more slowly, never answered less.
+"""Fairness between namespaces: whoever asks too much is read more slowly, never answered less.
 
-Each identity has a token bucket that all of its connections share. While it is empty, none of them
-is read, and flow control does the rest. Then they go on, one after the other, in the order in which
-they stopped.
+Each namespace of a trust domain has a token bucket that all connections of its workloads share: a
+tenant makes as many service accounts as it likes, namespaces it has to be given. While the bucket
+is empty, none of them is read, and flow control does the rest. Then they go on, one after the
+other, in the order in which they stopped.
 
-Only where a connection is one identity's, which is so in mTLS. A sidecar in front sends the Checks
-of all its tenants over the same few connections. Not to read those would stop everybody; to hold
-back the Checks of one would occupy the streams that others need; to refuse them costs about what
-answering does. What holds there: no connection gets more than a slice of requests while another
-waits, and what is ahead of a Check on its own connection is at most what that may have open. Who
-wants more limits the rate in the sidecar, which still has a connection for each tenant.
+Only where a connection is one namespace's, which is so in mTLS. A sidecar in front sends the Checks
+of all its tenants over the same few connections. Not to read those would stop everybody. Windows
+are of no use either: a new stream's is the same for all, and a Check is smaller than any that would
+not cost each of them a round trip more. To hold back the Checks of one would occupy the streams
+that others need; to refuse them costs about what answering does. What holds there: no connection
+gets more than a slice of requests while another waits, and what is ahead of a Check on its own
+connection is at most what that may have open. Who wants more limits the rate in the sidecar, which
+still has a connection for each tenant.
 """
 
 import asyncio
@@ -20,11 +23,11 @@ from typing import Final, Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 BURST_SECONDS: Final = 0.1
-"""How much an identity that was quiet may ask at once, in seconds of its rate."""
+"""How much a namespace that was quiet may ask at once, in seconds of its rate."""
 
 
 class Share:
-    """What one identity uses: connections, and Checks out of its token bucket."""
+    """What one namespace uses: connections, and Checks out of its token bucket."""
 
     __slots__ = ("_burst", "_level", "_loop", "_rate", "_then", "_timer", "_waiting", "connections")
 
@@ -81,7 +84,7 @@ class Share:
 
 
 class Shares(Generic[K]):
-    """The share of each identity. `rate` is in Checks per second; 0: no limit."""
+    """The share of each namespace. `rate` is in Checks per second; 0: no limit."""
 
     def __init__(self, rate: int, loop: asyncio.AbstractEventLoop) -> None:
         self._rate = rate
@@ -92,7 +95,7 @@ class Shares(Generic[K]):
         return len(self._shares)
 
     def of(self, who: K) -> Share:
-        """The share of an identity, the same one as long as it matters."""
+        """Its share, the same one as long as it matters."""
         share = self._shares.get(who)
         if share is None:
             share = self._shares[who] = Share(self._rate, self._loop)

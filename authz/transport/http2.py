@@ -7,11 +7,13 @@ from typing import Final
 
 from authz import http2
 from authz.identity import SpiffeId
+from authz.names import Namespace
 from authz.transport.acceptor import Acceptor
 from authz.transport.base import Limits, Service
 from authz.transport.callers import CallerSource
 from authz.transport.fairness import Share, Shares
 from authz.transport.health import Health
+from authz.transport.memory import Memory
 from authz.transport.peer import Peer, Refused
 from authz.transport.sockets import listen_tcp, listen_unix, remove_unix
 from authz.transport.tls import TlsMaterial, server_context
@@ -22,6 +24,9 @@ _AT_ONCE: Final = 500  # connections looked after before Checks have their turn
 _GOLDEN: Final = 0.6180339887  # its multiples, without their integers, are spread evenly
 _ABORT_SECONDS: Final = 2.0
 
+_Tenant = tuple[str, Namespace]
+"""Trust domain and namespace: what others share with whoever uses more service accounts."""
+
 
 class Http2Listener:
     """Serves `service` and `health` on one TCP address, or on the Unix socket `path`.
@@ -30,10 +35,13 @@ class Http2Listener:
     does.
 
     `closed` is told why a connection ended, in one word: `client` hung up; it was too old (`age`),
-    `idle`, or asked to go (`drain`); TLS failed, took too long or made room (`handshake`, `alpn`);
-    there were too many (`limit`); a request did not come or an answer was not taken (`slow`); we
-    had no file descriptor for it (`accept`) or raised (`error`); else it is an error code of
-    RFC 9113. `failed` is told what raised.
+    `idle`, or asked to go (`drain`); TLS failed or took too long (`handshake`, `alpn`) or made room
+    (`handshake_limit`); there were too many (`limit`), or of one namespace (`namespace_limit`); a
+    request did not come or an answer was not taken (`slow`); all held too much, and it most
+    (`memory`); we had no file descriptor for it (`accept`) or raised (`error`); else it is an error
+    code of RFC 9113. `limited` is told which limit was met, and how often, be it that this ended a
+    request, a connection, or nothing: a field of `http2.Limits`, `slow`, `watches`, or `rate`.
+    `failed` is told what raised.
     """
 
     def __init__(
@@ -48,6 +56,7 @@ class Http2Listener:
         tls: TlsMaterial | None = None,
         caller_of: CallerSource | None = None,
         closed: Callable[[str], None] = lambda reason: None,
+        limited: Callable[[str, int], None] = lambda limit, count: None,
         failed: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         if (tls is None) == (caller_of is None):
@@ -58,6 +67,7 @@ class Http2Listener:
         self.health = health
         self.caller_of = caller_of
         self.failed = failed
+        self.limited = limited
         self.http2_limits = http2.Limits(
             streams=limits.streams,
             message=limits.message_bytes,
@@ -70,11 +80,13 @@ class Http2Listener:
         self._context = None if tls is None else server_context(tls)
         self._closed = closed
         self._peers: dict[Peer, None] = {}
+        self._memory: Memory[Peer] = Memory(limits.buffered_bytes)
+        self.holds = self._memory.note
         self._count = 0
         self._draining = False
         self._gone = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
-        self._shares: Shares[SpiffeId | None]
+        self._shares: Shares[_Tenant | None]
         self._sweeper: asyncio.Task[None]
         self._acceptor: Acceptor | None = None
 
@@ -150,9 +162,9 @@ class Http2Listener:
         if len(self._peers) >= limits.connections:
             raise Refused("limit")
         if self.caller_of is None:
-            share = self._shares.of(peer.caller)
-            if share.connections >= limits.connections_per_identity:
-                raise Refused("limit")
+            share = self._shares.of(_tenant_of(peer.caller))
+            if share.connections >= limits.connections_per_namespace:
+                raise Refused("namespace_limit")
             share.connections += 1
         self._peers[peer] = None
         self._count += 1
@@ -166,8 +178,9 @@ class Http2Listener:
         """See `Owner.lost`."""
         if peer in self._peers:
             del self._peers[peer]
+            self._memory.note(peer, 0)
             if self.caller_of is None:
-                self._shares.of(peer.caller).connections -= 1
+                self._shares.of(_tenant_of(peer.caller)).connections -= 1
             if not self._peers:
                 self._gone.set()
         self._closed(reason)
@@ -182,3 +195,7 @@ class Http2Listener:
                 if number % _AT_ONCE == _AT_ONCE - 1:
                     await asyncio.sleep(0)
             self._shares.tidy(now)
+
+
+def _tenant_of(caller: SpiffeId | None) -> _Tenant | None:
+    return None if caller is None else (caller.trust_domain, caller.namespace)

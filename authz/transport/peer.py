@@ -1,6 +1,8 @@
 """One connection of the HTTP/2 transport: bytes from asyncio to `http2`, and back."""
 
 import asyncio
+import weakref
+from collections.abc import Callable
 from typing import Final, Protocol, cast
 
 from authz import http2
@@ -52,6 +54,14 @@ class Owner(Answering, Protocol):
         """The connection is gone."""
         ...
 
+    def holds(self, peer: "Peer", size: int) -> None:
+        """It keeps so many bytes now, which it did not before."""
+        ...
+
+    def limited(self, limit: str, count: int) -> None:
+        """A limit, by its name, was met so often."""
+        ...
+
 
 class Refused(Exception):
     """A connection may not stay, for a reason of one word."""
@@ -61,8 +71,21 @@ class Peer(asyncio.Protocol):
     """A client's connection."""
 
     __slots__ = (
-        "_active", "_blocked_since", "_calls", "_connection", "_ending", "_held",
-        "_loop", "_owner", "_share", "_too_old", "_transport", "_unfed", "caller",
+        "__weakref__",
+        "_active",
+        "_blocked_since",
+        "_calls",
+        "_connection",
+        "_ending",
+        "_held",
+        "_holds",
+        "_loop",
+        "_owner",
+        "_share",
+        "_too_old",
+        "_transport",
+        "_unfed",
+        "caller",
     )  # fmt: skip
 
     def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
@@ -77,6 +100,7 @@ class Peer(asyncio.Protocol):
         self._active = loop.time()
         self._unfed = b""  # what has come and waits for its turn
         self._held = False  # we go on later with what has come
+        self._holds = 0  # bytes, as the owner knows
         self._blocked_since: float | None = None  # the client does not take what we send
         self.caller: SpiffeId | None = None
         """Who has connected, if that is proven by mTLS."""
@@ -88,7 +112,7 @@ class Peer(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._connection = Connection(self._owner.http2_limits, self._active)
         self._ending = Ending(self._connection, self._transport)
-        self._calls = Calls(self._owner, self._connection, self._send)
+        self._calls = Calls(self._owner, self._connection, _sending(weakref.ref(self)))
         try:
             self._begin()
         except Refused as refusal:
@@ -111,6 +135,7 @@ class Peer(asyncio.Protocol):
                     self._hold(share)
             if not self._is_stopped:
                 self._turn()
+            self._tell()
         except Exception as error:  # noqa: BLE001
             self._fail(error)
 
@@ -128,6 +153,7 @@ class Peer(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self._calls.end()
+        self._forget()
         self._owner.lost(self, self._ending.reason)
 
     # -- turns ---------------------------------------------------------------------------------
@@ -178,6 +204,7 @@ class Peer(asyncio.Protocol):
         if share is None:
             self._loop.call_soon(self._go_on)
         else:
+            self._owner.limited("rate", 1)
             share.wait(self._go_on)
 
     def _go_on(self) -> None:
@@ -186,10 +213,23 @@ class Peer(asyncio.Protocol):
             return
         try:
             self._turn()
+            self._tell()
             if not self._is_stopped and not self._ending.is_over:
                 self._transport.resume_reading()
         except Exception as error:  # noqa: BLE001
             self._fail(error)
+
+    def _tell(self) -> None:
+        """Tell the owner what it counts."""
+        connection = self._connection
+        holds = connection.buffered + len(self._unfed) + self._transport.get_write_buffer_size()
+        if holds != self._holds and not self._ending.is_over:
+            self._holds = holds
+            self._owner.holds(self, holds)
+        if connection.limited:
+            for limit, count in connection.limited.items():
+                self._owner.limited(limit, count)
+            connection.limited.clear()
 
     def _send(self) -> None:
         data = self._connection.output()
@@ -207,6 +247,21 @@ class Peer(asyncio.Protocol):
         """Hang up at once."""
         self._transport.abort()
 
+    @property
+    def tenant(self) -> Share | None:
+        """See `Holder.tenant`."""
+        return self._share
+
+    def shed(self) -> None:
+        """See `Holder.shed`."""
+        self._forget()
+        self._ending.abort("memory")
+
+    def _forget(self) -> None:
+        """Free what is held at once, whoever still refers to us."""
+        self._unfed = b""
+        self._connection.abandon()
+
     def tend(self, now: float) -> None:
         """Look after the connection, about once a second."""
         try:
@@ -219,6 +274,7 @@ class Peer(asyncio.Protocol):
                 self._ending.announce("idle", now)
             self._ending.move_on(now, behind=behind, idle=idle)
             self._send()
+            self._tell()
         except Exception as error:  # noqa: BLE001
             self._fail(error)
 
@@ -237,6 +293,21 @@ class Peer(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         self._ending.abort("error")
         self._owner.failed(error)
+
+
+def _sending(peer: "weakref.ref[Peer]") -> Callable[[], None]:
+    """Has a peer send. Calls keep this, and would keep the peer, which keeps them.
+
+    What is in no circle is freed when the connection ends, buffers of TLS included: up to half a
+    megabyte. The collector of circles may come much later.
+    """
+
+    def send() -> None:
+        alive = peer()
+        if alive is not None:
+            alive._send()  # noqa: SLF001
+
+    return send
 
 
 def _workload_of(certificate: object) -> SpiffeId | None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from authz.http2 import Cancelled, Limits, Request
 from authz.http2.budget import PER_ANSWER, PER_SECOND
+from authz.http2.connection import FRAMES, STREAM_BYTES
 from authz.http2.hpack import TABLE_SIZE
 from authz.http2.settings import INITIAL_WINDOW_SIZE
 from authz.http2.streams import Closed
@@ -592,6 +593,46 @@ def test_bytes_that_are_not_read_are_no_more_than_a_frame() -> None:
         assert peer.connection._reader.unread <= 16_384 + 9
         if peer.connection.closed:
             break
+
+
+def test_one_turn_reads_so_many_frames_and_no_more() -> None:
+    """However much is fed at once, and whatever credit is left: the smallest frames there are."""
+    peer = Peer(Limits(credit=100_000))
+    flood = frame(0xFF) * 50_000
+    peer.connection.feed(flood, peer.now)
+    turns = 0
+    before = peer.connection._reader.unread
+    while before:
+        assert peer.connection.events(1000) == []
+        assert before - peer.connection._reader.unread == min(FRAMES * 9, before)
+        before = peer.connection._reader.unread
+        turns += 1
+    assert turns == -(-50_000 // FRAMES)
+    assert not peer.connection.closed
+
+
+def test_what_waits_is_counted_and_given_back() -> None:
+    peer = Peer(initial={INITIAL_WINDOW_SIZE: 0})
+    assert peer.connection.buffered == 0
+    peer.send(open_stream(1))
+    assert peer.connection.buffered == STREAM_BYTES
+    peer.send(data(1, b"x" * 100, 0))
+    assert peer.connection.buffered == STREAM_BYTES + 100
+    peer.send(ping()[:5])
+    assert peer.connection.buffered == STREAM_BYTES + 105
+    peer.send(ping()[5:], rst(1))
+    assert peer.connection.buffered == 0
+    peer.send(ask(3))
+    peer.respond(b"y" * 1000)
+    assert peer.connection.buffered == STREAM_BYTES + 1005
+    peer.send(window_update(3, 2000))
+    assert peer.connection.buffered == 0
+    peer.send(frame(HEADERS, 0, 5, BLOCK), frame(CONTINUATION, 0, 5, b"\x83"))
+    assert peer.connection.buffered == len(BLOCK) + 1
+    peer.now = 1
+    peer.connection.expire(1)
+    assert peer.connection.closed
+    assert peer.connection.buffered == 0
 
 
 # -- the innocent

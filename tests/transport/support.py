@@ -1,5 +1,6 @@
 """What the tests of the transports share: a service that remembers, and listeners around it."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -57,14 +58,23 @@ class Running:
         self.asked = Answering()
         self.health = Health()
         self.closed: list[str] = []
+        self.limited: Counter[str] = Counter()
         self.errors: list[Exception] = []
         if kind is Http2Listener:
-            options = {"closed": self.closed.append, "failed": self.errors.append, **options}
+            options = {
+                "closed": self.closed.append,
+                "limited": self._met,
+                "failed": self.errors.append,
+                **options,
+            }
         if "path" not in options:
             options = {"host": "127.0.0.1", "port": 0, **options}
         service = options.pop("service", self.asked)
         self.listener = kind(service, self.health, **{"limits": LIMITS, **options})
         self.port = 0
+
+    def _met(self, limit: str, count: int) -> None:
+        self.limited[limit] += count
 
     @property
     def http2(self) -> Http2Listener:

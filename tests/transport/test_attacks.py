@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager
 
 import pytest
 
+from authz.testing import workload
 from tests.http2 import wire
 from tests.support import SERVER_NAME, Issuer, at_last, eventually
 from tests.transport.process import process
@@ -52,7 +53,7 @@ async def test_a_crowd_that_never_finishes_its_handshakes_keeps_nobody_out(issue
             assert len(acceptor._greeting) == 20
             async with raw(server.port, context) as honest:
                 assert await honest.ask(1) == "0"
-        assert set(server.closed) == {"handshake"}
+        assert server.closed == ["handshake_limit"] * 81
         await so(lambda: not acceptor._greeting, "those who left are forgotten")
 
 
@@ -90,7 +91,7 @@ async def test_idle_connections_cost_little_memory(issuer: Issuer, secure: bool)
     count, bound = (600, 60 * KIB) if secure else (2500, 24 * KIB)
     certificate = issuer.server() if secure else None
     context = h2_context(issuer.issue(SHOP)) if secure else None
-    with process(certificate=certificate, connections_per_identity=10_000) as server:
+    with process(certificate=certificate, connections_per_namespace=10_000) as server:
         with begun(server.port, 20, context):  # what the first one loads is not theirs
             before = server.resident
             with begun(server.port, count, context):
@@ -132,25 +133,30 @@ async def test_no_more_connections_than_allowed() -> None:
             assert await client.ask(1) == "0"
 
 
-async def test_no_identity_has_more_connections_than_allowed(issuer: Issuer) -> None:
-    limits = dataclasses.replace(LIMITS, connections_per_identity=2)
+async def test_no_namespace_has_more_connections_than_allowed(issuer: Issuer) -> None:
+    """However many service accounts it uses."""
+    limits = dataclasses.replace(LIMITS, connections_per_namespace=2)
     shop, bank = h2_context(issuer.issue(SHOP)), h2_context(issuer.issue(BANK))
+    another = h2_context(issuer.issue(workload("shop", "another")))
     async with (
         listening(tls=material(issuer.server()), limits=limits) as server,
         AsyncExitStack() as stack,
     ):
-        mine = [await stack.enter_async_context(raw(server.port, shop)) for _ in range(2)]
+        mine = [await stack.enter_async_context(raw(server.port, tls)) for tls in (shop, another)]
         for client in mine:
             assert await client.ask(1) == "0"
         async with raw(server.port, shop) as refused, raw(server.port, bank) as other:
             await refused.rest()
             assert refused.frames == []
             assert await other.ask(1) == "0"
+        elsewhere = h2_context(issuer.issue(workload("shop", "elsewhere", "elsewhere.test")))
+        async with raw(server.port, elsewhere) as other:
+            assert await other.ask(1) == "0"
         mine[0].writer.close()
-        await so(lambda: len(server.closed) == 3, "one is gone")
+        await so(lambda: len(server.closed) == 4, "one is gone")
         async with raw(server.port, shop) as client:
             assert await client.ask(1) == "0"
-        assert sorted(server.closed[:3]) == ["client", "client", "limit"]
+        assert sorted(server.closed[:4]) == ["client"] * 3 + ["namespace_limit"]
 
 
 # Who asks and does not listen ------------------------------------------------------------------

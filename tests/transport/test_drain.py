@@ -32,7 +32,7 @@ async def has_answered(server: Running, count: int) -> bool:
 
 @pytest.mark.parametrize("attempt", range(3))
 async def test_a_drain_answers_all_that_it_says_it_does(attempt: int) -> None:
-    """By RFC 9113 section 6.8: up to the last stream all is answered, what is above never was asked.
+    """RFC 9113 section 6.8: up to the last stream all is answered, what is above never was asked.
 
     The client is grpcio without any retries. A call that its connection has accepted and not sent
     when GOAWAY comes fails there, with "Stream removed (GOAWAY received)": no server can know of

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from authz.testing import workload
 from authz.transport.fairness import BURST_SECONDS, Share, Shares
 from authz.transport.peer import SLICE
 from tests.http2 import wire
@@ -137,16 +138,16 @@ def test_a_share_is_not_forgotten_while_it_has_connections(clock: Clock) -> None
 # Over real connections -------------------------------------------------------------------------
 
 
-async def test_an_identity_is_answered_at_its_rate_over_all_of_its_connections(
+async def test_a_namespace_is_answered_at_its_rate_over_all_of_its_connections(
     issuer: Issuer,
 ) -> None:
     limits = dataclasses.replace(LIMITS, checks_per_second=1000)
-    context = h2_context(issuer.issue(SHOP))
+    contexts = [h2_context(issuer.issue(workload("shop", name))) for name in ("till", "another")]
     loop = asyncio.get_running_loop()
     async with (
         listening(tls=material(issuer.server()), limits=limits) as server,
-        raw(server.port, context) as first,
-        raw(server.port, context) as second,
+        raw(server.port, contexts[0]) as first,
+        raw(server.port, contexts[1]) as second,
     ):
         began = loop.time()
         for client in (first, second):
@@ -158,9 +159,10 @@ async def test_an_identity_is_answered_at_its_rate_over_all_of_its_connections(
         assert passed > (1200 - BURST - 2 * SLICE) / 1000
         assert set(first.statuses.values()) | set(second.statuses.values()) == {"0"}
         assert first.goaways == second.goaways == []
+        assert server.limited["rate"] >= 10
 
 
-async def test_an_identity_that_is_gone_is_forgotten(issuer: Issuer) -> None:
+async def test_a_namespace_that_is_gone_is_forgotten(issuer: Issuer) -> None:
     context = h2_context(issuer.issue(SHOP))
     async with listening(tls=material(issuer.server())) as server:
         shares = server.http2._shares
@@ -272,7 +274,7 @@ QUESTIONS = b"".join(
 )
 
 
-async def test_a_flood_by_one_identity_does_not_take_the_latency_of_another(
+async def test_a_flood_by_one_namespace_does_not_take_the_latency_of_another(
     issuer: Issuer,
 ) -> None:
     """Side by side: the same flood, with a share that ends and with one that does not."""
