@@ -23,6 +23,7 @@ from authz.keys import TokenLife
 from authz.keystore import Keks, KeyStore, open_store, parse_kek, read_kek_file
 
 PREFIX: Final = "AUTHZ_"
+_LONGEST_PATH: Final = 107  # of a Unix socket; unix(7)
 
 # Kubernetes gives every pod beside a Service named `authz` the variables AUTHZ_PORT, AUTHZ_PORT_*
 # and AUTHZ_SERVICE_*: no setting may be named so, and unknown variables cannot be errors.
@@ -74,8 +75,40 @@ class Endpoint(NamedTuple):
             return self.host == "localhost"
 
 
+class UnixSocket(NamedTuple):
+    """A Unix socket to listen on, for clients of our user or group."""
+
+    path: Path
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `unix:/path`."""
+        name = text.removeprefix("unix:")
+        if not name.startswith("/") or "\0" in name:
+            raise ValueError("write a Unix socket as unix: and an absolute path")
+        if len(os.fsencode(name)) > _LONGEST_PATH:
+            raise ValueError(f"the path of a Unix socket has at most {_LONGEST_PATH} bytes")
+        return cls(Path(name))
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """See `Endpoint.is_loopback`."""
+        return True
+
+
 def _endpoint(value: object) -> Endpoint:
     return value if isinstance(value, Endpoint) else Endpoint.parse(value)
+
+
+def _address(value: object) -> Endpoint | UnixSocket:
+    if isinstance(value, UnixSocket):
+        return value
+    if isinstance(value, str) and value.startswith("unix:"):
+        return UnixSocket.parse(value)
+    return _endpoint(value)
 
 
 def _words(value: object) -> object:
@@ -95,6 +128,7 @@ def _header_name(value: object) -> str:
 
 
 _Endpoint = Annotated[Endpoint, NoDecode, BeforeValidator(_endpoint)]
+_Address = Annotated[Endpoint | UnixSocket, NoDecode, BeforeValidator(_address)]
 _Seconds = Annotated[int, Field(ge=0, le=86400)]
 
 
@@ -164,9 +198,10 @@ class KeySettings(BaseSettings):
 class Settings(KeySettings):
     """Everything that a server needs."""
 
-    listen: Annotated[_Endpoint, Field(description="where Envoys ask, host:port")] = Endpoint(
-        "127.0.0.1", 9000
-    )
+    listen: Annotated[
+        _Address,
+        Field(description="where Envoys ask: host:port, or unix:/path, for our user and group"),
+    ] = Endpoint("127.0.0.1", 9000)
     http_listen: Annotated[
         _Endpoint, Field(description="where /metrics, /healthz and /readyz are, host:port")
     ] = Endpoint("127.0.0.1", 9001)
@@ -256,6 +291,8 @@ class Settings(KeySettings):
 
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()
+        if isinstance(self.listen, UnixSocket):
+            yield from self._too_much_for_a_unix_socket()
         match self.identity:
             case IdentitySource.MTLS:
                 for name in ("tls_cert_file", "tls_key_file", "tls_ca_file"):
@@ -275,11 +312,20 @@ class Settings(KeySettings):
                         "Kubernetes: use mtls"
                     )
 
+    def _too_much_for_a_unix_socket(self) -> Iterator[str]:
+        if self.workers > 1:
+            yield (
+                f"workers: {self.workers} processes cannot share {self.listen}: have one, or "
+                "listen on host:port"
+            )
+        if self.transport is Transport.GRPCIO:
+            yield "transport: grpcio listens on host:port only: use http2 for a Unix socket"
+
     def _open_to_others(self, danger: str) -> Iterator[str]:
         if not self.listen.is_loopback:
             yield (
                 f"listen: {self.listen} is open to others, {danger}: with identity "
-                f"{self.identity} listen on 127.0.0.1"
+                f"{self.identity} listen on 127.0.0.1 or a Unix socket"
             )
 
 

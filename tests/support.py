@@ -321,7 +321,14 @@ class Folder:
 class Process:
     """`authz serve` in a process of its own, with everything that it says."""
 
-    def __init__(self, folder: Path, flags: Sequence[str], **env: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        flags: Sequence[str],
+        before: Callable[[], None] | None = None,
+        /,
+        **env: str,
+    ) -> None:
         self._out, self._err = folder / "stdout", folder / "stderr"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.popen = subprocess.Popen(
@@ -330,6 +337,7 @@ class Process:
                 stdout=out,
                 stderr=err,
                 env=environment(**env),
+                preexec_fn=before,  # noqa: PLW1509 - sets limits of the process, nothing else
             )
 
     @property
@@ -374,9 +382,11 @@ class Process:
 
 
 @contextmanager
-def serving(folder: Path, flags: Sequence[str], **env: str) -> Iterator[Process]:
-    """Run a server until the end of the block."""
-    process = Process(folder, flags, **env)
+def serving(
+    folder: Path, flags: Sequence[str], before: Callable[[], None] | None = None, /, **env: str
+) -> Iterator[Process]:
+    """Run a server until the end of the block. `before` is called in its process."""
+    process = Process(folder, flags, before, **env)
     try:
         yield process
     finally:

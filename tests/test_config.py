@@ -15,6 +15,7 @@ from authz.config import (
     KeySettings,
     Settings,
     Transport,
+    UnixSocket,
     configured_store,
     load_settings,
 )
@@ -173,6 +174,11 @@ def test_no_problem_is_told_twice() -> None:
         ("listen", "localhost:65536", "write it as host:port"),
         ("listen", "localhost:٣", "write it as host:port"),
         ("listen", "localhost:-1", "write it as host:port"),
+        ("listen", "unix:", "write a Unix socket as unix: and an absolute path"),
+        ("listen", "unix:run/authz.sock", "write a Unix socket as unix: and an absolute path"),
+        ("listen", "unix:///run/authz\0", "write a Unix socket as unix: and an absolute path"),
+        ("listen", f"unix:/{'é' * 54}", "the path of a Unix socket has at most 107 bytes"),
+        ("http_listen", "unix:/run/authz.sock", "write it as host:port"),
         ("http_listen", "", "write it as host:port"),
         ("identity", "none", "Input should be 'mtls', 'xfcc' or 'insecure-metadata-for-dev"),
         ("token_seconds", "59", "Input should be greater than or equal to 60"),
@@ -293,7 +299,7 @@ def test_what_others_could_forge_is_refused_anywhere_else(
 ) -> None:
     (told,) = problems({**identity, "listen": f"{host}:9000"})
     assert told.startswith("listen: ")
-    assert told.endswith("listen on 127.0.0.1")
+    assert told.endswith("listen on 127.0.0.1 or a Unix socket")
 
 
 @pytest.mark.parametrize("own", [None, "", "authz", "spiffe://cluster.local/authz"])
@@ -390,6 +396,29 @@ def test_settings_do_not_change_once_they_are_made() -> None:
     settings = KeySettings()
     with pytest.raises(ValueError, match="frozen"):
         settings.token_seconds = 1  # type: ignore[misc]
+
+
+# Unix sockets ----------------------------------------------------------------------------------
+
+SOCKET = {"listen": "unix:/run/authz/authz.sock"}
+
+
+@pytest.mark.parametrize("identity", [TLS, XFCC, INSECURE], ids=["mtls", "xfcc", "insecure"])
+def test_a_unix_socket_serves_every_identity(identity: dict[str, str]) -> None:
+    settings = load_settings(Settings, {**identity, **SOCKET}, None)
+    assert settings.listen == UnixSocket(Path("/run/authz/authz.sock"))
+    assert str(settings.listen) == SOCKET["listen"]
+
+
+def test_a_unix_socket_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTHZ_LISTEN", SOCKET["listen"])
+    assert str(load_settings(Settings, TLS, None).listen) == SOCKET["listen"]
+
+
+def test_a_unix_socket_is_for_one_process_of_our_own_transport() -> None:
+    workers, transport = problems({**TLS, **SOCKET, "workers": "2", "transport": "grpcio"})
+    assert workers.startswith("workers: 2 processes cannot share unix:/run/authz/authz.sock: have")
+    assert transport == "transport: grpcio listens on host:port only: use http2 for a Unix socket"
 
 
 # Addresses -------------------------------------------------------------------------------------

@@ -3,11 +3,14 @@
 import asyncio
 import io
 import json
+import re
+import resource
 import signal
 import socket
+import stat
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +18,19 @@ import grpc
 import pytest
 
 from authz import rotation
+from authz._proto.ext_authz_pb2 import CheckResponse
 from authz.config import Settings, load_settings
 from authz.errors import BadPolicy, BadSettings, KeyStoreError
 from authz.names import Namespace
 from authz.observe import json_log
+from authz.policy import Policy
 from authz.policyfile import read_policy
-from authz.server import Server, sources
+from authz.server import Server, files, sources
 from authz.server.files import Files
-from authz.testing import check_request, workload
+from authz.testing import ManualClock, check_request, workload
 from tests.support import (
+    SERVER_NAME,
+    SERVICE,
     Client,
     Folder,
     Issuer,
@@ -40,6 +47,7 @@ from tests.support import (
     soon,
     token_in,
 )
+from tests.transport.support import XFCC, element
 
 ACTIVATOR = workload("knative-serving", "activator")
 TO_BANK = "outbound|80||vault.bank.svc.cluster.local"
@@ -245,6 +253,96 @@ async def test_metrics_tell_what_was_decided(folder: Folder) -> None:
         assert await here.metric('authz_namespace_unverified{namespace="shop"}') == 1.0
 
 
+# A Unix socket ---------------------------------------------------------------------------------
+
+
+async def test_a_sidecar_asks_over_a_unix_socket(folder: Folder, tmp_path: Path) -> None:
+    await folder.make_keys()
+    path = tmp_path / "authz.sock"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    flags = folder.flags(listen=f"unix:{path}", identity="xfcc", own_id=str(SERVICE))
+    with serving(folder.path, flags) as process:
+        assert process.line("listening")["path"] == str(path)
+        process.ready()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        async with grpc.aio.insecure_channel(f"unix:{path}") as channel:
+            client = Client(channel)
+            metadata = {
+                "x-authz-question": "sign",
+                "x-authz-upstream": TO_BANK,
+                XFCC: element(workload("shop")),
+            }
+            answer = CheckResponse.FromString(await client.ask(check_request(), metadata))
+            assert token_in(answer).startswith("v1.")
+        second = authz("serve", *flags)
+        assert second.returncode == 3
+        assert f"listen: cannot listen on unix:{path}: Address already in use" in second.stderr
+        process.popen.send_signal(signal.SIGTERM)
+        assert process.ended() == 0
+        assert not path.exists()
+        assert process.stderr == ""
+
+
+async def test_a_unix_socket_may_ask_for_certificates(folder: Folder, tmp_path: Path) -> None:
+    await folder.make_keys()
+    path = tmp_path / "authz.sock"
+    certificate = folder.workload("shop")
+    credentials = grpc.ssl_channel_credentials(
+        certificate.ca_file.read_bytes(),
+        certificate.key_file.read_bytes(),
+        certificate.cert_file.read_bytes(),
+    )
+    options = [("grpc.ssl_target_name_override", SERVER_NAME)]
+    async with (
+        live(folder, listen=f"unix:{path}") as here,
+        grpc.aio.secure_channel(f"unix:{path}", credentials, options) as channel,
+    ):
+        await here.ready()
+        assert (await sign(Client(channel))).startswith("v1.")
+
+
+# File descriptors ------------------------------------------------------------------------------
+
+
+def limited_to(soft: int, hard: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_the_soft_limit_of_descriptors_is_raised_to_what_is_needed(folder: Folder) -> None:
+    flags = folder.flags(max_connections="500", max_handshakes="100")
+    with serving(folder.path, flags, limited_to(64, 2000)) as process:
+        process.line("listening")
+        limits = Path(f"/proc/{process.popen.pid}/limits").read_text()
+        assert re.search(r"Max open files +728 +2000 ", limits)
+        assert all(line["level"] == "info" for line in process.lines("listening"))
+        assert "RLIMIT_NOFILE" not in process.stdout
+
+
+async def test_connections_stay_below_the_hard_limit_of_descriptors(folder: Folder) -> None:
+    await folder.make_keys()
+    flags = folder.flags(max_connections="5000")
+    with serving(folder.path, flags, limited_to(64, 192)) as process:
+        process.ready()
+        (line,) = [json.loads(text) for text in process.stdout.splitlines() if "NOFILE" in text]
+        assert line["level"] == "warning"
+        assert (line["allowed"], line["needed"]) == (192, 5000 + 1024 + 128)
+        assert (line["max_connections"], line["max_handshakes"]) == (48, 16)
+        certificate = folder.workload("shop")
+        async with AsyncExitStack() as stack:
+            clients = [
+                await stack.enter_async_context(connected(process.port, certificate))
+                for _ in range(48)
+            ]
+            assert all([await sign(client) for client in clients])
+            late = await stack.enter_async_context(connected(process.port, certificate))
+            assert await refused(late.check("sign")) is grpc.StatusCode.UNAVAILABLE
+            text = http_get(f"{process.http}/metrics")[1]
+            assert 'authz_connections_closed_total{reason="limit"}' in text
+            assert 'reason="accept"' not in text
+            assert await sign(clients[0])
+
+
 # The side port ---------------------------------------------------------------------------------
 
 
@@ -336,6 +434,63 @@ async def test_a_bad_policy_is_told_and_counted_and_the_last_good_one_stays(
             replace_file(folder.policy_file, ROLES.encode())
             await until("not-allowed", lambda: verify(bank, token))
             assert await here.metric(failures) == 1.0
+
+
+async def test_what_nobody_expected_of_a_policy_file_ends_no_server(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await folder.make_keys()
+    async with live(folder) as here, here.asked_by("shop") as shop, here.asked_by("bank") as bank:
+        await here.ready()
+        token = await sign(shop)
+
+        def broken(file: Path) -> Policy:
+            raise RecursionError(file.read_text())
+
+        monkeypatch.setattr(sources, "read_policy", broken)
+        replace_file(folder.policy_file, b"# precious\n")
+        line = await here.line("new version is bad, the last good one stays")
+        assert line["problems"] == ["cannot be read: RecursionError, a bug: please report it"]
+        assert await here.metric('authz_unexpected_errors_total{kind="RecursionError"}') == 1
+        assert await here.metric('authz_reload_failures_total{what="policy"}') == 1
+        assert await verify(bank, token) == "allowed"
+        monkeypatch.setattr(sources, "read_policy", read_policy)
+        replace_file(folder.policy_file, ROLES.encode())
+        await until("not-allowed", lambda: verify(bank, token))
+
+
+async def test_the_age_of_the_policy_is_that_of_the_last_look_at_a_good_file(
+    folder: Folder,
+) -> None:
+    clock = ManualClock(time.time())  # noqa: TID251
+    await folder.make_keys(clock.now - 60)
+    policy_age = 'authz_age_seconds{what="policy"}'
+    async with live(folder, clock) as here:
+        await here.ready()
+
+        async def is_young() -> bool:
+            return await here.metric(policy_age) == 0
+
+        clock.now += 1000  # days without a change: it is looked at all the time
+        await eventually(is_young, "it was seen unchanged")
+        good = folder.policy_file.read_bytes()
+        replace_file(folder.policy_file, b"nonsense: 1\n")
+        await here.line("new version is bad, the last good one stays")
+        clock.now += 1000
+        await asyncio.sleep(3 * files._INTERVAL)
+        assert await here.metric(policy_age) == 1000
+        replace_file(folder.policy_file, good)
+        await eventually(is_young, "it is good again, and what is in use")
+
+
+async def test_without_a_policy_file_the_policy_is_of_any_age(folder: Folder) -> None:
+    clock = ManualClock(time.time())  # noqa: TID251
+    async with live(folder, clock, policy_file=None) as here:
+
+        async def is_young() -> bool:
+            return await here.metric('authz_age_seconds{what="policy"}') == 0
+
+        await eventually(is_young, "there is nothing that it could be older than")
 
 
 async def test_a_policy_that_is_deleted_stays_in_use(folder: Folder) -> None:

@@ -5,7 +5,7 @@ kind of change on every file system, and needs none of the kernel's watches, whi
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 
@@ -19,10 +19,11 @@ class Files:
         self._paths = paths
         self._known = self._look()
 
-    async def changes(self) -> AsyncIterator[None]:
+    async def changes(self, unchanged: Callable[[], None] = lambda: None) -> AsyncIterator[None]:
         """Yield whenever one of them has changed and then kept still for a moment.
 
-        Keeping still spares whoever reads them then a file, or one of several, half written.
+        Whenever they are seen as they were, `unchanged` is called. Keeping still spares whoever
+        reads them then a file, or one of several, half written.
         """
         before = self._known
         while True:
@@ -31,6 +32,8 @@ class Files:
             if now != self._known and now == before:
                 self._known = now
                 yield
+            elif now == self._known:
+                unchanged()
             before = now
 
     def _look(self) -> list[tuple[int, ...] | None]:

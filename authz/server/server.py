@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import structlog
 
-from authz.config import IdentitySource, Settings, Transport
+from authz.config import Endpoint, IdentitySource, Settings, Transport, UnixSocket
 from authz.decision import Rules
 from authz.errors import ProblemsError
 from authz.extauthz import AuthorizationService
@@ -26,6 +26,7 @@ from authz.transport import (
     TlsMaterial,
     from_insecure_metadata,
     from_xfcc,
+    make_room,
 )
 
 
@@ -55,14 +56,19 @@ class Server:
         )
         self._health = Health()
         self._sources = Sources(
-            settings, metrics=self.metrics, log=log, changed=self._renew, renewed=self._present
+            settings,
+            metrics=self.metrics,
+            log=log,
+            changed=self._renew,
+            renewed=self._present,
+            failed=self._failed,
         )
         self._stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()
         self._listener: Listener
         self._side_port: SidePort | None = None
         self.port: int
-        """The bound port for Checks."""
+        """The bound port for Checks; 0 for a Unix socket."""
 
     async def startup(self) -> None:
         """Load what can be loaded, bind both ports, start to watch.
@@ -91,12 +97,16 @@ class Server:
             self._side_port.start()
             self._log.info(
                 "listening",
-                port=self.port,
+                **self._where(),
                 http_port=self._side_port.port,
                 identity=settings.identity.value,
                 policy=str(settings.policy_file or "default: every namespace on its own"),
             )
         self._sources.follow_keys()
+
+    def _where(self) -> dict[str, int | str]:
+        listen = self._settings.listen
+        return {"path": str(listen.path)} if isinstance(listen, UnixSocket) else {"port": self.port}
 
     async def serve(self) -> None:
         """Return when `stop` was called, or raise what ended a watch that should never end."""
@@ -152,24 +162,27 @@ class Server:
             recorder.failed(error)
 
     def _make_listener(self) -> Listener:
-        settings, tls = self._settings, self._sources.tls
-        host, port = settings.listen
-        caller_of, limits = _caller_source(settings), _limits(settings)
+        settings, tls, listen = self._settings, self._sources.tls, self._settings.listen
+        caller_of, limits = _caller_source(settings), self._limits()
         if settings.transport is Transport.GRPCIO:
+            assert isinstance(listen, Endpoint)  # noqa: S101 - nothing else goes with grpcio
             return GrpcioListener(
                 self._service,
                 self._health,
-                host=host,
-                port=port,
+                host=listen.host,
+                port=listen.port,
                 limits=limits,
                 tls=tls,
                 caller_of=caller_of,
             )
+        path = listen.path if isinstance(listen, UnixSocket) else None
+        host, port = listen if isinstance(listen, Endpoint) else ("", 0)
         listener = Http2Listener(
             self._service,
             self._health,
             host=host,
             port=port,
+            path=path,
             limits=limits,
             tls=tls,
             caller_of=caller_of,
@@ -180,6 +193,32 @@ class Server:
         self.metrics.connections = lambda: listener.connections
         return listener
 
+    def _limits(self) -> Limits:
+        """The settings', or as much of them as there are file descriptors for."""
+        settings = self._settings
+        room = make_room(settings.max_connections, settings.max_handshakes)
+        if not room.is_enough:
+            self._log.warning(
+                "too few file descriptors: the hard limit (RLIMIT_NOFILE) holds connections down",
+                allowed=room.allowed,
+                needed=room.wanted,
+                max_connections=room.connections,
+                max_handshakes=room.handshakes,
+            )
+        return Limits(
+            streams=settings.max_streams,
+            message_bytes=settings.max_message_bytes,
+            connection_age=settings.max_connection_age_seconds,
+            connections=room.connections,
+            connections_per_namespace=settings.max_connections_per_namespace,
+            handshakes=room.handshakes,
+            handshake_seconds=settings.handshake_seconds,
+            idle_seconds=settings.idle_seconds,
+            request_seconds=settings.request_seconds,
+            checks_per_second=settings.max_checks_per_second,
+            buffered_bytes=settings.max_buffered_bytes,
+        )
+
 
 def _caller_source(settings: Settings) -> CallerSource | None:
     match settings.identity:
@@ -189,19 +228,3 @@ def _caller_source(settings: Settings) -> CallerSource | None:
             return from_insecure_metadata()
         case IdentitySource.MTLS:
             return None
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        streams=settings.max_streams,
-        message_bytes=settings.max_message_bytes,
-        connection_age=settings.max_connection_age_seconds,
-        connections=settings.max_connections,
-        connections_per_namespace=settings.max_connections_per_namespace,
-        handshakes=settings.max_handshakes,
-        handshake_seconds=settings.handshake_seconds,
-        idle_seconds=settings.idle_seconds,
-        request_seconds=settings.request_seconds,
-        checks_per_second=settings.max_checks_per_second,
-        buffered_bytes=settings.max_buffered_bytes,
-    )

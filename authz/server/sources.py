@@ -24,7 +24,8 @@ from authz.transport import TlsFiles, TlsMaterial, load_tls
 class Sources:
     """`load`, then `follow_keys`, at the end `close`.
 
-    `changed` is called after each change of policy or keyring, `renewed` with each new certificate.
+    `changed` is called after each change of policy or keyring, `renewed` with each new certificate,
+    `failed` with what was raised and nobody expected.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Sources:
         log: structlog.typing.FilteringBoundLogger,
         changed: Callable[[], None],
         renewed: Callable[[TlsMaterial], None],
+        failed: Callable[[Exception], None],
     ) -> None:
         self.policy: Policy | None = None
         self.keyring: Keyring | None = None
@@ -47,6 +49,8 @@ class Sources:
         self._log = log
         self._changed = changed
         self._renewed = renewed
+        self._failed = failed
+        self._policy_is_current = True
         self._key_problem: str | None = None
         self._store: KeyStore
 
@@ -61,6 +65,7 @@ class Sources:
         settings = self._settings
         if settings.policy_file is None:
             self.policy = Policy()
+            self._follow("policy", self._keep_current(Files()))
         else:
             watched = Files(settings.policy_file)
             self._use_policy(await asyncio.to_thread(read_policy, settings.policy_file))
@@ -104,18 +109,33 @@ class Sources:
         self._key_problem = problem
 
     async def _follow_policy(self, file: Path, watched: Files) -> None:
-        async for _ in watched.changes():
+        async for _ in watched.changes(self._policy_unchanged):
+            self._policy_is_current = False
             try:
                 policy = await asyncio.to_thread(read_policy, file)
             except BadPolicy as error:
                 self._kept("policy", error.problems)
-                continue
-            if policy != self.policy:
-                self._use_policy(policy)
+            except Exception as error:  # noqa: BLE001 - no file ends a server that has a good policy
+                self._kept_in_doubt("policy", error)
+            else:
+                self._policy_is_current = True
+                self._policy_unchanged()
+                if policy != self.policy:
+                    self._use_policy(policy)
+
+    async def _keep_current(self, nothing: Files) -> None:
+        """Without a file, the policy is always current."""
+        async for _ in nothing.changes(self._policy_unchanged):
+            pass
+
+    def _policy_unchanged(self) -> None:
+        """The file was seen as it was last read: if that was good, it is what is in use."""
+        if self._policy_is_current:
+            self._metrics.fresh("policy")
 
     def _use_policy(self, policy: Policy) -> None:
         self.policy = policy
-        self._metrics.fresh("policy")
+        self._policy_unchanged()
         self._log.info(
             "policy loaded", namespaces=len(policy.namespaces), grants=len(policy.grants)
         )
@@ -127,11 +147,17 @@ class Sources:
                 material = await asyncio.to_thread(load_tls, files)
             except BadSettings as error:
                 self._kept("tls", error.problems)
-                continue
-            if material != self.tls:
-                self.tls = material
-                self._renewed(material)
-                self._log.info("certificate loaded")
+            except Exception as error:  # noqa: BLE001 - nor one that has a certificate
+                self._kept_in_doubt("tls", error)
+            else:
+                if material != self.tls:
+                    self.tls = material
+                    self._renewed(material)
+                    self._log.info("certificate loaded")
+
+    def _kept_in_doubt(self, what: str, error: Exception) -> None:
+        self._failed(error)
+        self._kept(what, (f"cannot be read: {type(error).__name__}, a bug: please report it",))
 
     def _kept(self, what: str, problems: tuple[str, ...]) -> None:
         self._metrics.reload_failed(what)

@@ -2,6 +2,7 @@
 
 from authz.transport.base import Limits, Listener, Service
 from authz.transport.callers import CallerSource, from_insecure_metadata, from_xfcc
+from authz.transport.descriptors import make_room
 from authz.transport.grpcio import GrpcioListener
 from authz.transport.health import Health
 from authz.transport.http2 import Http2Listener
@@ -20,4 +21,5 @@ __all__ = [
     "from_insecure_metadata",
     "from_xfcc",
     "load_tls",
+    "make_room",
 ]

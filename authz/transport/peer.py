@@ -23,6 +23,9 @@ BYTES_PER_CHECK: Final = 4096
 UNSENT: Final = 131_072
 """Bytes that wait in the transport, above which we read no more of what asks for others."""
 
+UNREAD: Final = 32_768
+"""Bytes that wait in TLS to be read, while we read no more."""
+
 
 class Owner(Answering, Protocol):
     """What a peer needs of its listener."""
@@ -163,6 +166,7 @@ class Peer(asyncio.Protocol):
         if owner.caller_of is None:
             certificate = transport.get_extra_info("peercert")
             self.caller = self._calls.caller = _workload_of(certificate)
+            _keep_less(transport)
             if transport.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
                 raise Refused("alpn")
         transport.set_write_buffer_limits(high=UNSENT)
@@ -293,6 +297,11 @@ class Peer(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         self._ending.abort("error")
         self._owner.failed(error)
+
+
+def _keep_less(transport: asyncio.Transport) -> None:
+    """Have TLS stop reading sooner, while we do not read it: uvloop's default is 256 KiB."""
+    transport.set_read_buffer_limits(high=UNREAD)  # type: ignore[attr-defined]
 
 
 def _sending(peer: "weakref.ref[Peer]") -> Callable[[], None]:

@@ -10,6 +10,10 @@ from typing import Final
 
 _BACKLOG: Final = 1024
 _MODE: Final = 0o660
+_KERNEL: Final = 32_768
+"""Bytes that the kernel may keep of either direction of a connection, which it doubles, instead of
+the megabytes to which it would grow. Its room counts towards the memory of our container, and what
+one read brings to what TLS has to keep."""
 
 
 def listen_tcp(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
@@ -29,6 +33,8 @@ def listen_tcp(host: str, port: int, *, reuse_port: bool = False) -> socket.sock
         )
     except OSError as error:  # whose text repeats the address
         raise OSError(error.errno, str(error.strerror).partition(" (while")[0]) from None
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _KERNEL)  # accepted sockets inherit it
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * _KERNEL)
     bound.setblocking(False)
     return bound
 

@@ -82,13 +82,14 @@ class Supervisor:
 
     async def run(self) -> int:
         """Run workers until the end; the exit code."""
-        settings = self._settings
-        with _placeholder(settings.listen) as place:
+        settings, address = self._settings, self._settings.listen
+        assert isinstance(address, Endpoint)  # noqa: S101 - nothing else goes with workers
+        with _placeholder(address) as place:
             port: int = place.getsockname()[1]
             self._side_port = SidePort(
                 settings.http_listen, metrics=self._metrics_text, truths=self._truths
             )
-            told = settings.model_copy(update={"listen": Endpoint(settings.listen.host, port)})
+            told = settings.model_copy(update={"listen": Endpoint(address.host, port)})
             self._workers = [
                 Worker(Greeting(number, told), self._command, self._heard)
                 for number in range(1, settings.workers + 1)

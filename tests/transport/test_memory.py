@@ -108,9 +108,9 @@ async def test_who_holds_most_is_hung_up_on_and_others_are_answered(issuer: Issu
 async def test_a_connection_that_is_gone_is_freed_without_the_collector(
     issuer: Issuer, secure: bool
 ) -> None:
-    tls = {"tls": material(issuer.server())} if secure else {}
+    tls = material(issuer.server()) if secure else None
     context = h2_context(issuer.issue(SHOP)) if secure else None
-    async with listening(**tls) as server:
+    async with listening(tls=tls) as server:
         gc.collect()
         gc.disable()
         try:
