@@ -315,8 +315,7 @@ class Connection:
             return
         if stream_id in self._streams:
             raise StreamFault(code, text)
-        if self._past.is_idle(stream_id):  # there is no stream to reset
-            raise ConnectionFault(code, text)
+        raise ConnectionFault(code, text)  # there is no stream to reset (5.4.2 allows it)
 
     def _on_rst_stream(self, flags: int, stream_id: int, payload: bytes) -> None:
         """Section 6.4."""

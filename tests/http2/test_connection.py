@@ -630,13 +630,16 @@ def test_6_3_there_is_no_stream_to_reset(peer: Peer, payload: bytes, code: int) 
     assert peer.failed() == code
 
 
-def test_6_3_no_stream_is_reset_that_is_closed(peer: Peer) -> None:
+@pytest.mark.parametrize("stream_id", [1, 3], ids=["reset", "answered"])
+@pytest.mark.parametrize("size", [4, 6])
+def test_6_3_no_stream_is_reset_that_is_closed(peer: Peer, stream_id: int, size: int) -> None:
     peer.send(peer.headers(1, [("a", "b")]), peer.request(3))
     peer.respond()
-    for payload in (bytes(4), b"\0\0\0\1\0", b"\0\0\0\3\0"):
-        peer.send(frame(PRIORITY, 0, 1, payload), frame(PRIORITY, 0, 3, payload))
-    assert peer.resets() == {1: PROTOCOL_ERROR}
+    peer.send(frame(PRIORITY, 0, stream_id, bytes(5)))
     assert peer.alive()
+    peer.send(frame(PRIORITY, 0, stream_id, bytes(size)))
+    assert peer.resets() == {1: PROTOCOL_ERROR}
+    assert peer.failed() == FRAME_SIZE_ERROR
 
 
 # -- 6.4 RST_STREAM

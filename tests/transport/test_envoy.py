@@ -56,14 +56,16 @@ class Stage:
         self.statuses: Counter[int] = Counter()
         self._caller_of: CallerSource | None = None if tls else lambda _: workload("acme-web")
         self.port = 0
+        self.path: Path | None = None
 
     async def listener(self, limits: Limits = LIMITS) -> Http2Listener:
         """Another listener on the same port."""
         made = Http2Listener(
             self.service,
             Health(),
-            host="127.0.0.1",
+            host="" if self.path else "127.0.0.1",
             port=self.port,
+            path=self.path,
             limits=limits,
             tls=self.tls,
             caller_of=self._caller_of,
@@ -80,6 +82,9 @@ class Stage:
         hosts = [bootstrap.gateway_host("*", service)]
         chain = filters.patched([bootstrap.ROUTER], VERIFY)
         ours = bootstrap.static_cluster(AUTHZ_CLUSTER, Endpoint("127.0.0.1", self.port), http2=True)
+        if self.path is not None:
+            (locality,) = ours["load_assignment"]["endpoints"]
+            locality["lb_endpoints"][0]["endpoint"]["address"] = {"pipe": {"path": str(self.path)}}
         config = bootstrap.envoy_config(
             [bootstrap.gateway_listener(address, VERIFY.port, hosts, chain)],
             [bootstrap.static_cluster(service.cluster, app), {**ours, **transport_socket}],
@@ -150,6 +155,20 @@ async def test_no_request_is_lost_while_one_listener_after_the_other_drains(
     assert stage.closed[:6] == ["drain"] * 6
     assert list(stage.statuses) == [200], stage.statuses
     assert stage.statuses.total() == stage.service.checks
+
+
+async def test_an_envoy_asks_over_a_unix_socket(
+    stage: Stage, transport_socket: dict[str, Any], tmp_path: Path
+) -> None:
+    """In plaintext as a sidecar would, and with TLS."""
+    stage.path = tmp_path / "authz.sock"
+    listener = await stage.listener()
+    async with stage.loaded(tmp_path, transport_socket):
+        await stage.more()
+    await listener.stop(5)
+    assert list(stage.statuses) == [200], stage.statuses
+    assert stage.statuses.total() == stage.service.checks
+    assert not stage.path.exists()
 
 
 async def test_no_request_is_lost_while_connections_age(
