@@ -11,8 +11,9 @@ are of no use either: a new stream's is the same for all, and a Check is smaller
 not cost each of them a round trip more. To hold back the Checks of one would occupy the streams
 that others need; to refuse them costs about what answering does. What holds there: no connection
 gets more than a slice of requests while another waits, and what is ahead of a Check on its own
-connection is at most what that may have open. Who wants more limits the rate in the sidecar, which
-still has a connection for each tenant.
+connection is at most what that may have open: some 15 microseconds for each, 15 ms for a thousand.
+With fewer streams the sidecar opens more connections, and these take turns. Who wants more limits
+the rate in the sidecar, which still has a connection for each tenant.
 """
 
 import asyncio
