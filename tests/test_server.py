@@ -53,6 +53,7 @@ ACTIVATOR = workload("knative-serving", "activator")
 TO_BANK = "outbound|80||vault.bank.svc.cluster.local"
 HEADER = "x-tenant-token"
 ROLES = f"roles: {{transit: ['{ACTIVATOR}']}}\n"
+RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
 GRANT = "grants: [{to: bank, from: shop}]\n"
 
 
@@ -341,6 +342,15 @@ async def test_connections_stay_below_the_hard_limit_of_descriptors(folder: Fold
             assert 'authz_connections_closed_total{reason="limit"}' in text
             assert 'reason="accept"' not in text
             assert await sign(clients[0])
+
+
+async def test_limits_that_are_met_are_counted_by_name(folder: Folder) -> None:
+    await folder.make_keys()
+    async with live(folder, max_message_bytes="1024") as here, here.asked_by("shop") as client:
+        await here.ready()
+        assert await refused(client.check("sign", bytes(2000))) is RESOURCE_EXHAUSTED
+        assert await here.metric('authz_limits_met_total{limit="message"}') == 1
+        assert await sign(client)
 
 
 # The side port ---------------------------------------------------------------------------------
