@@ -98,6 +98,8 @@ def inbound_listener(address: Endpoint, port: int, cert: Certificate) -> Json:
         "set_current_client_cert_details": {"subject": True, "dns": True, "uri": True},
     }
     listener = _listener("virtualInbound", address, manager, downstream_tls(cert))
+    (chain,) = listener["filter_chains"]
+    chain |= {"name": f"0.0.0.0_{port}", "filter_chain_match": {"destination_port": port}}
     return listener | {"traffic_direction": "INBOUND"}
 
 

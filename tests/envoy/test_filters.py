@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from authz.demo.certs import Authority
 from authz.demo.patches import shipped
+from authz.testing import workload
 from tests.envoy.bench import (
     BROKER,
     CHANNEL,
@@ -173,9 +176,24 @@ def names(door: Door) -> list[str]:
     return [it["name"].removeprefix("tenant-authz.") for it in door.http_filters()]
 
 
-@pytest.mark.parametrize("door", [TRANSIT, BROKER, CHANNEL])
+@pytest.mark.parametrize("door", [TRANSIT, replace(TRANSIT, port=8013), BROKER, CHANNEL])
 def test_a_hop_asks_transit_in_place_of_verify(door: Door) -> None:
     assert names(door) == ["transit"]
+
+
+@pytest.mark.parametrize("door", [TRANSIT, BROKER, CHANNEL])
+def test_a_hop_s_other_ports_ask_verify(door: Door) -> None:
+    assert names(replace(door, port=9092)) == ["verify", "strip"]
+    assert names(replace(door, port=9090)) == ["scrape", "verify", "strip"]
+
+
+async def test_the_local_gateway_says_who_calls(workbench: Workbench, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "certs")
+    gateway_cert, caller = authority.issue(workload("istio-system")), workload("globex", "thief")
+    async with workbench.proxy(LOCAL, cert=gateway_cert) as proxy:
+        await proxy.get(SENT, cert=authority.issue(caller))
+    (question,) = workbench.authz.questions
+    assert question.request.attributes.source.principal == str(caller)
 
 
 def test_an_app_never_sees_a_token_whoever_answers() -> None:
@@ -185,7 +203,14 @@ def test_an_app_never_sees_a_token_whoever_answers() -> None:
 
 @pytest.mark.parametrize("port", [80, 443, 8443])
 def test_the_gateway_asks_the_same_on_every_public_port(port: int) -> None:
-    assert gateway(port).http_filters() == PUBLIC.http_filters() != []
+    assert gateway(port).http_filters() == PUBLIC.http_filters()
+    assert names(gateway(port)) == ["strip", "public"]
+
+
+def test_a_token_passes_only_where_its_presenter_is_looked_at() -> None:
+    assert names(LOCAL) == ["transit"]
+    for port in (8082, 8444, 15443):  # nobody's, and Knative's local gateway with TLS of its own
+        assert names(gateway(port)) == ["strip"]
 
 
 def test_other_gateways_are_left_alone() -> None:

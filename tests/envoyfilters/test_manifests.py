@@ -91,7 +91,7 @@ def test_each_component_adds_something_of_its_own(copy: Path, component: str) ->
     assert (
         kinds
         == {
-            "eventing": {"EnvoyFilter", "AuthorizationPolicy"},
+            "eventing": {"EnvoyFilter", "AuthorizationPolicy", "PeerAuthentication"},
             "strict-mtls": {"PeerAuthentication"},
             "sidecar-scope": {"Sidecar"},
         }[component]
@@ -265,16 +265,20 @@ def test_no_old_value_is_left(copy: Path) -> None:
 @needs_kubectl
 def test_ports_of_knative_s_own_stay(copy: Path) -> None:
     set_values(copy, OTHER)
-    ports = {
-        patch["match"]["listener"].get("portNumber"): document["metadata"]["name"]
+    ports: dict[int | None, set[str]] = {}
+    for port, name in (
+        (patch["match"]["listener"].get("portNumber"), document["metadata"]["name"])
         for document in with_components(copy, *COMPONENTS)
         if document["kind"] == "EnvoyFilter"
         for patch in document["spec"]["configPatches"]
-    }
-    assert {8080: ports[8080], 8443: ports[8443], 9090: ports[9090]} == {
-        8080: "tenant-authz-filter",
-        8443: "tenant-authz-webhook",
-        9090: "tenant-authz-scrape",
+    ):
+        ports.setdefault(port, set()).add(name.removeprefix("tenant-authz-"))
+    assert {port: names for port, names in ports.items() if port and port < 10_000} == {
+        8012: {"transit"},
+        8013: {"transit"},
+        8080: {"broker", "channel", "filter"},
+        8443: {"webhook"},
+        9090: {"scrape"},
     }
 
 
@@ -373,7 +377,11 @@ FIELDS: dict[str, Any] = {
             }
         ],
     },
-    "PeerAuthentication": {"mtls": {"mode": str}},
+    "PeerAuthentication": {
+        "selector": {"matchLabels": dict},
+        "mtls": {"mode": str},
+        "portLevelMtls": {"8443": {"mode": str}},
+    },
     "Sidecar": {"egress": [{"hosts": [str]}]},
     "AuthorizationPolicy": {
         "selector": {"matchLabels": dict},
