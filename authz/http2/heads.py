@@ -41,6 +41,9 @@ def head_of(fields: Iterable[Field]) -> Head:
     metadata: list[tuple[str, str]] = []
     for field in fields:
         text = field.text or _check(field)
+        if field.alone:
+            metadata.append(text)
+            continue
         name, value = text
         if name[0] == ":":
             if metadata or name in pseudo:
@@ -48,7 +51,7 @@ def head_of(fields: Iterable[Field]) -> Head:
             pseudo[name] = value
         else:
             metadata.append(text)
-            if name in _UNIQUE and unique.setdefault(name, value) != value:
+            if unique.setdefault(name, value) != value:
                 raise Malformed("a field has two values")
             if name == "host" and pseudo.get(":authority", value).lower() != value.lower():
                 raise Malformed("host is not :authority")
@@ -56,18 +59,19 @@ def head_of(fields: Iterable[Field]) -> Head:
     length = unique.get("content-length")
     if length is not None and _length.fullmatch(length) is None:
         raise Malformed("content-length is no length")
+    timeout = unique.get("grpc-timeout")
     head = Head(
         path,
         tuple(metadata),
-        seconds=timeout_of(unique.get("grpc-timeout", "")),
+        seconds=None if timeout is None else timeout_of(timeout),
         length=None if length is None else int(length),
         encoding=unique.get("grpc-encoding", "identity"),
     )
     if pseudo[":method"] != "POST":
         head.refusal = HttpFault(405)
-    elif unique.get("content-type", "").partition(";")[0].rstrip(" \t").lower() not in _GRPC:
+    elif not _is_grpc(unique.get("content-type", "")):
         head.refusal = HttpFault(415)
-    elif head.seconds is None and "grpc-timeout" in unique:
+    elif head.seconds is None and timeout is not None:
         head.refusal = GrpcFault(GrpcStatus.INTERNAL, "grpc-timeout is malformed")
     return head
 
@@ -92,6 +96,7 @@ def _check(field: Field) -> tuple[str, str]:
         raise Malformed("a field's value is not one")
     if name == "te" and value != b"trailers":
         raise Malformed("te is about the connection")
+    field.alone = name[0] != ":" and name not in _UNIQUE
     field.text = text = name, value.decode("latin-1")
     return text
 
@@ -107,6 +112,12 @@ def _name_of(name: bytes) -> str:
 
 _known_name = lru_cache(maxsize=1024)(_name_of)
 _LONGEST_KNOWN: Final = 64
+
+
+def _is_grpc(content_type: str) -> bool:
+    if content_type in _GRPC:
+        return True
+    return content_type.partition(";")[0].rstrip(" \t").lower() in _GRPC
 
 
 def _path(pseudo: dict[str, str]) -> str:
