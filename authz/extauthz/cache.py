@@ -10,8 +10,7 @@ from typing import Final, NamedTuple
 
 from authz.decision import Rules
 from authz.facts import Facts, Question
-from authz.observe import DecisionEvent
-from authz.verdict import Allow
+from authz.verdict import Allow, Deny, Ground
 
 MAX_PER_NAMESPACE: Final = 256
 MAX_ALL: Final = 32_768
@@ -22,10 +21,10 @@ Key = tuple[Question | None, Facts]
 
 
 class Kept(NamedTuple):
-    """A serialised answer, what to record when it is given, and when it ends."""
+    """A serialised answer, why it allows, and when it ends."""
 
     response: bytes
-    event: DecisionEvent
+    ground: Ground
     until: float
 
 
@@ -52,9 +51,8 @@ class AnswerCache:
         kept = room.get(key)
         return kept if kept is not None and now < kept.until else None
 
-    def keep(self, key: Key, response: bytes, event: DecisionEvent) -> None:
+    def keep(self, key: Key, response: bytes, verdict: Allow | Deny) -> None:
         """Keep an answer that was just decided, after `find` did not have it."""
-        verdict = event.verdict
         if not isinstance(verdict, Allow) or verdict.would_deny is not None:
             return
         if _characters(key[1]) > MAX_CHARACTERS:
@@ -67,7 +65,7 @@ class AnswerCache:
             if len(room) >= MAX_PER_NAMESPACE:
                 del room[next(iter(room))]
                 self._size -= 1
-        room[key] = Kept(response, event, verdict.good_until)
+        room[key] = Kept(response, verdict.ground, verdict.good_until)
 
 
 def _room_of(key: Key) -> tuple[str, str]:

@@ -5,7 +5,7 @@ which most fields of a busy connection are, are so checked once and used by many
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -55,6 +55,13 @@ def head_of(fields: Iterable[Field]) -> Head:
                 raise Malformed("a field has two values")
             if name == "host" and pseudo.get(":authority", value).lower() != value.lower():
                 raise Malformed("host is not :authority")
+    return _head(pseudo, unique, tuple(metadata))
+
+
+def _head(
+    pseudo: Mapping[str, str], unique: Mapping[str, str], metadata: tuple[tuple[str, str], ...]
+) -> Head:
+    """What a well-formed request asks for, or why it is no gRPC request."""
     path = _path(pseudo)
     length = unique.get("content-length")
     if length is not None and _length.fullmatch(length) is None:
@@ -62,7 +69,7 @@ def head_of(fields: Iterable[Field]) -> Head:
     timeout = unique.get("grpc-timeout")
     head = Head(
         path,
-        tuple(metadata),
+        metadata,
         seconds=None if timeout is None else timeout_of(timeout),
         length=None if length is None else int(length),
         encoding=unique.get("grpc-encoding", "identity"),
@@ -120,7 +127,7 @@ def _is_grpc(content_type: str) -> bool:
     return content_type.partition(";")[0].rstrip(" \t").lower() in _GRPC
 
 
-def _path(pseudo: dict[str, str]) -> str:
+def _path(pseudo: Mapping[str, str]) -> str:
     """Section 8.3.1, and section 8.5 for CONNECT."""
     method, path = pseudo.get(":method"), pseudo.get(":path")
     if method == "CONNECT":

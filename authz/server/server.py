@@ -18,7 +18,6 @@ from authz.observe import AuditLog, Metrics, SidePort
 from authz.server.sources import Sources
 from authz.transport import (
     CallerSource,
-    GrpcioListener,
     Health,
     Http2Listener,
     Limits,
@@ -156,6 +155,8 @@ class Server:
         host, port = settings.listen
         caller_of, limits = _caller_source(settings), _limits(settings)
         if settings.transport is Transport.GRPCIO:
+            from authz.transport.grpcio import GrpcioListener  # noqa: PLC0415 - it takes 8 MB
+
             return GrpcioListener(
                 self._service,
                 self._health,
