@@ -17,6 +17,7 @@ from authz.keystore import KeyStore
 from authz.observe import Metrics
 from authz.policy import Policy
 from authz.policyfile import read_policy
+from authz.policyreader import read_policy_apart
 from authz.server.files import Files
 from authz.transport import TlsFiles, TlsMaterial, load_tls
 
@@ -106,7 +107,7 @@ class Sources:
     async def _follow_policy(self, file: Path, watched: Files) -> None:
         async for _ in watched.changes():
             try:
-                policy = await asyncio.to_thread(read_policy, file)
+                policy = await asyncio.to_thread(read_policy_apart, file)
             except BadPolicy as error:
                 self._kept("policy", error.problems)
                 continue
