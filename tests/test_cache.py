@@ -374,6 +374,14 @@ def test_facts_that_are_large_are_not_kept(here: Here) -> None:
     assert here.service._cache._size == 1
 
 
+def test_texts_that_are_shared_are_bounded(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "MAX_TEXTS", 5)
+    for number in range(20):
+        peer = str(workload("shop", f"account-{number}"))
+        here.ask("verify", BANK, check_request(principal=peer))
+        assert len(here.service._cache._texts) <= 6
+
+
 def test_a_clock_that_is_set_back_makes_new_tokens(here: Here) -> None:
     here.clock.now = NOW + 3600
     ahead = here.sign()
