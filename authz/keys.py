@@ -165,6 +165,8 @@ class Keyring:
     def primary(self, now: float) -> RootKey:
         """The root that signs at `now`: of those that have started, the one that started last."""
         usable = [root for root in self.roots if root.verifies(now)]
+        if len(usable) == 1:
+            return usable[0]
 
         def latest(root: RootKey) -> tuple[int, bool, str]:
             # Of two that started together, one that is not being retired.

@@ -138,14 +138,16 @@ def read_policy(file: Path) -> Policy:
     Raises:
         BadPolicy: it cannot be read, or see `parse_policy`.
     """
-    try:
-        with file.open("rb") as opened:
-            content = opened.read(MAX_BYTES + 1)
-        return parse_policy(content.decode("utf-8"))
-    except OSError as error:
-        raise BadPolicy([f"policy_file: {file}: {error.strerror}"]) from None
-    except UnicodeDecodeError:
-        raise BadPolicy([f"policy_file: {file} is not UTF-8 text"]) from None
+    return parse_policy(_text_of(file))
+
+
+def read_policy_as_json(file: Path) -> str:
+    """Read and check a policy file: the same in JSON, which `policy_of_json` reads much faster.
+
+    Raises:
+        BadPolicy: it cannot be read, or see `parse_policy`.
+    """
+    return _checked(_text_of(file)).model_dump_json(by_alias=True)
 
 
 def parse_policy(text: str) -> Policy:
@@ -154,6 +156,32 @@ def parse_policy(text: str) -> Policy:
     Raises:
         BadPolicy: with every problem, each as `line <n>: <field>: <what is wrong>`.
     """
+    return _policy(_checked(text))
+
+
+def policy_of_json(text: bytes) -> Policy:
+    """Undo `read_policy_as_json`.
+
+    Raises:
+        BadPolicy: it is something else.
+    """
+    try:
+        return _policy(_File.model_validate_json(text))
+    except ValidationError as error:
+        raise BadPolicy([f"not a policy: {error.error_count()} problems"]) from None
+
+
+def _text_of(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(MAX_BYTES + 1).decode("utf-8")
+    except OSError as error:
+        raise BadPolicy([f"policy_file: {file}: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise BadPolicy([f"policy_file: {file} is not UTF-8 text"]) from None
+
+
+def _checked(text: str) -> _File:
     if len(text) > MAX_BYTES:
         raise BadPolicy([f"the policy file is larger than {MAX_BYTES} bytes"])
     data = _load(text)
@@ -169,7 +197,7 @@ def parse_policy(text: str) -> Policy:
     problems = list(_contradictions(file, data))
     if problems:
         raise BadPolicy(problems)
-    return _policy(file)
+    return file
 
 
 class _PlainComposer(Composer):

@@ -16,7 +16,7 @@ from authz.facts import Facts, Hop, Question
 from authz.identity import SpiffeId
 from authz.keys import Keyring, NamespaceKeys
 from authz.names import PUBLIC, Namespace
-from authz.observe import DecisionEvent
+from authz.observe import DecisionEvent, Metrics
 from authz.policy import Exemption, Grant, Mode, NamespacePolicy, Policy, Role
 from authz.rotation import revoke_namespace, revoke_root, rotate_namespace, rotate_root
 from authz.testing import NOW, ManualClock, check_request, root_key, rules, workload
@@ -44,6 +44,7 @@ class Here:
     def __init__(self, by: Rules) -> None:
         self.clock = ManualClock()
         self.events: list[DecisionEvent] = []
+        self.again: list[tuple[Question | None, Ground, SpiffeId]] = []
         self.decisions = 0
         self.service = AuthorizationService(token_header=HEADER, clock=self.clock, recorders=[self])
         self.service.rules = by
@@ -51,6 +52,10 @@ class Here:
     def decided(self, event: DecisionEvent) -> None:
         """Remember what was recorded."""
         self.events.append(event)
+
+    def given_again(self, question: Question | None, ground: Ground, caller: SpiffeId) -> None:
+        """Remember that, too."""
+        self.again.append((question, ground, caller))
 
     def failed(self, error: Exception) -> None:
         """Nothing is to fail here."""
@@ -98,8 +103,49 @@ def test_the_same_question_is_decided_once_and_recorded_each_time(here: Here) ->
     assert here.lets_in(token)
 
     assert here.decisions == 2
-    assert len(here.events) == 4
-    assert here.events[0] == here.events[1]
+    assert [(event.question, event.caller) for event in here.events] == [
+        (Question.SIGN, SHOP),
+        (Question.VERIFY, BANK),
+    ]
+    assert here.again == [
+        (Question.SIGN, Ground.SIGNED, SHOP),
+        (Question.VERIFY, Ground.SAME_TENANT, BANK),
+    ]
+
+
+def test_an_answer_that_cannot_be_recorded_is_not_given_again(here: Here) -> None:
+    assert here.sign()
+    metadata = [("x-authz-question", "sign"), ("x-authz-upstream", TO_BANK)]
+    failed: list[Exception] = []
+    with (
+        patch.object(here, "given_again", side_effect=RuntimeError("no room")),
+        patch.object(here, "failed", failed.append),
+    ):
+        assert here.service.check(b"", here.service.asked(SHOP, metadata)) is None
+    assert len(failed) == 1
+
+
+def test_metrics_count_an_answer_that_is_given_again_as_the_first_time(here: Here) -> None:
+    often, anew = Metrics(here.clock), Metrics(here.clock)
+    requests = [
+        ("sign", SHOP, b"", {"upstream": TO_BANK}),
+        ("verify", BANK, check_request(principal=str(SHOP)), {}),
+        ("transit", ACTIVATOR, check_request(headers=((HEADER, here.sign()),)), {}),
+        ("tcp", BANK, check_request(principal=str(SHOP)), {}),
+    ]
+    for metrics, repeats in ((often, True), (anew, False)):
+        by = AuthorizationService(token_header=HEADER, clock=here.clock, recorders=[metrics])
+        for _ in range(3):
+            if not repeats:
+                by = AuthorizationService(
+                    token_header=HEADER, clock=here.clock, recorders=[metrics]
+                )
+            by.rules = here.service.rules
+            for question, caller, request, more in requests:
+                metadata = [("x-authz-question", question)]
+                metadata += [(f"x-authz-{name}", value) for name, value in more.items()]
+                by.check(request, by.asked(caller, metadata))
+    assert often.text() == anew.text()
 
 
 def test_the_path_and_the_request_id_make_no_difference_where_no_rule_reads_them(
@@ -328,6 +374,14 @@ def test_facts_that_are_large_are_not_kept(here: Here) -> None:
     assert here.service._cache._size == 1
 
 
+def test_texts_that_are_shared_are_bounded(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "MAX_TEXTS", 5)
+    for number in range(20):
+        peer = str(workload("shop", f"account-{number}"))
+        here.ask("verify", BANK, check_request(principal=peer))
+        assert len(here.service._cache._texts) <= 6
+
+
 def test_a_clock_that_is_set_back_makes_new_tokens(here: Here) -> None:
     here.clock.now = NOW + 3600
     ahead = here.sign()
@@ -388,19 +442,18 @@ def test_with_the_cache_every_answer_is_the_one_without(
         expected = decide(question, values, by, now)
         found = kept.find(key, by, now)
         if found is None:
-            event = DecisionEvent(question, expected, values.caller, "")
-            kept.keep(key, b"", event)
+            kept.keep(key, repr(_shown(expected)).encode(), expected)
         else:
-            given_verdict = found.event.verdict
-            assert isinstance(given_verdict, Allow)
             assert isinstance(expected, Allow)
-            if given_verdict.ground is Ground.SIGNED:  # the same, up to a minute older
-                assert (given_verdict.ground, given_verdict.parties) == (
-                    expected.ground,
-                    expected.parties,
-                )
-            else:
-                assert given_verdict == expected
+            assert found.ground is expected.ground
+            assert found.response == repr(_shown(expected)).encode()
+
+
+def _shown(verdict: Allow | Deny) -> object:
+    """A verdict, but for what of a token is newer each time."""
+    if isinstance(verdict, Allow) and verdict.ground is Ground.SIGNED:
+        return verdict.ground, verdict.parties
+    return verdict
 
 
 def test_an_answer_that_was_not_looked_for_first_is_not_kept_under_other_rules() -> None:
@@ -410,7 +463,7 @@ def test_an_answer_that_was_not_looked_for_first_is_not_kept_under_other_rules()
     key = (Question.VERIFY, Facts(BANK))
     allow = Allow(Ground.GRANTED, "remove", Parties())  # type: ignore[arg-type]
     assert kept.find(key, one, NOW) is None
-    kept.keep(key, b"kept", DecisionEvent(Question.VERIFY, allow, BANK, ""))
+    kept.keep(key, b"kept", allow)
     assert kept.find(key, one, NOW) is not None
     assert kept.find(key, other, NOW) is None
     assert kept.find(key, one, NOW) is None

@@ -64,10 +64,14 @@ class Remembering:
 
     def __init__(self) -> None:
         self.events: list[DecisionEvent] = []
+        self.again: list[tuple[Question | None, Ground, SpiffeId]] = []
         self.errors: list[Exception] = []
 
     def decided(self, event: DecisionEvent) -> None:
         self.events.append(event)
+
+    def given_again(self, question: Question | None, ground: Ground, caller: SpiffeId) -> None:
+        self.again.append((question, ground, caller))
 
     def failed(self, error: Exception) -> None:
         self.errors.append(error)

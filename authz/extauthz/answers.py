@@ -6,6 +6,7 @@ out. Status 0 is therefore written in one function here, which takes an `Allow` 
 Source: envoy/service/auth/v3/external_auth.proto.
 """
 
+from functools import lru_cache
 from typing import Final
 
 from authz._proto.ext_authz_pb2 import (
@@ -41,17 +42,26 @@ def answer(verdict: Allow | Deny, *, token_header: str, request_id: str) -> byte
 
 
 def _allow(allow: Allow, token_header: str) -> bytes:
-    match allow.header:
-        case SetToken(token):
-            header = HeaderValueOption(
-                header=HeaderValue(key=token_header, value=token),
-                append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-            )
-            changes = OkHttpResponse(headers=[header])
+    if isinstance(allow.header, SetToken):
+        header = HeaderValueOption(
+            header=HeaderValue(key=token_header, value=allow.header.token),
+            append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+        )
+        return _ok(OkHttpResponse(headers=[header]))
+    return _without_token(allow.header, token_header)
+
+
+@lru_cache
+def _without_token(action: HeaderAction, token_header: str) -> bytes:
+    """An allow that sets no token. There are two, so that all who keep one share it."""
+    match action:
         case HeaderAction.REMOVE:
-            changes = OkHttpResponse(headers_to_remove=[token_header])
+            return _ok(OkHttpResponse(headers_to_remove=[token_header]))
         case HeaderAction.KEEP:
-            changes = OkHttpResponse()
+            return _ok(OkHttpResponse())
+
+
+def _ok(changes: OkHttpResponse) -> bytes:
     return CheckResponse(status=Status(code=0), ok_response=changes).SerializeToString()
 
 

@@ -18,6 +18,16 @@ QUESTION: Final = "x-authz-question"
 UPSTREAM: Final = "x-authz-upstream"
 HOP: Final = "x-authz-hop"
 
+_ASKING: Final = frozenset({QUESTION, UPSTREAM, HOP})
+_USER_AGENT: Final = "user-agent"
+_NETWORK_PROBE: Final = "k-network-probe"
+_KN_NAMESPACE: Final = "kn-namespace"
+_SERVING_NAMESPACE: Final = "knative-serving-namespace"
+_SERVING_REVISION: Final = "knative-serving-revision"
+_READ: Final = frozenset(
+    {_USER_AGENT, _NETWORK_PROBE, _KN_NAMESPACE, _SERVING_NAMESPACE, _SERVING_REVISION}
+)
+_REQUEST_ID: Final = "x-request-id"
 _MAX_REQUEST_ID = 64
 _QUESTIONS = {question.value: question for question in Question}
 _HOPS = {hop.value: hop for hop in Hop}
@@ -26,9 +36,10 @@ _NO_VALUES: tuple[str, ...] = ()
 
 def asked_of(caller: SpiffeId | None, metadata: Metadata) -> Asked:
     """What the metadata of a Check ask."""
-    questions = [value for name, value in metadata if name == QUESTION]
-    hops = [value for name, value in metadata if name == HOP]
-    upstreams = [value for name, value in metadata if name == UPSTREAM]
+    told = [pair for pair in metadata if pair[0] in _ASKING]
+    questions = [value for name, value in told if name == QUESTION]
+    hops = [value for name, value in told if name == HOP]
+    upstreams = [value for name, value in told if name == UPSTREAM]
     return Asked(
         caller,
         _QUESTIONS.get(questions[0]) if len(questions) == 1 else None,
@@ -53,7 +64,7 @@ def facts_of(
     """
     attributes = request.attributes
     http = attributes.request.http
-    headers = headers_of(http)
+    headers = headers_of(http, token_header)
     principal = attributes.source.principal
     reads_path = asked.hop is Hop.BROKER or policy.reads_path_of(principal)
     return Facts(
@@ -66,34 +77,39 @@ def facts_of(
         http.host,
         http.path if reads_path else "",
         headers.get(token_header, _NO_VALUES),
-        ",".join(headers.get("user-agent", _NO_VALUES)),
-        ",".join(headers.get("k-network-probe", _NO_VALUES)),
-        headers.get("kn-namespace", _NO_VALUES),
-        headers.get("knative-serving-namespace", _NO_VALUES),
-        headers.get("knative-serving-revision", _NO_VALUES),
+        ",".join(headers.get(_USER_AGENT, _NO_VALUES)),
+        ",".join(headers.get(_NETWORK_PROBE, _NO_VALUES)),
+        headers.get(_KN_NAMESPACE, _NO_VALUES),
+        headers.get(_SERVING_NAMESPACE, _NO_VALUES),
+        headers.get(_SERVING_REVISION, _NO_VALUES),
     )
 
 
 def request_id_of(request: CheckRequest) -> str:
     """The id under which Envoy's access log knows the request, cut and made printable."""
     http = request.attributes.request.http
-    given = ",".join(headers_of(http).get("x-request-id", _NO_VALUES)) or http.id
+    given = ",".join(headers_of(http, _REQUEST_ID).get(_REQUEST_ID, _NO_VALUES)) or http.id
     if not (given.isascii() and given.isprintable()):
         given = "".join(c for c in given if c.isascii() and c.isprintable())
     return given[:_MAX_REQUEST_ID]
 
 
-def headers_of(http: AttributeContext.HttpRequest) -> dict[str, tuple[str, ...]]:
-    """Request headers by name, in either form: joined (`headers`), raw (`encode_raw_headers`).
+def headers_of(http: AttributeContext.HttpRequest, name: str) -> dict[str, tuple[str, ...]]:
+    """Values of the header `name` and of all that some rule reads, by name.
 
-    A request with both has each value of both: a header in two places is a repeated header.
+    In either form: joined (`headers`), raw (`encode_raw_headers`). A request with both has each
+    value of both: a header in two places is a repeated header.
     """
     headers: dict[str, tuple[str, ...]] = {}
     if http.headers:
-        headers = {name: (value,) for name, value in http.headers.items()}
+        for key, text in http.headers.items():
+            if key in _READ or key == name:
+                headers[key] = (text,)
     for header in http.header_map.headers:
-        value = header.raw_value.decode("ascii", "replace") or header.value
-        headers[header.key] = (*headers.get(header.key, _NO_VALUES), value)
+        key = header.key
+        if key in _READ or key == name:
+            value = header.raw_value.decode("ascii", "replace") or header.value
+            headers[key] = (*headers[key], value) if key in headers else (value,)
     return headers
 
 

@@ -77,7 +77,8 @@ class AuthorizationService:
         key, now = (asked.question, facts), self._clock()
         kept = self._cache.find(key, rules, now)
         if kept is not None:
-            self._record(kept.event)
+            for recorder in self._recorders:
+                recorder.given_again(asked.question, kept.ground, caller)
             return kept.response
         verdict = decide(asked.question, facts, rules, now)
         recorded = isinstance(verdict, Deny) or verdict.would_deny is not None
@@ -85,7 +86,7 @@ class AuthorizationService:
         event = DecisionEvent(asked.question, verdict, caller, request_id)
         response = self._told(event)
         if response is not None:
-            self._cache.keep(key, response, event)
+            self._cache.keep(key, response, verdict)
         return response
 
     def _in_doubt(self, error: Exception, asked: Asked, rules: Rules) -> bytes | None:

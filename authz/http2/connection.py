@@ -131,7 +131,7 @@ class Connection:
 
         So one call takes a bounded time, however much was fed.
         """
-        events = self._events = []
+        events = self._events
         read = self._reader.next
         self.has_more = False
         try:
@@ -145,6 +145,8 @@ class Connection:
             self.has_more = True
         except ConnectionFault as fault:
             self._fail(fault)
+        finally:
+            self._events = []  # an idle connection keeps no requests
         return events
 
     def _take(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
@@ -449,12 +451,14 @@ class Connection:
         whole connection, if what has not all come is a preface, a frame or a header block. Have
         `events` read first what has come meanwhile.
         """
-        events = self._events = []
+        events = self._events
         try:
             if not self.closed:
                 self._expire(before)
         except ConnectionFault as fault:
             self._fail(fault)
+        finally:
+            self._events = []
         return events
 
     def _expire(self, before: float) -> None:

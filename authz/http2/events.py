@@ -1,15 +1,19 @@
 """What a connection tells whoever serves it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from authz.http2.errors import HttpFault
 from authz.http2.grpc import GrpcFault
 
 
 class Head:
-    """A request's header fields, checked. Shared by all requests with the same header block."""
+    """A request's header fields, checked.
 
-    __slots__ = ("encoding", "length", "metadata", "path", "refusal", "seconds")
+    Shared by all requests of one connection with the same header block, and by no others.
+    """
+
+    __slots__ = ("encoding", "length", "metadata", "note", "path", "refusal", "seconds")
 
     def __init__(
         self,
@@ -32,6 +36,8 @@ class Head:
         """From `grpc-encoding`: how a compressed message would be compressed."""
         self.refusal = refusal
         """Why this is answered without being asked; heads in a `Request` have none."""
+        self.note: Any = None
+        """What whoever serves the connection made of this head, so as to make it once."""
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ which most fields of a busy connection are, are so checked once and used by many
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
@@ -41,6 +41,9 @@ def head_of(fields: Iterable[Field]) -> Head:
     metadata: list[tuple[str, str]] = []
     for field in fields:
         text = field.text or _check(field)
+        if field.alone:
+            metadata.append(text)
+            continue
         name, value = text
         if name[0] == ":":
             if metadata or name in pseudo:
@@ -48,26 +51,34 @@ def head_of(fields: Iterable[Field]) -> Head:
             pseudo[name] = value
         else:
             metadata.append(text)
-            if name in _UNIQUE and unique.setdefault(name, value) != value:
+            if unique.setdefault(name, value) != value:
                 raise Malformed("a field has two values")
             if name == "host" and pseudo.get(":authority", value).lower() != value.lower():
                 raise Malformed("host is not :authority")
+    return _head(pseudo, unique, tuple(metadata))
+
+
+def _head(
+    pseudo: Mapping[str, str], unique: Mapping[str, str], metadata: tuple[tuple[str, str], ...]
+) -> Head:
+    """What a well-formed request asks for, or why it is no gRPC request."""
     path = _path(pseudo)
     length = unique.get("content-length")
     if length is not None and _length.fullmatch(length) is None:
         raise Malformed("content-length is no length")
+    timeout = unique.get("grpc-timeout")
     head = Head(
         path,
-        tuple(metadata),
-        seconds=timeout_of(unique.get("grpc-timeout", "")),
+        metadata,
+        seconds=None if timeout is None else timeout_of(timeout),
         length=None if length is None else int(length),
         encoding=unique.get("grpc-encoding", "identity"),
     )
     if pseudo[":method"] != "POST":
         head.refusal = HttpFault(405)
-    elif unique.get("content-type", "").partition(";")[0].rstrip(" \t").lower() not in _GRPC:
+    elif not _is_grpc(unique.get("content-type", "")):
         head.refusal = HttpFault(415)
-    elif head.seconds is None and "grpc-timeout" in unique:
+    elif head.seconds is None and timeout is not None:
         head.refusal = GrpcFault(GrpcStatus.INTERNAL, "grpc-timeout is malformed")
     return head
 
@@ -92,6 +103,7 @@ def _check(field: Field) -> tuple[str, str]:
         raise Malformed("a field's value is not one")
     if name == "te" and value != b"trailers":
         raise Malformed("te is about the connection")
+    field.alone = name[0] != ":" and name not in _UNIQUE
     field.text = text = name, value.decode("latin-1")
     return text
 
@@ -109,7 +121,13 @@ _known_name = lru_cache(maxsize=1024)(_name_of)
 _LONGEST_KNOWN: Final = 64
 
 
-def _path(pseudo: dict[str, str]) -> str:
+def _is_grpc(content_type: str) -> bool:
+    if content_type in _GRPC:
+        return True
+    return content_type.partition(";")[0].rstrip(" \t").lower() in _GRPC
+
+
+def _path(pseudo: Mapping[str, str]) -> str:
     """Section 8.3.1, and section 8.5 for CONNECT."""
     method, path = pseudo.get(":method"), pseudo.get(":path")
     if method == "CONNECT":

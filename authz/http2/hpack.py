@@ -8,6 +8,7 @@ table nor resized it. All that is remembered is forgotten as soon as another blo
 what is remembered is what decoding it now would give.
 """
 
+from functools import lru_cache
 from typing import Final
 
 from hpack.table import HeaderTable
@@ -27,7 +28,7 @@ _LONGEST_REMEMBERED: Final = 1024  # bytes
 class Field:
     """A header field."""
 
-    __slots__ = ("name", "size", "text", "value")
+    __slots__ = ("alone", "name", "size", "text", "value")
 
     def __init__(self, name: bytes, value: bytes) -> None:
         self.name = name
@@ -36,6 +37,8 @@ class Field:
         """As section 4.1 counts."""
         self.text: tuple[str, str] | None = None
         """Name and value, once they are known to be well-formed."""
+        self.alone = False
+        """Once that is known: no rule looks at it together with other fields."""
 
 
 _STATIC: Final = (
@@ -43,6 +46,7 @@ _STATIC: Final = (
     *(Field(name, value) for name, value in HeaderTable.STATIC_TABLE),
 )
 _FIRST_DYNAMIC: Final = len(_STATIC)
+_NO_FIELD: Final = _STATIC[0]
 
 
 class Block:
@@ -101,12 +105,13 @@ class Decoder:
             first = block[position]
             if first & 0x80:  # 6.1 indexed
                 if first < 0xFF:
-                    index, position = first & 0x7F, position + 1
+                    field = table[first & 0x7F]
+                    position += 1
                 else:
                     index, position = _integer(block, position, 0x7F)
-                if not index:
+                    field = table[index]
+                if field is _NO_FIELD:
                     raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "a header field has index 0")
-                field = table[index]
             elif first & 0x40:  # 6.2.1 literal with incremental indexing
                 field, position = self._literal(block, position, 0x3F)
                 self._insert(field)
@@ -121,7 +126,12 @@ class Decoder:
                 self._evict(size)
                 changed = True
                 continue
-            else:  # 6.2.2 and 6.2.3 literal without indexing, and never indexed
+            elif 0 < first & 0x0F < 0x0F and block[position + 1] & 0x7F < 0x7F:
+                # 6.2.2 and 6.2.3 literal without indexing, and never indexed, with a name of the
+                # static table and a short value, as Envoy sends `:path` with each request.
+                start, position = position, position + 2 + (block[position + 1] & 0x7F)
+                field = _short_literal(block[start:position])
+            else:
                 field, position = self._literal(block, position, 0x0F)
             room -= field.size
             if room >= 0:
@@ -130,7 +140,9 @@ class Decoder:
 
     def _literal(self, block: bytes, position: int, mask: int) -> tuple[Field, int]:
         """Section 6.2."""
-        index, position = _integer(block, position, mask)
+        index, position = block[position] & mask, position + 1
+        if index == mask:
+            index, position = _integer(block, position - 1, mask)
         if index:
             name = self._table[index].name
         else:
@@ -140,8 +152,10 @@ class Decoder:
 
     def _insert(self, field: Field) -> None:
         """Section 4.4. What is larger than the table empties it and is not inserted."""
-        self._evict(self._max_size - field.size)
-        if field.size <= self._max_size:
+        room = self._max_size - field.size
+        if self._size > room:
+            self._evict(room)
+        if room >= 0:
             self._table.insert(_FIRST_DYNAMIC, field)
             self._size += field.size
 
@@ -149,6 +163,13 @@ class Decoder:
         """Drop the oldest entries until all dynamic ones are no larger than `size`."""
         while self._size > size and self._size:
             self._size -= self._table.pop().size
+
+
+@lru_cache(maxsize=256)
+def _short_literal(encoded: bytes) -> Field:
+    """A literal that depends on no dynamic table, so its bytes alone say which field it is."""
+    value, _ = _string(encoded, 1)
+    return Field(_STATIC[encoded[0] & 0x0F].name, value)
 
 
 def _integer(block: bytes, position: int, mask: int) -> tuple[int, int]:
@@ -168,10 +189,12 @@ def _integer(block: bytes, position: int, mask: int) -> tuple[int, int]:
 
 def _string(block: bytes, position: int) -> tuple[bytes, int]:
     """Section 5.2."""
-    huffman = block[position] & 0x80
-    length, position = _integer(block, position, 0x7F)
+    first = block[position]
+    length, position = first & 0x7F, position + 1
+    if length == 0x7F:
+        length, position = _integer(block, position - 1, 0x7F)
     end = position + length
     if end > len(block):
         raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "a string exceeds its header block")
     text = block[position:end]
-    return (decode_huffman(text) if huffman else text), end
+    return (decode_huffman(text) if first & 0x80 else text), end

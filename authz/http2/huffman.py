@@ -15,11 +15,17 @@ from hpack.huffman_table import (
 
 from authz.http2.errors import ConnectionFault, ErrorCode
 
-_Step = tuple[int, bytes, bool]
+_State = list["_Step | None"]
+"""The steps from a state, by the next byte."""
+
+_Step = tuple[_State, bytes, bool]
 """Next state, symbols, and whether the string may end here."""
 
-_steps: Final[list[list[_Step | None]]] = [[None] * 256 for _ in range(len(HUFFMAN_TABLE) // 16)]
-"""By state and byte. If all are ever needed, they take 8 MB."""
+_states: Final[list[_State]] = [[None] * 256 for _ in range(len(HUFFMAN_TABLE) // 16)]
+"""If all steps are ever needed, they take 8 MB."""
+
+_NOTHING: Final[_Step] = (_states[0], b"", True)
+_numbers: Final = {id(state): number for number, state in enumerate(_states)}
 
 
 def decode_huffman(data: bytes) -> bytes:
@@ -28,23 +34,25 @@ def decode_huffman(data: bytes) -> bytes:
     Raises:
         ConnectionFault: it contains EOS, or ends in more or other padding than allowed.
     """
-    steps, state, symbols, may_end = _steps, 0, list[bytes](), True
+    state, step, symbols = _states[0], _NOTHING, list[bytes]()
+    append = symbols.append
     for byte in data:
-        state, symbol, may_end = steps[state][byte] or _join(state, byte)
-        symbols.append(symbol)
-    if not may_end:
+        step = state[byte] or _join(state, byte)
+        state = step[0]
+        append(step[1])
+    if not step[2]:
         raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "a Huffman string does not end well")
     return b"".join(symbols)
 
 
-def _join(start: int, byte: int) -> _Step:
-    state, symbols, flags = start, bytearray(), 0
+def _join(start: _State, byte: int) -> _Step:
+    state, symbols, flags = _numbers[id(start)], bytearray(), 0
     for nibble in (byte >> 4, byte & 0xF):
         state, flags, symbol = HUFFMAN_TABLE[(state << 4) + nibble]
         if flags & HUFFMAN_FAIL:
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "a Huffman string holds no code")
         if flags & HUFFMAN_EMIT_SYMBOL:
             symbols.append(symbol)
-    step = state, bytes(symbols), bool(flags & HUFFMAN_COMPLETE)
-    _steps[start][byte] = step
+    step = _states[state], bytes(symbols), bool(flags & HUFFMAN_COMPLETE)
+    start[byte] = step
     return step

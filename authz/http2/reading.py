@@ -51,6 +51,8 @@ class Reader:
         start = self._position + frames.HEADER_BYTES
         if start > len(self._input):
             if not self._has(frames.HEADER_BYTES):
+                if not self.unread:
+                    self.clear()  # an idle connection keeps nothing that is read
                 return None
             start = frames.HEADER_BYTES
         high, low, kind, flags, stream_id = frames.HEADER.unpack_from(

@@ -11,8 +11,10 @@ from typing import Final
 
 import structlog
 
+from authz.facts import Question
+from authz.identity import SpiffeId
 from authz.observe.events import DecisionEvent
-from authz.verdict import Deny
+from authz.verdict import Deny, Ground
 
 LINES_PER_SECOND: Final = 20
 """Lines for each pair of asking and bringing namespace."""
@@ -56,6 +58,9 @@ class AuditLog:
             request_id=event.request_id,
             asked_by=str(event.caller) if event.caller else None,
         )
+
+    def given_again(self, question: Question | None, ground: Ground, caller: SpiffeId) -> None:
+        """Allows are counted, not logged."""
 
     def failed(self, error: Exception) -> None:
         """Name the kind of error; its text might quote what the request held."""

@@ -1,11 +1,11 @@
-"""What the service tells: one event for each question that it answered."""
+"""What the service tells of each question that it answered."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 from authz.facts import Question
 from authz.identity import SpiffeId
-from authz.verdict import Allow, Deny
+from authz.verdict import Allow, Deny, Ground
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,9 @@ class Recorder(Protocol):
 
     def decided(self, event: DecisionEvent) -> None:
         """A question was answered."""
+
+    def given_again(self, question: Question | None, ground: Ground, caller: SpiffeId) -> None:
+        """An allow that was decided before, and recorded then, was given for another request."""
 
     def failed(self, error: Exception) -> None:
         """Something unexpected was raised, and the answer is a denial for that reason."""

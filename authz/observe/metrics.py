@@ -17,9 +17,10 @@ from prometheus_client.registry import Collector
 
 from authz.errors import Reason
 from authz.facts import Question
+from authz.identity import SpiffeId
 from authz.names import Namespace
 from authz.observe.events import DecisionEvent
-from authz.verdict import Allow, Deny, Ground
+from authz.verdict import Deny, Ground
 
 MAX_LISTED: Final = 1000
 """Most namespaces that get a series of their own."""
@@ -46,6 +47,7 @@ _COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     _RESTARTS: ("Workers that ended by themselves and were started again.", ()),
 }
 _AGING: Final = ("keyring", "policy")
+_NO_REASON: Final = id(None)
 _OWN: Final = 0  # workers are numbered from 1
 
 
@@ -109,6 +111,16 @@ class Metrics(Collector):
         cell.count += 1
         if cell.names is not None and event.caller is not None:
             cell.names[event.caller.namespace] = None
+
+    def given_again(self, question: Question | None, ground: Ground, caller: SpiffeId) -> None:
+        """Count an allow."""
+        key = question, id(ground), _NO_REASON
+        cell = self._checks.get(key)
+        if cell is None:
+            cell = self._checks[key] = self._allows(question, "allow", ground)
+        cell.count += 1
+        if cell.names is not None:
+            cell.names[caller.namespace] = None
 
     def failed(self, error: Exception) -> None:
         """Count an unexpected error by its type."""
@@ -250,22 +262,23 @@ class Metrics(Collector):
         """The series that a decision belongs to."""
         question, verdict = event.question, event.verdict
         if isinstance(verdict, Deny):
-            outcome, reason = "deny", verdict.reason.slug
-        elif verdict.would_deny is not None:
-            outcome, reason = "shadow", verdict.would_deny.slug
-        else:
-            outcome, reason = "allow", verdict.ground.slug
-        cell = self._cell(_CHECKS, question.value if question else "unknown", outcome, reason)
-        cell.names = self._names_for(question, verdict)
+            cell = self._cell(_CHECKS, _name(question), "deny", verdict.reason.slug)
+            # Another mesh's namespace may have the name of one of ours.
+            trusted = verdict.reason is not Reason.CALLER_UNTRUSTED
+            cell.names = self._verified if trusted and question is Question.VERIFY else None
+            return cell
+        if verdict.would_deny is not None:
+            return self._allows(question, "shadow", verdict.would_deny)
+        return self._allows(question, "allow", verdict.ground)
+
+    def _allows(self, question: Question | None, outcome: str, reason: Ground | Reason) -> _Cell:
+        cell = self._cell(_CHECKS, _name(question), outcome, reason.slug)
+        if question is Question.VERIFY:
+            cell.names = self._verified
+        elif question is Question.SIGN and reason is Ground.SIGNED:
+            cell.names = self._signed
         return cell
 
-    def _names_for(
-        self, question: Question | None, verdict: Allow | Deny
-    ) -> dict[Namespace, None] | None:
-        if isinstance(verdict, Deny) and verdict.reason is Reason.CALLER_UNTRUSTED:
-            return None  # another mesh's namespace may have the name of one of ours
-        if question is Question.VERIFY:
-            return self._verified
-        if question is Question.SIGN and isinstance(verdict, Allow):
-            return self._signed if verdict.ground is Ground.SIGNED else None
-        return None
+
+def _name(question: Question | None) -> str:
+    return "unknown" if question is None else question.value

@@ -18,7 +18,6 @@ from authz.observe import AuditLog, Metrics, SidePort
 from authz.server.sources import Sources
 from authz.transport import (
     CallerSource,
-    GrpcioListener,
     Health,
     Http2Listener,
     Limits,
@@ -165,6 +164,8 @@ class Server:
         settings, tls, listen = self._settings, self._sources.tls, self._settings.listen
         caller_of, limits = _caller_source(settings), self._limits()
         if settings.transport is Transport.GRPCIO:
+            from authz.transport.grpcio import GrpcioListener  # noqa: PLC0415 - it takes 8 MB
+
             assert isinstance(listen, Endpoint)  # noqa: S101 - nothing else goes with grpcio
             return GrpcioListener(
                 self._service,

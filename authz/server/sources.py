@@ -17,6 +17,7 @@ from authz.keystore import KeyStore
 from authz.observe import Metrics
 from authz.policy import Policy
 from authz.policyfile import read_policy
+from authz.policyreader import read_policy_apart
 from authz.server.files import Files
 from authz.transport import TlsFiles, TlsMaterial, load_tls
 
@@ -112,7 +113,7 @@ class Sources:
         async for _ in watched.changes(self._policy_unchanged):
             self._policy_is_current = False
             try:
-                policy = await asyncio.to_thread(read_policy, file)
+                policy = await asyncio.to_thread(read_policy_apart, file)
             except BadPolicy as error:
                 self._kept("policy", error.problems)
             except Exception as error:  # noqa: BLE001 - no file ends a server that has a good policy

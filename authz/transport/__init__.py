@@ -3,14 +3,12 @@
 from authz.transport.base import Limits, Listener, Service
 from authz.transport.callers import CallerSource, from_insecure_metadata, from_xfcc
 from authz.transport.descriptors import make_room
-from authz.transport.grpcio import GrpcioListener
 from authz.transport.health import Health
 from authz.transport.http2 import Http2Listener
 from authz.transport.tls import TlsFiles, TlsMaterial, load_tls
 
 __all__ = [
     "CallerSource",
-    "GrpcioListener",
     "Health",
     "Http2Listener",
     "Limits",

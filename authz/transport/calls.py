@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from itertools import chain
 from typing import Final, Protocol
 
 from google.protobuf.message import DecodeError
@@ -22,9 +21,6 @@ _HEALTH_WATCH: Final = f"/{HEALTH}/Watch"
 
 MAX_WATCHES: Final = 10
 """Watches of health on one connection: each is a task, and a prober has one."""
-
-_MAX_HEADS: Final = 64
-_LONGEST_HEAD: Final = 2048  # characters
 
 
 class Answering(Protocol):
@@ -53,7 +49,7 @@ class Answering(Protocol):
 class Calls:
     """Answers on one connection. `send` is called when a watch has something to say."""
 
-    __slots__ = ("_by", "_connection", "_heads", "_send", "_watches", "caller")
+    __slots__ = ("_by", "_connection", "_send", "_watches", "caller")
 
     def __init__(self, by: Answering, connection: Connection, send: Callable[[], None]) -> None:
         self.caller: SpiffeId | None = None
@@ -61,7 +57,6 @@ class Calls:
         self._by = by
         self._connection = connection
         self._send = send
-        self._heads: dict[Head, Asked] = {}
         self._watches: dict[int, asyncio.Task[None]] = {}
 
     def answer(self, request: Request) -> None:
@@ -93,7 +88,7 @@ class Calls:
 
     def _check(self, request: Request) -> None:
         try:
-            asked = self._heads.get(request.head) or self._asked(request.head)
+            asked = request.head.note or self._asked(request.head)
             answer = self._by.service.check(request.message, asked)
         except Exception as error:  # noqa: BLE001 - this request fails, and no other
             self._by.failed(error)
@@ -107,10 +102,7 @@ class Calls:
         """What connection and header block say of a Check: the same for all with this block."""
         metadata = [pair for pair in head.metadata if not pair[0].endswith("-bin")]
         asked = self._by.service.asked(self._who(metadata), metadata)
-        if sum(map(len, chain.from_iterable(metadata))) <= _LONGEST_HEAD:
-            if len(self._heads) >= _MAX_HEADS:
-                self._heads.clear()
-            self._heads[head] = asked
+        head.note = asked
         return asked
 
     def _who(self, metadata: list[tuple[str, str]]) -> SpiffeId | None:

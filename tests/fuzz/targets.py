@@ -6,10 +6,12 @@ from pathlib import Path
 
 from authz._proto.ext_authz_pb2 import CheckResponse
 from authz.extauthz import AuthorizationService
+from authz.facts import Question
+from authz.identity import SpiffeId
 from authz.observe import DecisionEvent
 from authz.policy import Policy, Role
 from authz.testing import ManualClock, check_request, rules, workload
-from authz.verdict import Allow
+from authz.verdict import Allow, Ground
 from tests.http2 import wire
 from tests.http2.test_fuzz import Checked, act
 
@@ -52,6 +54,9 @@ class _Witness:
 
     def decided(self, event: DecisionEvent) -> None:
         self.last = event
+
+    def given_again(self, question: Question | None, ground: Ground, caller: SpiffeId) -> None:
+        raise AssertionError("nothing was asked twice")
 
     def failed(self, error: Exception) -> None:
         raise AssertionError("something was raised on the way") from error

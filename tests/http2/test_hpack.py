@@ -563,5 +563,34 @@ def test_few_and_short_blocks_are_remembered() -> None:
     assert all(len(block) <= 1024 for block in decoder._remembered)
 
 
+@pytest.mark.parametrize("first", range(0x01, 0x0F))
+@pytest.mark.parametrize("never_indexed", [0x00, 0x10])
+def test_short_literals_are_told_apart_and_end_where_they_say(
+    first: int, never_indexed: int
+) -> None:
+    for value in (b"", b"a", b"b", b"x" * 126, b"x" * 127, b"x" * 128):
+        head = bytes((first | never_indexed,))
+        size = bytes((len(value),)) if len(value) < 127 else bytes((127, len(value) - 127))
+        block = head + size + value
+        for _ in range(2):
+            assert pairs(Decoder(MAX_LIST).decode(block + b"\x82")) == [
+                (hpack.table.HeaderTable.STATIC_TABLE[first - 1][0], value),
+                (b":method", b"GET"),
+            ]
+            if value:
+                with pytest.raises(ConnectionFault):
+                    Decoder(MAX_LIST).decode(block[:-1])
+
+
+def test_what_was_made_of_a_head_stays_with_its_connection() -> None:
+    block = b"\x83\x86\x84\x41\x01a"
+    one, other = Decoder(MAX_LIST), Decoder(MAX_LIST)
+    for decoder in (one, other):
+        decoder.decode(block)  # inserts
+    again = b"\x83\x86\x84\xbe"
+    assert one.decode(again) is one.decode(again)
+    assert one.decode(again) is not other.decode(again)
+
+
 def test_a_field_counts_as_the_rfc_says() -> None:
     assert Field(b"name", b"value").size == 41

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from authz.transport import GrpcioListener, Http2Listener, ending, http2
+from authz.transport import Http2Listener, ending, http2
+from authz.transport.grpcio import GrpcioListener
 from tests.support import Issuer
 from tests.transport.support import AnyListener, Listening, Plain, listener_of, plain_of
 

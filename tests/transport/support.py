@@ -12,7 +12,6 @@ from authz.identity import SpiffeId
 from authz.testing import workload
 from authz.transport import (
     CallerSource,
-    GrpcioListener,
     Health,
     Http2Listener,
     Limits,
@@ -21,6 +20,7 @@ from authz.transport import (
     from_insecure_metadata,
     load_tls,
 )
+from authz.transport.grpcio import GrpcioListener
 from tests.support import SERVICE, Client, connected, soon
 
 SHOP, BANK = workload("shop", "till"), workload("bank", "vault")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from authz.decision import Rules
 from authz.identity import SpiffeId
-from authz.transport import GrpcioListener, Health, Http2Listener, from_insecure_metadata
+from authz.transport import Health, Http2Listener, from_insecure_metadata
+from authz.transport.grpcio import GrpcioListener
 from tests.support import AUTHORIZATION, HEALTH, PATIENCE
 from tests.test_extauthz import PEOPLE, POLICIES, boundary, metadatas, requests
 from tests.transport.support import INSECURE, LIMITS
