@@ -109,9 +109,13 @@ class KeySettings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    store: Annotated[str, Field(description="the key store: sqlite:PATH")] = (
-        "sqlite:/var/lib/tenant-authz/keys.db"
-    )
+    store: Annotated[
+        str,
+        Field(
+            description="the key store: sqlite:PATH, or kubernetes:NAMESPACE/NAME, a Secret that "
+            "many machines share"
+        ),
+    ] = "sqlite:/var/lib/tenant-authz/keys.db"
     kek_files: Annotated[
         list[Path],
         NoDecode,
