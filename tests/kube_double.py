@@ -24,7 +24,7 @@ Key = tuple[str, str, str]
 
 Writes = Callable[[asyncio.StreamWriter], Awaitable[None]]
 PATIENCE = 20.0
-TOKEN = "a service account's token"  # spaces and all
+TOKEN = "made-up.bearer_token.of-nobody"
 SECRET_LIMIT = 1 << 20
 
 
@@ -200,6 +200,16 @@ class ApiDouble:
         """Cut all connections, whatever is on its way."""
         self._do(self._cut())
 
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Close every connection at once, until the end of the block."""
+        self.down = True
+        self.cut()
+        try:
+            yield
+        finally:
+            self.down = False
+
     def asked(self, verb: str) -> list[Request]:
         return [request for request in list(self.requests) if request.verb == verb]
 
@@ -277,8 +287,8 @@ class ApiDouble:
                 self.requests.append(request)
                 await self._answer(request, writer)
                 await writer.drain()
-        except (OSError, asyncio.IncompleteReadError):
-            pass
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # whatever ends it, it is the end
         finally:
             self._writers.discard(writer)
             writer.transport.abort()

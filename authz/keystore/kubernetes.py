@@ -135,7 +135,7 @@ class KubernetesBackend:
     async def _put(self, secret: Object | None, record: bytes) -> None:
         data = _data(secret)
         data[KEY] = base64.b64encode(record).decode()
-        size = sum(len(str(value)) for value in data.values()) * 3 // 4
+        size = sum(_decoded_size(str(value)) for value in data.values())
         if size > LARGEST:
             raise KeyStoreError(f"{self} {_FULL.format(size=size)}")
         resource = await self._resource()
@@ -200,6 +200,10 @@ class KubernetesBackend:
 def _data(secret: Object | None) -> dict[str, Any]:
     data = None if secret is None else secret.get("data")
     return dict(data) if isinstance(data, dict) else {}
+
+
+def _decoded_size(encoded: str) -> int:
+    return len(encoded) * 3 // 4 - encoded.count("=")
 
 
 async def _until(closed: asyncio.Event, things: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:

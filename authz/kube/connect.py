@@ -3,7 +3,6 @@
 import ipaddress
 import os
 import socket
-from pathlib import Path
 from typing import Final
 
 import httpx2 as httpx
@@ -23,7 +22,7 @@ _KEEPALIVE: Final = [
 ]
 
 
-def connect(service_account: Path = Path(SERVICE_ACCOUNT)) -> tuple[httpx.AsyncClient, str]:
+def connect() -> tuple[httpx.AsyncClient, str]:
     """A client for the API server, and the namespace that is meant where none is named.
 
     `KUBECONFIG` wins; then, in a pod, its service account, whose token is read again from the
@@ -33,7 +32,7 @@ def connect(service_account: Path = Path(SERVICE_ACCOUNT)) -> tuple[httpx.AsyncC
         KubeError: there is no such configuration, or it cannot be used.
     """
     try:
-        config = _configuration(service_account)
+        config = _configuration()
         server = httpx.URL(config.cluster.server)
         user = config.user or User()
         transport = httpx.AsyncHTTPTransport(
@@ -64,11 +63,11 @@ def connect(service_account: Path = Path(SERVICE_ACCOUNT)) -> tuple[httpx.AsyncC
     return client, config.namespace
 
 
-def _configuration(service_account: Path) -> SingleConfig:
+def _configuration() -> SingleConfig:
     if path := os.environ.get("KUBECONFIG"):
         chosen = KubeConfig.from_file(path)
     elif "KUBERNETES_SERVICE_HOST" in os.environ:
-        chosen = KubeConfig.from_service_account(service_account)
+        chosen = KubeConfig.from_service_account(SERVICE_ACCOUNT)
     else:
         chosen = KubeConfig.from_file(DEFAULT_KUBECONFIG)
     config = chosen.get()
