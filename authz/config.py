@@ -192,6 +192,9 @@ class Settings(KeySettings):
         Path | None,
         Field(description="the policy; without one, every namespace is on its own"),
     ] = None
+    policy_from_cluster: Annotated[
+        bool, Field(description="add labels of namespaces and Grant objects to the policy")
+    ] = False
     token_header: Annotated[
         str,
         BeforeValidator(_header_name),

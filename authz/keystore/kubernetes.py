@@ -30,7 +30,7 @@ LARGEST: Final = 1 << 20
 
 T = TypeVar("T")
 
-_RELIST: Final = 600.0  # seconds
+_PACE: Final = Pace(relist=600.0)
 _NO_KEYRING = "holds no keyring yet: run `authz keys init`"
 _FULL = (
     f"cannot grow: the sealed keyring would have {{size}} bytes and a Secret holds {LARGEST}. "
@@ -53,7 +53,7 @@ class KubernetesBackend:
         name: str,
         namespace: str | None = None,
         *,
-        pace: Pace = Pace(relist=_RELIST),  # noqa: B008
+        pace: Pace = _PACE,
     ) -> None:
         self._name = name
         self._namespace = namespace

@@ -6,9 +6,9 @@ bookmarks, 410), kubernetes.io/docs/reference/access-authn-authz/rbac (resourceN
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import httpx2 as httpx
@@ -73,8 +73,12 @@ class ApiServer:
         await self._open()
         return self._namespace
 
-    async def list(self, resource: Resource) -> tuple[list[Object], str]:
+    async def list(
+        self, resource: Resource, keep: Callable[[Object], Object | None] = lambda thing: thing
+    ) -> tuple[list[Object], str]:
         """All objects there are, and the resource version from which a watch may go on.
+
+        Of each object, only what `keep` makes of it stays in memory; `None` for nothing.
 
         A `get` of a single object would not do: it tells the version at which that was changed
         last, and from one so old the API server lets nobody watch.
@@ -90,7 +94,7 @@ class ApiServer:
             items = answer.get("items")
             if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
                 raise _garbage(resource)
-            objects += items
+            objects += [kept for item in items if (kept := keep(item)) is not None]
             following = metadata.get("continue")
             if not following:
                 return objects, _resource_version(answer, resource)
@@ -103,9 +107,10 @@ class ApiServer:
             KubeError: it was not replaced; with status 409, it has another version by now. See
                 `KubeError.unknown_outcome`.
         """
-        path = f"{resource.path}/{changed['metadata']['name']}" + (
-            subresource and f"/{subresource}"
-        )
+        path = f"{resource.path}/{changed['metadata']['name']}"
+        if subresource:
+            path = f"{path}/{subresource}"
+            resource = replace(resource, plural=f"{resource.plural}/{subresource}")
         await self._request("update", resource, "PUT", path, body=changed)
 
     async def create(self, resource: Resource, made: Object) -> None:
@@ -293,7 +298,9 @@ def _problem(
 
 def _missing_rule(verb: str, resource: Resource) -> str:
     names = f', resourceNames: ["{resource.name}"]' if resource.name and verb != "create" else ""
-    where = f"a Role in {resource.namespace}" if resource.namespace else "a ClusterRole"
+    where = (
+        f"a Role or ClusterRole for {resource.namespace}" if resource.namespace else "a ClusterRole"
+    )
     return (
         f'{where} must have the rule {{apiGroups: ["{resource.group}"], resources: '
         f'["{resource.plural}"]{names}, verbs: ["{verb}"]}}'

@@ -63,8 +63,9 @@ async def follow(
     api: ApiServer,
     resource: Resource,
     pace: Pace = Pace(),
+    keep: Callable[[Object], Object | None] = lambda thing: thing,
 ) -> AsyncGenerator[Seen, None]:
-    """Yield what is seen, for ever. Close it to end it.
+    """Yield what is seen, for ever. Close it to end it. For `keep`, see `ApiServer.list`.
 
     A connection that breaks is news only if the next one fails: the watch goes on from the last
     version that it heard of. Where the API server has forgotten that one, all is listed again.
@@ -75,7 +76,7 @@ async def follow(
         retry_after, opened = 0.0, None
         try:
             if version is None or pace.monotonic() - listed >= pace.relist:
-                objects, version = await api.list(resource)
+                objects, version = await api.list(resource, keep)
                 listed = pace.monotonic()
                 yield Listed(objects)
             lease = pace.uniform(pace.lease * 2 / 3, pace.lease * 4 / 3)

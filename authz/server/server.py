@@ -55,7 +55,12 @@ class Server:
         )
         self._health = Health()
         self._sources = Sources(
-            settings, metrics=self.metrics, log=log, changed=self._renew, renewed=self._present
+            settings,
+            metrics=self.metrics,
+            log=log,
+            clock=clock,
+            changed=self._renew,
+            renewed=self._present,
         )
         self._stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()

@@ -3,10 +3,12 @@
 Each new version is read completely before it is used. Where it is bad, the last good one stays.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -17,8 +19,12 @@ from authz.keystore import KeyStore
 from authz.observe import Metrics
 from authz.policy import Policy
 from authz.policyfile import read_policy
+from authz.server.cluster import cluster_policy
 from authz.server.files import Files
 from authz.transport import TlsFiles, TlsMaterial, load_tls
+
+if TYPE_CHECKING:
+    from authz.clusterpolicy import ClusterPolicy
 
 
 class Sources:
@@ -33,6 +39,7 @@ class Sources:
         *,
         metrics: Metrics,
         log: structlog.typing.FilteringBoundLogger,
+        clock: Callable[[], float],
         changed: Callable[[], None],
         renewed: Callable[[TlsMaterial], None],
     ) -> None:
@@ -45,9 +52,12 @@ class Sources:
         self._settings = settings
         self._metrics = metrics
         self._log = log
+        self._clock = clock
         self._changed = changed
         self._renewed = renewed
         self._key_problem: str | None = None
+        self._in_file: Policy | None = None
+        self._cluster: ClusterPolicy | None = None
         self._store: KeyStore
 
     async def load(self) -> None:
@@ -59,12 +69,18 @@ class Sources:
             KeyStoreError: the store's URL or a KEK is.
         """
         settings = self._settings
+        if settings.policy_from_cluster:
+            self._cluster = await asyncio.to_thread(
+                cluster_policy, self._cluster_merged, self._metrics, self._log, self._clock
+            )
         if settings.policy_file is None:
-            self.policy = Policy()
+            self._use_file(Policy())
         else:
             watched = Files(settings.policy_file)
-            self._use_policy(await asyncio.to_thread(read_policy, settings.policy_file))
+            self._use_file(await asyncio.to_thread(read_policy, settings.policy_file))
             self._follow("policy", self._follow_policy(settings.policy_file, watched))
+        if self._cluster is not None:
+            self._follow("cluster", self._cluster.run())
         self._store = await asyncio.to_thread(configured_store, settings)
         if (files := _tls_files(settings)) is not None:
             watched = Files(files.cert, files.key, files.ca)
@@ -81,6 +97,8 @@ class Sources:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await self._store.close()
+        if self._cluster is not None:
+            await self._cluster.close()
 
     def _follow(self, name: str, forever: Coroutine[Any, Any, None]) -> None:
         self.tasks.append(asyncio.create_task(forever, name=name))
@@ -110,12 +128,23 @@ class Sources:
             except BadPolicy as error:
                 self._kept("policy", error.problems)
                 continue
-            if policy != self.policy:
-                self._use_policy(policy)
+            if policy != self._in_file:
+                self._use_file(policy)
+
+    def _use_file(self, policy: Policy) -> None:
+        self._in_file = policy
+        if self._cluster is None:
+            self._metrics.fresh("policy")
+            self._use_policy(policy)
+        else:
+            self._cluster.use(policy)
+
+    def _cluster_merged(self, policy: Policy) -> None:
+        if policy != self.policy:
+            self._use_policy(policy)
 
     def _use_policy(self, policy: Policy) -> None:
         self.policy = policy
-        self._metrics.fresh("policy")
         self._log.info(
             "policy loaded", namespaces=len(policy.namespaces), grants=len(policy.grants)
         )

@@ -285,7 +285,7 @@ async def test_forbidden_names_the_verb_and_the_rule(
     names = "" if verb == "create" else ', resourceNames: ["keyring"]'
     assert f"does not let us {verb} secrets keyring in namespace {HOME} (403)" in text
     rule = f'{{apiGroups: [""], resources: ["secrets"]{names}, verbs: ["{verb}"]}}'
-    assert f"a Role in {HOME} must have the rule {rule}" in text
+    assert f"a Role or ClusterRole for {HOME} must have the rule {rule}" in text
 
 
 async def test_a_forbidden_watch_names_its_rule_and_heals(api: ApiDouble, another: Opened) -> None:
