@@ -46,9 +46,7 @@ def test_what_the_file_says_of_a_namespace_stays() -> None:
 def test_the_file_beats_labels_and_the_conflict_is_told() -> None:
     merged = merge(BASE, {WEB: Labels("evil", "off"), SHOP: Labels(None, "enforce")}, {})
     assert merged.policy == BASE
-    loses = (
-        "namespace {}: label tenant-authz.dev/{}: '{}' does not count, the policy file says '{}'"
-    )
+    loses = "namespace {}: label tenant-authz.dev/{}: '{}' does not count, the policy file says "
     for problem, words in zip(
         merged.problems,
         [
@@ -58,7 +56,7 @@ def test_the_file_beats_labels_and_the_conflict_is_told() -> None:
         ],
         strict=True,
     ):
-        assert problem == f"{loses.format(*words)}: remove one of them"
+        assert problem == f"{loses.format(*words)}'{words[-1]}': remove one of them"
 
 
 def test_a_label_that_says_the_same_is_no_conflict() -> None:

@@ -8,12 +8,13 @@ policy files do not go on contradicting each other.
 import asyncio
 import datetime as dt
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from authz.backoff import Backoff
 from authz.clusterpolicy.objects import GRANTS
 from authz.kube import ApiServer, KubeError, Pace
-from authz.kube.api import Object, Resource
+from authz.kube.api import Object
 from authz.merge import GrantName, Verdict
 
 TYPE: Final = "Accepted"
@@ -112,7 +113,8 @@ class StatusWriter:
         others = [condition for condition in conditions if condition.get("type") != TYPE]
         status = {"conditions": [*others, {**said, "lastTransitionTime": since}]}
         try:
-            await self._api.replace(_in(where), {**thing, "status": status}, subresource="status")
+            there = replace(GRANTS, namespace=where.namespace)
+            await self._api.replace(there, {**thing, "status": status}, subresource="status")
         except KubeError as error:
             # It changed or is gone, which is seen soon; then it is said of what it is by then.
             if error.status not in (404, 409):
@@ -120,10 +122,6 @@ class StatusWriter:
             return True
         self._said[where] = saying
         return True
-
-
-def _in(where: GrantName) -> Resource:
-    return Resource(GRANTS.plural, GRANTS.group, GRANTS.version, namespace=where.namespace)
 
 
 def _conditions(thing: Object) -> list[dict[str, Any]]:

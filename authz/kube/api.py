@@ -7,7 +7,7 @@ bookmarks, 410), kubernetes.io/docs/reference/access-authn-authz/rbac (resourceN
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -170,9 +170,7 @@ class ApiServer:
             ):
                 return _mapping(_parsed(await _content(response, resource), resource))
         except TimeoutError:
-            raise Interrupted(
-                f"the API server took more than {_REQUEST:g} s to {verb} {resource}"
-            ) from None
+            raise _slow(verb, resource) from None
 
     @asynccontextmanager
     async def _answer(
@@ -195,10 +193,13 @@ class ApiServer:
             headers["content-type"] = "application/json"
         timeout = httpx.Timeout(_REQUEST, connect=_CONNECT, read=silence)
         content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        request = client.build_request(
+            method, path, params=params, content=content, headers=headers, timeout=timeout
+        )
         try:
-            async with client.stream(
-                method, path, params=params, content=content, headers=headers, timeout=timeout
-            ) as response:
+            async with asyncio.timeout(_REQUEST):
+                response = await client.send(request, stream=True)
+            async with aclosing(response):
                 if response.status_code >= 300:
                     raise await _refusal(verb, resource, response)
                 yield response
@@ -209,6 +210,8 @@ class ApiServer:
         except httpx.ConnectError as error:
             await self._forget(client)
             raise Interrupted(f"the API server cannot be reached: {_brief(error)}") from None
+        except TimeoutError:
+            raise _slow(verb, resource) from None
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:
             what = _brief(error) or type(error).__name__
             raise Interrupted(f"the connection to the API server broke: {what}") from None
@@ -298,9 +301,7 @@ def _problem(
 
 def _missing_rule(verb: str, resource: Resource) -> str:
     names = f', resourceNames: ["{resource.name}"]' if resource.name and verb != "create" else ""
-    where = (
-        f"a Role or ClusterRole for {resource.namespace}" if resource.namespace else "a ClusterRole"
-    )
+    where = f"a Role in {resource.namespace}" if resource.namespace else "a ClusterRole"
     return (
         f'{where} must have the rule {{apiGroups: ["{resource.group}"], resources: '
         f'["{resource.plural}"]{names}, verbs: ["{verb}"]}}'
@@ -336,6 +337,10 @@ def _garbage(resource: Resource) -> KubeError:
 
 def _too_long(resource: Resource) -> KubeError:
     return KubeError(f"the answer for {resource} is longer than {LONGEST} bytes, it was not read")
+
+
+def _slow(verb: str, resource: Resource) -> KubeError:
+    return Interrupted(f"the API server took more than {_REQUEST:g} s to {verb} {resource}")
 
 
 def _quote(message: Any) -> str:

@@ -285,7 +285,7 @@ async def test_forbidden_names_the_verb_and_the_rule(
     names = "" if verb == "create" else ', resourceNames: ["keyring"]'
     assert f"does not let us {verb} secrets keyring in namespace {HOME} (403)" in text
     rule = f'{{apiGroups: [""], resources: ["secrets"]{names}, verbs: ["{verb}"]}}'
-    assert f"a Role or ClusterRole for {HOME} must have the rule {rule}" in text
+    assert f"a Role in {HOME} must have the rule {rule}" in text
 
 
 async def test_a_forbidden_watch_names_its_rule_and_heals(api: ApiDouble, another: Opened) -> None:
@@ -328,6 +328,17 @@ async def test_a_server_that_does_not_answer_is_given_up(
     with pytest.raises(KeyStoreError, match=r"took more than 0\.2 s to list"):
         await another().load()
     assert await another().load() == Snapshot(RING, 1)
+
+
+async def test_a_watch_that_does_not_begin_is_given_up(
+    api: ApiDouble, another: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_module, "_REQUEST", 0.2)
+    api.fault("watch", Fault(write=say_nothing))
+    async with watched(another) as watcher:
+        assert "took more than 0.2 s to watch secrets keyring" in await watcher.problem()
+        await update(another(), counted_up)
+        await watcher.version(2)
 
 
 @pytest.mark.parametrize(
