@@ -143,9 +143,13 @@ class KeySettings(BaseSettings):
         hide_input_in_errors=True,
     )
 
-    store: Annotated[str, Field(description="the key store: sqlite:PATH")] = (
-        "sqlite:/var/lib/tenant-authz/keys.db"
-    )
+    store: Annotated[
+        str,
+        Field(
+            description="the key store: sqlite:PATH, or kubernetes:NAMESPACE/NAME, a Secret that "
+            "many machines share"
+        ),
+    ] = "sqlite:/var/lib/tenant-authz/keys.db"
     kek_files: Annotated[
         list[Path],
         NoDecode,
@@ -223,6 +227,9 @@ class Settings(KeySettings):
         Path | None,
         Field(description="the policy; without one, every namespace is on its own"),
     ] = None
+    policy_from_cluster: Annotated[
+        bool, Field(description="add labels of namespaces and Grant objects to the policy")
+    ] = False
     token_header: Annotated[
         str,
         BeforeValidator(_header_name),

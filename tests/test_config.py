@@ -82,6 +82,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "tls_ca_file": ("/a", Path("/a")),
     "own_id": (str(SERVICE), str(SERVICE)),
     "policy_file": ("/p", Path("/p")),
+    "policy_from_cluster": ("true", True),
     "token_header": ("X-My-Token", "x-my-token"),
     "drain_seconds": ("0", 0),
     "grace_seconds": ("0", 0),

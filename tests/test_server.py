@@ -24,7 +24,7 @@ from authz.errors import BadPolicy, BadSettings, KeyStoreError
 from authz.names import Namespace
 from authz.observe import json_log
 from authz.policy import Policy
-from authz.policyfile import read_policy
+from authz.policyreader import read_policy_apart
 from authz.server import Server, files, sources
 from authz.server.files import Files
 from authz.testing import ManualClock, check_request, workload
@@ -457,14 +457,14 @@ async def test_what_nobody_expected_of_a_policy_file_ends_no_server(
         def broken(file: Path) -> Policy:
             raise RecursionError(file.read_text())
 
-        monkeypatch.setattr(sources, "read_policy", broken)
+        monkeypatch.setattr(sources, "read_policy_apart", broken)
         replace_file(folder.policy_file, b"# precious\n")
         line = await here.line("new version is bad, the last good one stays")
         assert line["problems"] == ["cannot be read: RecursionError, a bug: please report it"]
         assert await here.metric('authz_unexpected_errors_total{kind="RecursionError"}') == 1
         assert await here.metric('authz_reload_failures_total{what="policy"}') == 1
         assert await verify(bank, token) == "allowed"
-        monkeypatch.setattr(sources, "read_policy", read_policy)
+        monkeypatch.setattr(sources, "read_policy_apart", read_policy_apart)
         replace_file(folder.policy_file, ROLES.encode())
         await until("not-allowed", lambda: verify(bank, token))
 

@@ -20,6 +20,7 @@ from grpc import aio
 from prometheus_client.parser import text_string_to_metric_families
 
 from authz import rotation
+from authz.backoff import LEAST, MOST, WELL, Backoff
 from authz.config import Settings, load_settings
 from authz.facts import Question
 from authz.keys import TokenLife
@@ -28,7 +29,6 @@ from authz.observe import DecisionEvent, Metrics
 from authz.testing import ManualClock, check_request, workload
 from authz.verdict import Allow, Ground, HeaderAction, Parties, SetToken
 from authz.workers import worker as worker_module
-from authz.workers.backoff import LEAST, MOST, WELL, Backoff
 from authz.workers.wire import Greeting
 from authz.workers.worker import Worker
 from tests.support import (

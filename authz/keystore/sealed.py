@@ -36,7 +36,7 @@ class Backend(Protocol):
         ...
 
     def looks(self) -> AsyncGenerator[bytes | KeyStoreError, None]:
-        """Look again and again, at least once a second; yield what is seen each time.
+        """Look again and again; yield what is seen each time, and a change within a second.
 
         Where nothing changed, yield the same object again: comparing it is free. End on close.
         """

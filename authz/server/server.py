@@ -58,6 +58,7 @@ class Server:
             settings,
             metrics=self.metrics,
             log=log,
+            clock=clock,
             changed=self._renew,
             renewed=self._present,
             failed=self._failed,

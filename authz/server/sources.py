@@ -3,10 +3,12 @@
 Each new version is read completely before it is used. Where it is bad, the last good one stays.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -18,8 +20,12 @@ from authz.observe import Metrics
 from authz.policy import Policy
 from authz.policyfile import read_policy
 from authz.policyreader import read_policy_apart
+from authz.server.cluster import cluster_policy
 from authz.server.files import Files
 from authz.transport import TlsFiles, TlsMaterial, load_tls
+
+if TYPE_CHECKING:
+    from authz.clusterpolicy import ClusterPolicy
 
 
 class Sources:
@@ -35,6 +41,7 @@ class Sources:
         *,
         metrics: Metrics,
         log: structlog.typing.FilteringBoundLogger,
+        clock: Callable[[], float],
         changed: Callable[[], None],
         renewed: Callable[[TlsMaterial], None],
         failed: Callable[[Exception], None],
@@ -48,11 +55,14 @@ class Sources:
         self._settings = settings
         self._metrics = metrics
         self._log = log
+        self._clock = clock
         self._changed = changed
         self._renewed = renewed
         self._failed = failed
         self._policy_is_current = True
         self._key_problem: str | None = None
+        self._in_file: Policy | None = None
+        self._cluster: ClusterPolicy | None = None
         self._store: KeyStore
 
     async def load(self) -> None:
@@ -64,13 +74,19 @@ class Sources:
             KeyStoreError: the store's URL or a KEK is.
         """
         settings = self._settings
+        if settings.policy_from_cluster:
+            self._cluster = await asyncio.to_thread(
+                cluster_policy, self._cluster_merged, self._metrics, self._log, self._clock
+            )
         if settings.policy_file is None:
-            self.policy = Policy()
+            self._use_file(Policy())
             self._follow("policy", self._keep_current(Files()))
         else:
             watched = Files(settings.policy_file)
-            self._use_policy(await asyncio.to_thread(read_policy, settings.policy_file))
+            self._use_file(await asyncio.to_thread(read_policy, settings.policy_file))
             self._follow("policy", self._follow_policy(settings.policy_file, watched))
+        if self._cluster is not None:
+            self._follow("cluster", self._cluster.run())
         self._store = await asyncio.to_thread(configured_store, settings)
         if (files := _tls_files(settings)) is not None:
             watched = Files(files.cert, files.key, files.ca)
@@ -87,6 +103,8 @@ class Sources:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await self._store.close()
+        if self._cluster is not None:
+            await self._cluster.close()
 
     def _follow(self, name: str, forever: Coroutine[Any, Any, None]) -> None:
         self.tasks.append(asyncio.create_task(forever, name=name))
@@ -121,8 +139,8 @@ class Sources:
             else:
                 self._policy_is_current = True
                 self._policy_unchanged()
-                if policy != self.policy:
-                    self._use_policy(policy)
+                if policy != self._in_file:
+                    self._use_file(policy)
 
     async def _keep_current(self, nothing: Files) -> None:
         """Without a file, the policy is always current."""
@@ -131,12 +149,23 @@ class Sources:
 
     def _policy_unchanged(self) -> None:
         """The file was seen as it was last read: if that was good, it is what is in use."""
-        if self._policy_is_current:
+        if self._policy_is_current and self._cluster is None:  # else the cluster tells
             self._metrics.fresh("policy")
+
+    def _use_file(self, policy: Policy) -> None:
+        self._in_file = policy
+        if self._cluster is None:
+            self._policy_unchanged()
+            self._use_policy(policy)
+        else:
+            self._cluster.use(policy)
+
+    def _cluster_merged(self, policy: Policy) -> None:
+        if policy != self.policy:
+            self._use_policy(policy)
 
     def _use_policy(self, policy: Policy) -> None:
         self.policy = policy
-        self._policy_unchanged()
         self._log.info(
             "policy loaded", namespaces=len(policy.namespaces), grants=len(policy.grants)
         )

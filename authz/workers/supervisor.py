@@ -16,10 +16,10 @@ from typing import Any, Final
 import structlog
 import uvloop
 
+from authz.backoff import Backoff
 from authz.config import Endpoint, Settings
 from authz.errors import ProblemsError
 from authz.observe import Metrics, SidePort, json_log
-from authz.workers.backoff import Backoff
 from authz.workers.wire import Greeting, Word
 from authz.workers.worker import Worker
 

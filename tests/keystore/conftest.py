@@ -1,15 +1,26 @@
+import os
+import secrets
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import lightkube
 import pytest
+from lightkube.resources.core_v1 import Secret
 
 from authz.keystore import Keks, MemoryBackend, SealedStore
+from authz.keystore.kubernetes import KubernetesBackend
 from authz.keystore.memory import Memory
+from authz.kube import Pace
 from tests.keystore.support import KEKS, sqlite_store
+from tests.kube_double import ApiDouble
 
 Opener = Callable[..., SealedStore]
+
+# Read before a fixture takes it away.
+_CLUSTER = os.environ.get("KUBECONFIG", "~/.kube/config")
 
 
 @pytest.fixture
@@ -17,17 +28,46 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "keys.db"
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiDouble]:
+    """An API server that KUBECONFIG leads to."""
+    with ApiDouble.running() as double:
+        monkeypatch.setenv("KUBECONFIG", str(double.kubeconfig(tmp_path / "kubeconfig")))
+        yield double
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The name of a Secret to make in a real cluster, in the namespace of its kubeconfig."""
+    if not request.config.getoption("--kube"):
+        pytest.skip("no cluster: run pytest --kube with a KUBECONFIG")
+    monkeypatch.setenv("KUBECONFIG", _CLUSTER)
+    name = f"tenant-authz-test-{secrets.token_hex(4)}"
+    yield name
+    client = lightkube.Client(lightkube.KubeConfig.from_file(_CLUSTER).get())
+    with suppress(lightkube.ApiError):
+        client.delete(Secret, name)
+
+
+@pytest.fixture(params=["memory", "sqlite", "kubernetes", "cluster"])
 async def opened(request: pytest.FixtureRequest, path: Path) -> AsyncIterator[Opener]:
     """Opens a store, each time another object, always in the same place."""
     memory = Memory()
     stores: list[SealedStore] = []
+    secret = "keyring"
+    if request.param == "kubernetes":
+        request.getfixturevalue("api")
+    elif request.param == "cluster":
+        secret = request.getfixturevalue("cluster")
 
     def open_another(keks: Keks = KEKS) -> SealedStore:
-        if request.param == "memory":
-            stores.append(SealedStore(MemoryBackend(memory, interval=0.01), keks))
-        else:
-            stores.append(sqlite_store(path, keks, interval=0.01))
+        match request.param:
+            case "memory":
+                stores.append(SealedStore(MemoryBackend(memory, interval=0.01), keks))
+            case "sqlite":
+                stores.append(sqlite_store(path, keks, interval=0.01))
+            case _:
+                stores.append(SealedStore(KubernetesBackend(secret, pace=Pace(lease=1)), keks))
         return stores[-1]
 
     yield open_another

@@ -1,4 +1,4 @@
-"""How long to wait before a worker is started again."""
+"""How long to wait before what failed is tried again."""
 
 from collections.abc import Callable
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 LEAST: Final = 0.1
 MOST: Final = 15.0
 WELL: Final = 10.0
-"""Seconds. A worker that answered for so long was well: what ended it is news."""
+"""Seconds. What went well for so long was well: what ended it is news."""
 
 
 class Backoff:
@@ -19,9 +19,9 @@ class Backoff:
         self._uniform = uniform
         self._next = LEAST
 
-    def after(self, answered: float) -> float:
-        """Seconds to wait, after a worker that answered Checks for this many."""
-        if answered >= WELL:
+    def after(self, well: float) -> float:
+        """Seconds to wait, after something that went well for this many."""
+        if well >= WELL:
             self._next = LEAST
         wait, self._next = self._next, min(self._next * 2, MOST)
         return self._uniform(wait / 2, wait)

@@ -1,0 +1,29 @@
+"""What can go wrong with an API server."""
+
+from authz.errors import AuthzError
+
+
+class KubeError(AuthzError):
+    """The API server did not do what it was asked; the text says why and what to do.
+
+    `status` is the HTTP status, or `None` where there was no answer to speak of. `retry_after` is
+    for how many seconds the server wants to be left alone.
+    """
+
+    def __init__(self, text: str, *, status: int | None = None, retry_after: float = 0.0) -> None:
+        super().__init__(text)
+        self.status = status
+        self.retry_after = retry_after
+
+    @property
+    def unknown_outcome(self) -> bool:
+        """Whether a change may have been made all the same."""
+        return self.status is None or self.status >= 500
+
+
+class Gone(KubeError):
+    """The API server has forgotten what we want to go on from: list again."""
+
+
+class Interrupted(KubeError):
+    """The connection ended, or nothing came any more: go on from where we were."""
