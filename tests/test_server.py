@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ import pytest
 
 from authz import rotation
 from authz.config import Settings, load_settings
+from authz.demo import certs
 from authz.errors import BadPolicy, BadSettings, KeyStoreError
 from authz.names import Namespace
 from authz.observe import json_log
 from authz.policyfile import read_policy
 from authz.server import Server, sources
 from authz.server.files import Files
-from authz.testing import check_request, workload
+from authz.testing import ManualClock, check_request, workload
 from tests.support import (
     Client,
     Folder,
@@ -30,6 +32,7 @@ from tests.support import (
     authz,
     connected,
     eventually,
+    expiry,
     http_get,
     outcome,
     presented,
@@ -410,6 +413,24 @@ async def test_a_renewed_certificate_is_presented_and_a_bad_one_is_not_taken(
         replace_file(files.key_file, new.key_file.read_bytes())
         await here.line("certificate loaded")
         assert await asyncio.to_thread(presented, here.server.port) == serial(new)
+
+
+async def test_what_is_left_of_the_certificate_in_use_is_exported(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock(expiry(folder.certificate) - 100)
+    await folder.make_keys(clock.now)
+    name = "authz_certificate_expires_seconds"
+    async with live(folder, clock) as here:
+        assert await here.metric(name) == 100
+        clock.now += 200
+        assert await here.metric(name) == -100
+        monkeypatch.setattr(certs, "_LIFE", timedelta(days=2))
+        new = folder.issuer.renewed()
+        replace_file(folder.certificate.cert_file, new.cert_file.read_bytes())
+        replace_file(folder.certificate.key_file, new.key_file.read_bytes())
+        await here.line("certificate loaded")
+        assert await here.metric(name) == expiry(new) - clock.now
 
 
 async def test_clients_of_an_authority_that_is_taken_away_are_refused(folder: Folder) -> None:
