@@ -45,7 +45,10 @@ CUSTOM = {
     "ServiceMonitor": {
         "spec.selector.matchLabels.*",
         "spec.namespaceSelector.matchNames[]",
-        *(f"spec.endpoints[].{name}" for name in ("port", "interval", "scrapeTimeout", "path")),
+        *(f"spec.endpoints[].{name}" for name in ("port", "path", "interval", "scrapeTimeout")),
+        "spec.endpoints[].honorLabels",
+        "spec.endpoints[].relabelings[].sourceLabels[]",
+        "spec.endpoints[].relabelings[].targetLabel",
     },
     "PrometheusRule": {
         "spec.groups[].name",
