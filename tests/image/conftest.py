@@ -59,9 +59,11 @@ def run(client: docker.DockerClient, image: Any, folder: Folder, user: int) -> I
 
         def start(*command: str, **changed: str | None) -> Container:
             _hand_over(folder.path, user)
+            path = folder.path
             container = Container(
-                client, image.id, command, folder=folder, user=user, changed=changed
-            )
+                client, image.id, command,
+                user=user, settings=folder.settings(**changed), mounts={str(path): path},
+            )  # fmt: skip
             stack.callback(container.remove)
             return container
 

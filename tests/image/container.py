@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import docker
 
 from tests.envoy.bench import free_port
-from tests.support import Folder, at_last
+from tests.support import at_last
 
 SECOND = 1_000_000_000  # Docker counts nanoseconds
 
@@ -21,12 +22,12 @@ class Container:
         image: str,
         command: Sequence[str],
         *,
-        folder: Folder,
         user: int,
-        changed: Mapping[str, str | None],
+        settings: Mapping[str, str],
+        mounts: Mapping[str, Path],
     ) -> None:
         self.http = free_port()
-        settings = folder.settings(http_listen=str(self.http), **changed)
+        settings = {**settings, "http_listen": str(self.http)}
         self._container: Any = client.containers.run(
             image,
             list(command) or None,
@@ -37,7 +38,7 @@ class Container:
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
             network_mode="host",
-            volumes={str(folder.path): {"bind": str(folder.path), "mode": "rw"}},
+            volumes=[f"{outside}:{inside}" for inside, outside in mounts.items()],
             healthcheck={"interval": SECOND // 2, "start_period": SECOND // 1000},
         )
 
