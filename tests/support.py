@@ -120,6 +120,12 @@ def serial(certificate: Certificate) -> int:
     return x509.load_pem_x509_certificate(certificate.cert_file.read_bytes()).serial_number
 
 
+def expiry(certificate: Certificate) -> float:
+    """When a certificate expires, in seconds since the epoch."""
+    pem = certificate.cert_file.read_bytes()
+    return x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp()
+
+
 def replace_file(old: Path, content: bytes) -> None:
     """Change a file at once, as a careful writer does."""
     fresh = old.with_name(f".{old.name}.new")

@@ -379,6 +379,16 @@ def test_ages_grow_from_the_last_time_that_something_was_fresh() -> None:
     assert (samples(metrics)[keyring], samples(metrics)[policy]) == (5, float("inf"))
 
 
+def test_what_is_left_of_a_certificate_is_told_where_there_is_one() -> None:
+    clock = ManualClock()
+    metrics = Metrics(clock)
+    key = ("authz_certificate_expires_seconds", ())
+    assert key not in samples(metrics)
+    metrics.presents(NOW + 60)
+    clock.now = NOW + 70
+    assert samples(metrics)[key] == -10
+
+
 def test_reload_failures_are_there_before_the_first_one() -> None:
     found = samples(Metrics(ManualClock()))
     for what in ("keyring", "policy"):

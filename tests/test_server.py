@@ -11,6 +11,7 @@ import stat
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ import pytest
 from authz import rotation
 from authz._proto.ext_authz_pb2 import CheckResponse
 from authz.config import Settings, load_settings
+from authz.demo import certs
 from authz.errors import BadPolicy, BadSettings, KeyStoreError
 from authz.names import Namespace
 from authz.observe import json_log
 from authz.policy import Policy
+from authz.policyfile import read_policy
 from authz.policyreader import read_policy_apart
 from authz.server import Server, files, sources
 from authz.server.files import Files
@@ -37,6 +40,7 @@ from tests.support import (
     authz,
     connected,
     eventually,
+    expiry,
     http_get,
     outcome,
     presented,
@@ -575,6 +579,24 @@ async def test_a_renewed_certificate_is_presented_and_a_bad_one_is_not_taken(
         replace_file(files.key_file, new.key_file.read_bytes())
         await here.line("certificate loaded")
         assert await asyncio.to_thread(presented, here.server.port) == serial(new)
+
+
+async def test_what_is_left_of_the_certificate_in_use_is_exported(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock(expiry(folder.certificate) - 100)
+    await folder.make_keys(clock.now)
+    name = "authz_certificate_expires_seconds"
+    async with live(folder, clock) as here:
+        assert await here.metric(name) == 100
+        clock.now += 200
+        assert await here.metric(name) == -100
+        monkeypatch.setattr(certs, "_LIFE", timedelta(days=2))
+        new = folder.issuer.renewed()
+        replace_file(folder.certificate.cert_file, new.cert_file.read_bytes())
+        replace_file(folder.certificate.key_file, new.key_file.read_bytes())
+        await here.line("certificate loaded")
+        assert await here.metric(name) == expiry(new) - clock.now
 
 
 async def test_clients_of_an_authority_that_is_taken_away_are_refused(folder: Folder) -> None:

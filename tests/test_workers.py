@@ -586,6 +586,8 @@ def test_gauges_are_those_of_the_worst_worker_and_of_living_ones() -> None:
     one.uses_keyring(7)
     one.fresh("keyring")
     one.connections = lambda: 3
+    one.presents(clock.now + 60)
+    other.presents(clock.now + 90)
     clock.now += 5
     other.uses_keyring(8)
     other.fresh("keyring")
@@ -597,6 +599,7 @@ def test_gauges_are_those_of_the_worst_worker_and_of_living_ones() -> None:
     assert found["authz_keyring_version",] == 7
     assert found["authz_age_seconds", "keyring"] == 5
     assert found["authz_age_seconds", "policy"] == float("inf")
+    assert found["authz_certificate_expires_seconds",] == 55
     assert (found["authz_connections",], found["authz_workers",]) == (7, 2)
     whole.forget(2)
     found = exported(whole)

@@ -70,6 +70,7 @@ class _State:
     keyring_version: int = 0
     seen: dict[str, float] = field(default_factory=dict)
     connections: int = 0
+    certificate_expires: float | None = None
 
 
 class Metrics(Collector):
@@ -150,6 +151,10 @@ class Metrics(Collector):
         """Decisions are made by this version from now on."""
         self._own.keyring_version = version
 
+    def presents(self, expires: float) -> None:
+        """Clients are shown a certificate that is good until then, in seconds since the epoch."""
+        self._own.certificate_expires = expires
+
     # -- several processes ---------------------------------------------------------------------
 
     def changes(self) -> dict[str, Any]:
@@ -169,6 +174,7 @@ class Metrics(Collector):
             "keyring_version": own.keyring_version,
             "seen": own.seen,
             "connections": self.connections(),
+            "certificate_expires": own.certificate_expires,
         }
 
     def add(self, worker: int, changes: Mapping[str, Any]) -> None:
@@ -178,7 +184,10 @@ class Metrics(Collector):
         self._signed.update(dict.fromkeys(changes["signed"]))
         self._verified.update(dict.fromkeys(changes["verified"]))
         self._states[worker] = _State(
-            changes["keyring_version"], changes["seen"], changes["connections"]
+            changes["keyring_version"],
+            changes["seen"],
+            changes["connections"],
+            changes["certificate_expires"],
         )
 
     def forget(self, worker: int) -> None:
@@ -221,6 +230,14 @@ class Metrics(Collector):
             seen = min((state.seen.get(what, -inf) for state in states), default=-inf)
             age.add_metric([what], now - seen)
         yield age
+        expires = GaugeMetricFamily(
+            "authz_certificate_expires_seconds",
+            "Seconds until our certificate expires; the fewest of all workers'.",
+        )
+        known = [it.certificate_expires for it in states if it.certificate_expires is not None]
+        if known:
+            expires.add_metric([], min(known) - now)
+        yield expires
         own = self.connections()
         yield GaugeMetricFamily(
             "authz_connections",

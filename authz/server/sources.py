@@ -91,6 +91,7 @@ class Sources:
         if (files := _tls_files(settings)) is not None:
             watched = Files(files.cert, files.key, files.ca)
             self.tls = await asyncio.to_thread(load_tls, files)
+            self._metrics.presents(self.tls.expires)
             self._follow("tls", self._follow_tls(files, watched))
 
     def follow_keys(self) -> None:
@@ -183,6 +184,7 @@ class Sources:
                 if material != self.tls:
                     self.tls = material
                     self._renewed(material)
+                    self._metrics.presents(material.expires)
                     self._log.info("certificate loaded")
 
     def _kept_in_doubt(self, what: str, error: Exception) -> None:

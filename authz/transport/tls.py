@@ -32,6 +32,12 @@ class TlsMaterial:
     key: bytes = field(repr=False)
     ca: bytes
 
+    @property
+    def expires(self) -> float:
+        """When the chain is no longer good, in seconds since the epoch."""
+        chain = x509.load_pem_x509_certificates(self.cert)
+        return min(certificate.not_valid_after_utc.timestamp() for certificate in chain)
+
 
 def load_tls(files: TlsFiles) -> TlsMaterial:
     """Read the files and check that they make a server.

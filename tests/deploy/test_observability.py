@@ -1,0 +1,133 @@
+"""Alerts and dashboard: what they look at exists, and every alert fires when it should."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from authz.errors import Reason
+from authz.facts import Question
+from authz.observe import Metrics
+from authz.testing import ManualClock
+from tests.deploy.manifests import DEPLOY, load
+
+FOLDER = DEPLOY / "observability"
+OUTCOMES = {"allow", "deny", "shadow"}
+REASONS = {
+    *(reason.slug for reason in Reason),
+    "limit",
+    "namespace_limit",
+}  # of denials, and of lost connections
+
+
+def rules() -> list[dict[str, Any]]:
+    ((group,),) = [it["spec"]["groups"] for it in load(FOLDER / "rules.yaml")]
+    return list(group["rules"])
+
+
+def dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text())
+    return found
+
+
+def expressions() -> Iterator[str]:
+    """Every query of an alert or a panel."""
+    yield from (rule["expr"] for rule in rules())
+    yield from (target["expr"] for panel in dashboard()["panels"] for target in panel["targets"])
+
+
+def exported() -> set[str]:
+    """Every metric that the service has."""
+    families = Metrics(ManualClock()).registry.collect()
+    return {f"{it.name}_total" if it.type == "counter" else it.name for it in families}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The rules as Prometheus itself reads them, and their tests."""
+    if shutil.which("promtool") is None:
+        pytest.skip("there is no promtool: apt-get install prometheus")
+    (document,) = load(FOLDER / "rules.yaml")
+    with (tmp_path / "rules.yaml").open("w") as file:
+        YAML().dump(document["spec"], file)
+    shutil.copy(FOLDER / "tests.yaml", tmp_path)
+    return tmp_path
+
+
+def promtool(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        ["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def test_prometheus_takes_the_rules(folder: Path) -> None:
+    done = promtool(folder, "check", "rules", "rules.yaml")
+    assert done.returncode == 0, done.stderr
+    assert f"{len(rules())} rules found" in done.stdout
+
+
+def test_every_alert_fires_when_it_should_and_only_then(folder: Path) -> None:
+    done = promtool(folder, "test", "rules", "tests.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_tests_can_fail(folder: Path) -> None:
+    text = (folder / "rules.yaml").read_text()
+    assert text.count("< 3600") == 1
+    (folder / "rules.yaml").write_text(text.replace("< 3600", "< 360"))
+    assert promtool(folder, "test", "rules", "tests.yaml").returncode == 1
+
+
+def test_every_alert_is_tested_and_says_what_to_do() -> None:
+    tests = (FOLDER / "tests.yaml").read_text()
+    names = [rule["alert"] for rule in rules()]
+    assert len(names) == len(set(names))
+    for rule in rules():
+        assert f'alertname="{rule["alert"]}"' in tests
+        assert rule["labels"]["severity"] in {"info", "warning", "critical"}
+        assert set(rule["annotations"]) == {"summary", "description"}
+
+
+def test_every_metric_in_a_query_exists_and_all_are_shown() -> None:
+    used = {name for text in expressions() for name in re.findall(r"\bauthz_\w+", text)}
+    assert used <= exported()
+    shown = "".join(target["expr"] for it in dashboard()["panels"] for target in it["targets"])
+    assert not [name for name in exported() if name not in shown]
+
+
+def test_every_value_that_a_query_looks_for_can_occur() -> None:
+    values: dict[str, set[str]] = {}
+    for text in expressions():
+        for label, found in re.findall(r'(\w+)(?:=~?|!=)"([^"]*)"', text):
+            values.setdefault(label, set()).update(found.split("|"))
+    assert values.pop("job") == {"authz-metrics"}  # the Service, after which Prometheus names it
+    assert values.pop("outcome") <= OUTCOMES
+    assert values.pop("reason") <= REASONS
+    assert values.pop("question") <= {question.value for question in Question}
+    assert values.pop("what") <= {"keyring", "policy", "tls"}
+    assert not values
+
+
+def test_the_monitor_finds_the_port() -> None:
+    (monitor,) = load(FOLDER / "servicemonitor.yaml")
+    (service,) = [
+        it for it in load(DEPLOY / "base/service.yaml") if it["metadata"]["name"] == "authz-metrics"
+    ]
+    assert monitor["spec"]["selector"]["matchLabels"] == service["metadata"]["labels"]
+    (endpoint,), (port,) = monitor["spec"]["endpoints"], service["spec"]["ports"]
+    assert endpoint["port"] == port["name"]
+    assert endpoint["honorLabels"] is True  # or `namespace` would be ours everywhere
+
+
+def test_the_dashboard_asks_the_source_that_is_chosen() -> None:
+    found = dashboard()
+    assert [it["name"] for it in found["templating"]["list"]] == ["datasource"]
+    for panel in found["panels"]:
+        assert panel["datasource"]["uid"] == "${datasource}", panel["title"]
+    assert len({panel["id"] for panel in found["panels"]}) == len(found["panels"])
