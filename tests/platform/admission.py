@@ -20,7 +20,6 @@ _ENV = cel.NewEnv(
 )
 
 
-
 class AdmissionPolicy:
     """One ValidatingAdmissionPolicy."""
 

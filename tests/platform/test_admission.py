@@ -116,7 +116,9 @@ def test_an_ordinary_pod_passes(pod: dict[str, Any]) -> None:
         (changed(POD, "spec containers 0 securityContext", {"runAsUser": 1337}), "1337"),
         (changed(POD, "spec containers 1 securityContext", {"runAsGroup": 1337}), "1337"),
         (
-            changed(POD, "spec initContainers", [{"name": "a", "securityContext": {"runAsUser": 1337}}]),
+            changed(
+                POD, "spec initContainers", [{"name": "a", "securityContext": {"runAsUser": 1337}}]
+            ),
             "1337",
         ),
         (
@@ -306,9 +308,7 @@ def test_a_service_is_no_alias_of_anothers(name: str) -> None:
 
 def test_knatives_own_aliases_pass_and_only_knatives() -> None:
     alias = service(externalName="knative-local-gateway.istio-system.svc.cluster.local")
-    assert not SERVICES.refusals(
-        alias, user="system:serviceaccount:knative-serving:controller"
-    )
+    assert not SERVICES.refusals(alias, user="system:serviceaccount:knative-serving:controller")
     assert SERVICES.refusals(alias, user="system:serviceaccount:acme:controller")
 
 
