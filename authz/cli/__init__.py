@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from authz.cli import keys, policy, tenant, token
+from authz.cli import keys, platform, policy, tenant, token
 from authz.cli.output import exits
 from authz.cli.settings import takes
 from authz.config import Settings
@@ -25,6 +25,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(token.app, name="token")
 app.add_typer(policy.app, name="policy")
 app.add_typer(tenant.app, name="tenant")
+app.add_typer(platform.app, name="platform")
 
 
 def main() -> None:
