@@ -66,6 +66,9 @@ COMMANDS = [
     *(["keys", name] for name in ("init", "list", "rotate", "revoke", "reseal")),
     *(["token", name] for name in ("mint", "verify", "inspect")),
     *(["policy", name] for name in ("check", "explain")),
+    ["tenant", "render"],
+    ["platform", "estimate"],
+    ["report"],
     ["serve"],
     ["demo"],
 ]

@@ -23,7 +23,7 @@ def _platform() -> None:
     epilog="Example: authz platform estimate --tenants 500 --services 10 --requests 5000 "
     "--plot pushes.svg"
 )
-def estimate(  # noqa: PLR0917 - typer passes them by name
+def estimate(
     *,
     tenants: Annotated[int, typer.Option(min=1, help="Tenants, one namespace each.")] = 100,
     services: Annotated[int, typer.Option(min=1, help="Knative services of a tenant.")] = 10,

@@ -39,10 +39,7 @@ def svg(load: Load) -> str:
     for name, scoped in (("without Sidecar", False), ("with a Sidecar for each tenant", True)):
         chart.add(
             name,
-            [
-                (one.tenants, pushes(one, scoped=scoped).bytes_per_second / 1e6)
-                for one in loads
-            ],
+            [(one.tenants, pushes(one, scoped=scoped).bytes_per_second / 1e6) for one in loads],
         )
     chart.add("one gigabit", [(tenants[0], MAX_PUSH / 1e6), (tenants[-1], MAX_PUSH / 1e6)])
     text: str = chart.render(is_unicode=True)

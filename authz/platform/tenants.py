@@ -102,7 +102,7 @@ class Tenant(BaseModel):
     calls: list[_Label] = []
     """Namespaces of others whose services it calls: what its sidecars know besides its own."""
     ports: list[_Port] = []
-    """Ports of its pods besides Knative's that other tenants may reach; `verify` covers HTTP only."""
+    """Ports of its pods besides Knative's that others may reach; `verify` covers HTTP only."""
     quota: Quota | None = None
     limits: Limits | None = None
 
