@@ -43,9 +43,7 @@ def estimate(
     debounce_max: Annotated[
         float, typer.Option(min=0.0, max=600.0, help="PILOT_DEBOUNCE_MAX, seconds.")
     ] = 10.0,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", help="Write a chart there, SVG (extra `plot`).")
-    ] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Write a chart there, SVG.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Estimate what tenants cost the control plane, and when to open another cluster.

@@ -9,9 +9,12 @@ import kubernetes_validate
 import pytest
 from ruamel.yaml import YAML
 
+from authz._proto.ext_authz_pb2 import CheckResponse
 from authz.config import Settings
 from authz.errors import Reason
+from authz.extauthz.answers import REASON_HEADER, answer
 from authz.platform.objects import TENANT
+from authz.verdict import Deny, Parties
 from tests.platform.manifests import PLATFORM, ROOT, rendered, validate
 
 FOLDERS = sorted(file.parent.name for file in PLATFORM.glob("*/kustomization.yaml"))
@@ -145,6 +148,14 @@ def test_each_part_is_on_the_page() -> None:
 def test_every_reason_is_explained_and_no_other() -> None:
     told = dict(re.findall(r"^\| `([a-z-]+)` \| `([a-z-]+)` \|", WHY, re.MULTILINE))
     assert told == {reason.slug: reason.outward.value for reason in Reason}
+
+
+def test_the_answer_on_the_page_is_the_one_that_is_given() -> None:
+    answer_ = CheckResponse.FromString(
+        answer(Deny(Reason.NO_GRANT, Parties()), token_header="x", request_id="6f1c2a7e-…") or b""
+    )
+    assert answer_.denied_response.body in WHY
+    assert f"{REASON_HEADER}: not-allowed" in WHY
 
 
 def test_the_commands_on_the_page_are_ours() -> None:
