@@ -1,15 +1,19 @@
 """Validates Kubernetes objects as the API server would: unknown fields, types, what is required."""
 
+import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
+import pytest
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent.parent
 PLATFORM = ROOT / "deploy" / "platform"
+
+needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl renders")
 
 # What Kubernetes has no schema for: the fields that we write, by kind.
 _FIELDS: dict[str, set[str]] = {

@@ -1,7 +1,6 @@
 """deploy/platform renders offline, is valid, and says what its page says."""
 
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,12 @@ from authz.errors import Reason
 from authz.extauthz.answers import REASON_HEADER, answer
 from authz.platform.objects import TENANT
 from authz.verdict import Deny, Parties
-from tests.platform.manifests import PLATFORM, ROOT, rendered, validate
+from tests.platform.manifests import PLATFORM, ROOT, needs_kubectl, rendered, validate
 
 FOLDERS = sorted(file.parent.name for file in PLATFORM.glob("*/kustomization.yaml"))
 PAGE = (PLATFORM / "README.md").read_text()
 README = (ROOT / "README.md").read_text()
 WHY = (PLATFORM / "WHY-DENIED.md").read_text()
-
-needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl renders")
 
 
 def data(name: str) -> dict[str, str]:

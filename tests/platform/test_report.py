@@ -83,7 +83,7 @@ class Service:
     ) -> bool:
         """Whether a call is let in, with the policy's mode."""
         pod = workload(destination)
-        tokens = ()
+        tokens: tuple[str, ...] = ()
         if token:
             signed = decide(
                 Question.SIGN,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -15,7 +15,7 @@ from authz.platform.objects import DOMAINS, TENANT, knative_gateways, manifests
 from authz.platform.tenants import Tenants, chosen, parse_tenants
 from tests.platform.admission import AdmissionPolicy
 from tests.platform.conftest import Run
-from tests.platform.manifests import rendered, validate
+from tests.platform.manifests import needs_kubectl, rendered, validate
 
 FILE = """\
 domain: apps.example.com
@@ -227,6 +227,7 @@ def test_a_hundred_tenants_take_less_than_a_second() -> None:
     assert text.count("kind: Namespace\n") == 100
 
 
+@needs_kubectl
 def test_rendering_again_changes_no_file(run: Run, tmp_path: Path) -> None:
     (tmp_path / "tenants.yaml").write_text(FILE)
     arguments = ("tenant", "render", "--file", "tenants.yaml", "--output", "out", "--json")
@@ -282,6 +283,7 @@ documents = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(documents)
 def test_what_the_writer_writes_is_read_as_the_same(document: dict[str, Any]) -> None:
     assert YAML(typ="safe", pure=True).load(as_yaml([document])) == document
