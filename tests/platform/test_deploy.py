@@ -53,9 +53,18 @@ def test_validation_notices_a_wrong_field() -> None:
         )
 
 
-@pytest.mark.parametrize("file", ["knative/config.yaml"])
-def test_every_configuration_value_is_text(file: str) -> None:
-    for one in YAML(typ="safe").load_all((PLATFORM / file).read_text()):
+@needs_kubectl
+def test_the_images_that_are_held_are_named_in_the_kustomization_and_versioned() -> None:
+    (daemonset,) = (one for one in rendered(PLATFORM / "prepull") if one["kind"] == "DaemonSet")
+    pod = daemonset["spec"]["template"]["spec"]
+    images = [one["image"] for one in pod["initContainers"] + pod["containers"]]
+    assert all("/" in image and image.rpartition(":")[2] != "latest" for image in images)
+    assert any("istio/proxyv2:" in image for image in images)
+    assert any("serving/cmd/queue:" in image for image in images)
+
+
+def test_every_configuration_value_is_text() -> None:
+    for one in YAML(typ="safe").load_all((PLATFORM / "knative/config.yaml").read_text()):
         assert all(isinstance(value, str) for value in one["data"].values()), one
 
 

@@ -11,8 +11,8 @@ import pytest
 from authz.config import Settings
 from authz.platform import estimate
 from authz.platform.estimate import Load, pushes, pushes_per_second
+from tests.command import Run
 from tests.platform import istiod
-from tests.platform.conftest import Run
 
 LOAD = Load(tenants=100, services=10)
 

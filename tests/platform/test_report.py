@@ -21,7 +21,7 @@ from authz.platform.shadow import Log, Verdict, as_policy
 from authz.policy import Mode, Policy
 from authz.policyfile import parse_policy
 from authz.testing import NOW, ManualClock, rules, workload
-from tests.platform.conftest import Run
+from tests.command import Run
 
 POLICY = """\
 default_mode: shadow

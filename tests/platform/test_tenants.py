@@ -13,8 +13,8 @@ from authz.errors import BadSettings
 from authz.platform.manifests import as_yaml
 from authz.platform.objects import DOMAINS, TENANT, knative_gateways, manifests
 from authz.platform.tenants import Tenants, chosen, parse_tenants
+from tests.command import Run
 from tests.platform.admission import AdmissionPolicy
-from tests.platform.conftest import Run
 from tests.platform.manifests import needs_kubectl, rendered, validate
 
 FILE = """\
