@@ -1,21 +1,14 @@
 """The policy file: YAML in, a `Policy` out, or every problem with its line.
 
-Nothing is guessed: unknown fields, duplicate keys and values of another type are errors, and a file
-with one problem changes nothing. It is plain data: aliases, which can make a small file grow
-without bound, and tags are errors, too.
+Nothing is guessed, see `plainyaml`, and a file with one problem changes nothing.
 """
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.composer import Composer, ComposerError
-from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
-from ruamel.yaml.error import MarkedYAMLError
-from ruamel.yaml.events import AliasEvent
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from authz.errors import BadPolicy, InvalidIdentity
 from authz.identity import SpiffeId, is_service_account
@@ -26,6 +19,7 @@ from authz.names import (
     parse_namespace,
     parse_service,
 )
+from authz.plainyaml import STRICT, field_name, line_of, parse_plain
 from authz.policy import (
     EVERYONE,
     Exemption,
@@ -40,8 +34,6 @@ MAX_BYTES: Final = 2 * 1024 * 1024
 """A larger file is refused. A ConfigMap holds at most 1 MiB."""
 
 _EPOCH: Final = dt.date(1970, 1, 1)
-_PLAIN: Final = "a policy has no aliases and no tags, so write it out"
-_LONGEST_QUOTE: Final = 80  # characters
 
 
 def _spiffe_id(text: str) -> str:
@@ -85,7 +77,7 @@ _Text = Annotated[str, Field(min_length=1)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = STRICT
 
 
 class _Tenant(_Model):
@@ -184,59 +176,11 @@ def _text_of(file: Path) -> str:
 def _checked(text: str) -> _File:
     if len(text) > MAX_BYTES:
         raise BadPolicy([f"the policy file is larger than {MAX_BYTES} bytes"])
-    data = _load(text)
-    try:
-        file = _File.model_validate(data)
-    except ValidationError as error:
-        raise BadPolicy(
-            [
-                f"line {_line(data, problem['loc'])}: {_field(problem['loc'])}: {_said(problem)}"
-                for problem in error.errors(include_url=False, include_context=False)
-            ]
-        ) from None
+    file, data = parse_plain(text, _File, "policy", BadPolicy)
     problems = list(_contradictions(file, data))
     if problems:
         raise BadPolicy(problems)
     return file
-
-
-class _PlainComposer(Composer):
-    """Composes what is written out: no aliases, no tags."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.parser.peek_event()
-        if isinstance(event, AliasEvent) or getattr(event, "ctag", None) is not None:
-            raise ComposerError(None, None, _PLAIN, event.start_mark)
-        return super().compose_node(parent, index)
-
-
-class _MarkingConstructor(RoundTripConstructor):
-    """Says where a value stands that looks like a date or number and is none."""
-
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
-        try:
-            return super().construct_object(node, deep=deep)
-        except ValueError as error:
-            raise ConstructorError(None, None, str(error), node.start_mark) from None
-
-
-def _load(text: str) -> Any:
-    yaml = YAML(typ="rt", pure=True)
-    yaml.Composer, yaml.Constructor = _PlainComposer, _MarkingConstructor
-    try:
-        data = yaml.load(text)
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise BadPolicy([f"line {line}: not valid YAML: {error.problem}"]) from None
-    except RecursionError:
-        raise BadPolicy(["not valid YAML: it is nested too deeply"]) from None
-    except Exception as error:  # noqa: BLE001 - the parser meets garbage with errors of any kind
-        raise BadPolicy([f"not valid YAML: {error}"]) from None
-    if data is None:
-        return {}
-    if not isinstance(data, Mapping):
-        raise BadPolicy(["line 1: the policy must be a mapping, such as 'tenants: {}'"])
-    return data
 
 
 def _policy(file: _File) -> Policy:
@@ -299,7 +243,7 @@ def _contradictions(file: _File, data: Any) -> Iterator[str]:
     for tenant, entry in file.tenants.items():
         for index, name in enumerate(entry.namespaces):
             if name in owner:
-                line = _line(data, ("tenants", tenant, "namespaces", index))
+                line = line_of(data, ("tenants", tenant, "namespaces", index))
                 yield (
                     f"line {line}: tenants.{tenant}.namespaces: {name} is in tenant "
                     f"{owner[name]} already; a namespace belongs to one tenant"
@@ -309,7 +253,7 @@ def _contradictions(file: _File, data: Any) -> Iterator[str]:
     for index, exemption in enumerate(file.exemptions):
         if exemption.peer in holders_of_roles:
             yield (
-                f"line {_line(data, ('exemptions', index, 'peer'))}: exemptions.{index}.peer: "
+                f"line {line_of(data, ('exemptions', index, 'peer'))}: exemptions.{index}.peer: "
                 f"{exemption.peer} has a role, so it passes on what tenants send; it cannot be "
                 "exempt beyond the probes that are built in"
             )
@@ -325,46 +269,6 @@ def _contradictions(file: _File, data: Any) -> Iterator[str]:
     for location, workload in named:
         if SpiffeId.parse(workload).trust_domain not in file.trust_domains:
             yield (
-                f"line {_line(data, location)}: {_field(location)}: {workload} is not of a trust "
-                "domain in trust_domains"
+                f"line {line_of(data, location)}: {field_name(location)}: {workload} is not of a "
+                "trust domain in trust_domains"
             )
-
-
-def _line(data: Any, location: tuple[int | str, ...]) -> int:
-    """The line of a field, or of the closest thing around it that is there."""
-    line = 0
-    for step in location:
-        try:
-            marks = data.lc
-            line = (marks.item(step) if isinstance(step, int) else marks.key(step))[0]
-            data = data[step]
-        except (AttributeError, KeyError, IndexError, TypeError):
-            break
-    return int(line) + 1
-
-
-def _field(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(step) for step in location) or "policy"
-
-
-def _said(problem: Mapping[str, Any]) -> str:
-    text = str(problem["msg"]).removeprefix("Value error, ")
-    match problem["type"]:
-        case "missing":
-            return "is required"
-        case "extra_forbidden":
-            return "there is no such field"
-        case "value_error":
-            return text
-        case "date_type":
-            return "write a day without time and quotation marks, such as 2027-01-31"
-        case _:
-            return f"{text}, not {_quoted(problem['input'])}"
-
-
-def _quoted(value: object) -> str:
-    try:
-        text = repr(value)
-    except ValueError:
-        return "a number of thousands of digits"
-    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}…"

@@ -1,32 +1,12 @@
 """The command line: what it prints for people and machines, its exit codes, and what it hides."""
 
-import io
-import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
-from authz.cli import main
 from authz.keystore import read_kek_file
+from tests.command import Run, in_process
 from tests.support import authz
-
-
-class Ran(NamedTuple):
-    """What a command came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Ran]
 
 
 @pytest.fixture
@@ -40,17 +20,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         "NO_COLOR": "1",
     }.items():
         monkeypatch.setenv(name, value)
-
-    def running(*arguments: str, given: str = "") -> Ran:
-        monkeypatch.setattr(sys, "argv", ["authz", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(given))
-        with pytest.raises(SystemExit) as ended:
-            main()
-        output = capsys.readouterr()
-        code = ended.value.code
-        return Ran(code if isinstance(code, int) else 0, output.out, output.err)
-
-    return running
+    return in_process(monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -66,6 +36,9 @@ COMMANDS = [
     *(["keys", name] for name in ("init", "list", "rotate", "revoke", "reseal")),
     *(["token", name] for name in ("mint", "verify", "inspect")),
     *(["policy", name] for name in ("check", "explain")),
+    ["tenant", "render"],
+    ["platform", "estimate"],
+    ["report"],
     ["serve"],
     ["demo"],
 ]

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from authz.cli import keys, policy, token
+from authz.cli import keys, platform, policy, tenant, token
 from authz.cli.output import exits
+from authz.cli.report import report
 from authz.cli.settings import takes
 from authz.config import Settings
 from authz.server import run
@@ -24,6 +25,12 @@ app = typer.Typer(
 app.add_typer(keys.app, name="keys")
 app.add_typer(token.app, name="token")
 app.add_typer(policy.app, name="policy")
+app.add_typer(tenant.app, name="tenant")
+app.add_typer(platform.app, name="platform")
+app.command(
+    epilog="Example: kubectl -n authz-system logs -l app=authz --tail=-1 | authz report - "
+    "--policy policy.yaml"
+)(report)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 import tomllib
 from typing import Any
 
-import kubernetes_validate  # type: ignore[import-untyped]
+import kubernetes_validate
 import pytest
 from typer.main import get_command
 
