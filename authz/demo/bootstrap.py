@@ -18,6 +18,7 @@ Json: TypeAlias = dict[str, Any]
 CLUSTER_DOMAIN = "cluster.local"
 AUTHZ_HOST = f"authz.authz-system.svc.{CLUSTER_DOMAIN}"
 AUTHZ_PORT = 9000
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - what istiod writes; nothing here listens on it
 PASSTHROUGH = "PassthroughCluster"
 ORIGINAL_DESTINATION = "x-envoy-original-dst-host"
 REVISION = "knative-serving-revision"
@@ -76,40 +77,34 @@ def envoy_config(listeners: Iterable[Json], clusters: Iterable[Json]) -> Json:
 # ---- listeners ----
 
 
-def outbound_listener(
-    name: str, address: Endpoint, services: Sequence[Service], http_filters: Sequence[Json]
-) -> Json:
+def outbound_listener(name: str, address: Endpoint, services: Sequence[Service]) -> Json:
     """Takes the app's own calls, in plaintext; what no service claims passes through."""
     hosts = [_service_host(service) for service in services]
     anything = {"name": "allow_any", "domains": ["*"], "routes": [_route("allow_any", PASSTHROUGH)]}
-    manager = _manager(
-        f"outbound_{name}", name.rpartition("_")[2], [*hosts, anything], http_filters
-    )
-    return _listener(name, address, manager)
+    manager = _manager(f"outbound_{name}", name.rpartition("_")[2], [*hosts, anything])
+    return _listener(name, address, manager) | {"traffic_direction": "OUTBOUND"}
 
 
-def inbound_listener(
-    address: Endpoint, port: int, cert: Certificate, http_filters: Sequence[Json]
-) -> Json:
+def inbound_listener(address: Endpoint, port: int, cert: Certificate) -> Json:
     """Takes calls to the pod, with mutual TLS only (PeerAuthentication STRICT)."""
     host = {
         "name": f"inbound|http|{port}",
         "domains": ["*"],
         "routes": [_route("default", f"inbound|{port}||")],
     }
-    manager = _manager(f"inbound_0.0.0.0_{port}", f"inbound|{port}||", [host], http_filters)
+    manager = _manager(f"inbound_0.0.0.0_{port}", f"inbound|{port}||", [host])
     manager |= {
         "forward_client_cert_details": "APPEND_FORWARD",
         "set_current_client_cert_details": {"subject": True, "dns": True, "uri": True},
     }
-    return _listener("virtualInbound", address, manager, _downstream_tls(cert))
+    listener = _listener("virtualInbound", address, manager, _downstream_tls(cert))
+    return listener | {"traffic_direction": "INBOUND"}
 
 
-def gateway_listener(
-    address: Endpoint, port: int, virtual_hosts: Sequence[Json], http_filters: Sequence[Json]
-) -> Json:
+def gateway_listener(address: Endpoint, virtual_hosts: Sequence[Json]) -> Json:
     """Takes calls from outside the mesh, in plaintext."""
-    manager = _manager(f"outbound_0.0.0.0_{port}", f"http.{port}", virtual_hosts, http_filters)
+    port = address.port
+    manager = _manager(f"outbound_0.0.0.0_{port}", f"http.{port}", virtual_hosts)
     manager["forward_client_cert_details"] = "SANITIZE_SET"
     return _listener(f"0.0.0.0_{port}", address, manager)
 
@@ -139,7 +134,7 @@ def activator_listener(address: Endpoint, services: Iterable[Service], next_hop:
         route["request_headers_to_remove"] = [REVISION, SERVING_NAMESPACE]
         routes.append(route)
     host = {"name": "revisions", "domains": ["*"], "routes": routes}
-    return _listener("activator", address, _manager("activator", "activator", [host], [ROUTER]))
+    return _listener("activator", address, _manager("activator", "activator", [host]))
 
 
 def _service_host(service: Service) -> Json:
@@ -171,9 +166,7 @@ def _route(name: str, cluster: str) -> Json:
     return {"name": name, "match": {"prefix": "/"}, "route": {"cluster": cluster, "timeout": "0s"}}
 
 
-def _manager(
-    stat_prefix: str, route_config: str, hosts: Sequence[Json], http_filters: Sequence[Json]
-) -> Json:
+def _manager(stat_prefix: str, route_config: str, hosts: Sequence[Json]) -> Json:
     return {
         "@type": f"{_FILTER}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": stat_prefix,
@@ -183,7 +176,7 @@ def _manager(
             "ignore_port_in_host_matching": True,
             "virtual_hosts": list(hosts),
         },
-        "http_filters": list(http_filters),
+        "http_filters": [ROUTER],
     }
 
 
@@ -195,7 +188,7 @@ def _listener(name: str, address: Endpoint, manager: Json, tls: Json | None = No
     }
     if tls is not None:
         chain["transport_socket"] = tls
-    return {"name": name, "address": _address(address), "filter_chains": [chain]}
+    return {"name": name, "address": socket_address(address), "filter_chains": [chain]}
 
 
 # ---- clusters ----
@@ -209,7 +202,7 @@ def service_cluster(service: Service, cert: Certificate) -> Json:
 
 def static_cluster(name: str, endpoint: Endpoint, *, http2: bool = False) -> Json:
     """A cluster of one endpoint, in plaintext."""
-    locality = {"lb_endpoints": [{"endpoint": {"address": _address(endpoint)}}]}
+    locality = {"lb_endpoints": [{"endpoint": {"address": socket_address(endpoint)}}]}
     cluster = {
         "name": name,
         "type": "STATIC",
@@ -289,5 +282,6 @@ def _certificates(cert: Certificate) -> Json:
     return {"tls_certificates": [files]}
 
 
-def _address(endpoint: Endpoint) -> Json:
+def socket_address(endpoint: Endpoint) -> Json:
+    """An endpoint as Envoy writes it."""
     return {"socket_address": {"address": endpoint.host, "port_value": endpoint.port}}

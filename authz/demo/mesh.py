@@ -23,10 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from authz.demo import apps, bootstrap, envoy, filters
-from authz.demo.bootstrap import AUTHZ_PORT, CLUSTER_DOMAIN, ROUTER, Endpoint, Json, Service
+from authz.demo import apps, bootstrap, envoy
+from authz.demo.bootstrap import AUTHZ_PORT, CLUSTER_DOMAIN, EVERY_ADDRESS, Endpoint, Json, Service
 from authz.demo.certs import Authority, Certificate
 from authz.demo.envoy import Envoy
+from authz.demo.patches import Patches, Proxy, shipped
 from authz.identity import SpiffeId
 from authz.names import Namespace
 
@@ -144,24 +145,25 @@ async def running(mesh: Mesh, directory: Path) -> AsyncIterator[list[Envoy]]:
 
 def _sidecar(mesh: Mesh, tenant: Workload) -> Json:
     """A tenant's Envoy."""
-    return bootstrap.envoy_config(
-        [_outbound(mesh, tenant, {}), _inbound(tenant, APP_PORT, {})],
+    config = bootstrap.envoy_config(
+        [_outbound(mesh, tenant), _inbound(tenant, APP_PORT)],
         [
             *_mesh_clusters(mesh, tenant),
             bootstrap.static_cluster(f"inbound|{APP_PORT}||", tenant.process),
         ],
     )
+    return _patched(config, Proxy("sidecar", tenant.namespace, {}))
 
 
 def _activator(mesh: Mesh) -> Json:
     """The activator's sidecar and, as a third listener, the activator."""
-    activator, labels = mesh.activator, {"app": "activator"}
+    activator = mesh.activator
     pods = [service for service in mesh.services if not service.revision]
-    return bootstrap.envoy_config(
+    config = bootstrap.envoy_config(
         [
-            _inbound(activator, ACTIVATOR_PORT, labels),
+            _inbound(activator, ACTIVATOR_PORT),
             bootstrap.activator_listener(activator.process, pods, next_hop="sidecar"),
-            _outbound(mesh, activator, labels),
+            _outbound(mesh, activator),
         ],
         [
             *_mesh_clusters(mesh, activator),
@@ -169,33 +171,38 @@ def _activator(mesh: Mesh) -> Json:
             bootstrap.static_cluster("sidecar", activator.outbound),
         ],
     )
+    return _patched(config, Proxy("sidecar", activator.namespace, {"app": "activator"}))
 
 
 def _gateway(mesh: Mesh) -> Json:
     """The public gateway: `<namespace>.example.com`, and `idle.` before it for what sleeps."""
     gateway = mesh.gateway
-    chain = filters.Chain("GATEWAY", "istio-system", GATEWAY_PORT, {"istio": "ingressgateway"})
     hosts = [
         bootstrap.gateway_host(f"{prefix}{it.namespace}.example.com", it)
         for it in mesh.services
         for prefix in ("idle." if it.revision else "",)
     ]
-    listener = bootstrap.gateway_listener(
-        gateway.outbound, GATEWAY_PORT, hosts, filters.patched([ROUTER], chain)
+    # Patches are chosen by the port that a gateway has in a cluster. Here it takes a free one.
+    listener = bootstrap.gateway_listener(Endpoint(EVERY_ADDRESS, GATEWAY_PORT), hosts)
+    config = bootstrap.envoy_config([listener], _mesh_clusters(mesh, gateway))
+    config = _patched(config, Proxy("gateway", gateway.namespace, {"istio": "ingressgateway"}))
+    config["static_resources"]["listeners"][0]["address"] = bootstrap.socket_address(
+        gateway.outbound
     )
-    return bootstrap.envoy_config([listener], _mesh_clusters(mesh, gateway))
+    return config
 
 
-def _outbound(mesh: Mesh, workload: Workload, labels: dict[str, str]) -> Json:
-    chain = filters.Chain("SIDECAR_OUTBOUND", workload.namespace, 80, labels)
-    http_filters = filters.patched([ROUTER], chain)
-    return bootstrap.outbound_listener("0.0.0.0_80", workload.outbound, mesh.services, http_filters)
+def _patched(config: Json, proxy: Proxy) -> Json:
+    """What ships, applied as istiod does."""
+    return Patches.of(shipped()).applied(proxy, config)
 
 
-def _inbound(workload: Workload, port: int, labels: dict[str, str]) -> Json:
-    chain = filters.Chain("SIDECAR_INBOUND", workload.namespace, port, labels)
-    http_filters = filters.patched([ROUTER], chain)
-    return bootstrap.inbound_listener(workload.inbound, port, workload.certificate, http_filters)
+def _outbound(mesh: Mesh, workload: Workload) -> Json:
+    return bootstrap.outbound_listener("0.0.0.0_80", workload.outbound, mesh.services)
+
+
+def _inbound(workload: Workload, port: int) -> Json:
+    return bootstrap.inbound_listener(workload.inbound, port, workload.certificate)
 
 
 def _mesh_clusters(mesh: Mesh, workload: Workload) -> list[Json]:

@@ -11,17 +11,65 @@ from random import randrange
 
 import httpx
 
-from authz.demo import apps, bootstrap, envoy, filters
-from authz.demo.bootstrap import Endpoint, Service
+from authz.demo import apps, bootstrap, envoy, patches
+from authz.demo.bootstrap import EVERY_ADDRESS, Endpoint, Json, Service
 from authz.demo.mesh import AUTHZ
+from authz.demo.patches import Patches, shipped
 from tests.envoy.scripted import ScriptedAuthz
 
 AUTHZ_CLUSTER = "outbound|9000||authz.authz-system.svc.cluster.local"
 
-SIGN = filters.Chain("SIDECAR_OUTBOUND", "acme-web", 80)
-VERIFY = filters.Chain("SIDECAR_INBOUND", "acme-web", 8080)
-TRANSIT = filters.Chain("SIDECAR_INBOUND", "knative-serving", 8012, {"app": "activator"})
-PUBLIC = filters.Chain("GATEWAY", "istio-system", 8080, {"istio": "ingressgateway"})
+
+@dataclass(frozen=True)
+class Door:
+    """What istiod compares an EnvoyFilter with: one listener, or filter chain, of one proxy."""
+
+    proxy: patches.Proxy
+    port: int
+    direction: str = ""
+    """Of a sidecar's listener: INBOUND or OUTBOUND."""
+
+    def listener(self, address: Endpoint, hosts: Sequence[Json], overlay: str = "") -> Json:
+        """A listener at `address`, patched as the one behind this door is in a cluster."""
+        made = bootstrap.gateway_listener(Endpoint(EVERY_ADDRESS, self.port), hosts)
+        (chain,) = made["filter_chains"]
+        if self.direction:
+            made["traffic_direction"] = self.direction
+        if self.direction == "INBOUND":  # behind one port: the chain tells to which the client went
+            made["name"] = "virtualInbound"
+            chain |= {
+                "name": f"0.0.0.0_{self.port}",
+                "filter_chain_match": {"destination_port": self.port},
+            }
+        config = bootstrap.envoy_config([made], [])
+        config = Patches.of(shipped(overlay)).applied(self.proxy, config)
+        listener: Json
+        (listener,) = config["static_resources"]["listeners"]
+        (chain,) = listener["filter_chains"]
+        chain.pop("filter_chain_match", None)  # in a cluster, iptables remember the port
+        return listener | {"address": bootstrap.socket_address(address)}
+
+    def http_filters(self, overlay: str = "") -> list[Json]:
+        """The HTTP filters behind it, but for the router."""
+        (chain,) = self.listener(Endpoint("", 0), [], overlay)["filter_chains"]
+        http_filters: list[Json]
+        *http_filters, router = chain["filters"][0]["typed_config"]["http_filters"]
+        assert router == bootstrap.ROUTER
+        return http_filters
+
+
+def sidecar(namespace: str, direction: str, port: int, app: str = "app") -> Door:
+    return Door(patches.Proxy("sidecar", namespace, {"app": app}), port, direction)
+
+
+def gateway(port: int, istio: str = "ingressgateway") -> Door:
+    return Door(patches.Proxy("gateway", "istio-system", {"istio": istio}), port)
+
+
+SIGN = sidecar("acme-web", "OUTBOUND", 80)
+VERIFY = sidecar("acme-web", "INBOUND", 8080)
+TRANSIT = sidecar("knative-serving", "INBOUND", 8012, "activator")
+PUBLIC = gateway(8080)
 
 
 @dataclass(frozen=True)
@@ -47,13 +95,12 @@ class Workbench:
     directory: Path
 
     @asynccontextmanager
-    async def proxy(self, chain: filters.Chain) -> AsyncIterator[Proxy]:
+    async def proxy(self, door: Door, overlay: str = "") -> AsyncIterator[Proxy]:
         address, app = free_port(), free_port()
         service = Service("app", "acme-web", app, AUTHZ, "10.96.1.1")
         hosts = [bootstrap.gateway_host("*", service)]
-        http_filters = filters.patched([bootstrap.ROUTER], chain)
         config = bootstrap.envoy_config(
-            [bootstrap.gateway_listener(address, chain.port, hosts, http_filters)],
+            [door.listener(address, hosts, overlay)],
             [
                 bootstrap.static_cluster(service.cluster, app),
                 bootstrap.static_cluster(AUTHZ_CLUSTER, self.authz.endpoint, http2=True),

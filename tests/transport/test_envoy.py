@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from authz.demo import apps, bootstrap, envoy, filters
+from authz.demo import apps, bootstrap, envoy
 from authz.demo.bootstrap import Endpoint, Service
 from authz.demo.mesh import AUTHZ
 from authz.facts import Asked
@@ -78,10 +78,9 @@ class Stage:
         address, app = free_port(), free_port()
         service = Service("app", "acme-web", app, AUTHZ, "10.96.1.1")
         hosts = [bootstrap.gateway_host("*", service)]
-        chain = filters.patched([bootstrap.ROUTER], VERIFY)
         ours = bootstrap.static_cluster(AUTHZ_CLUSTER, Endpoint("127.0.0.1", self.port), http2=True)
         config = bootstrap.envoy_config(
-            [bootstrap.gateway_listener(address, VERIFY.port, hosts, chain)],
+            [VERIFY.listener(address, hosts)],
             [bootstrap.static_cluster(service.cluster, app), {**ours, **transport_socket}],
         )
         async with AsyncExitStack() as stack:
