@@ -86,7 +86,10 @@ class NetworkNamespace:
 
     def argv(self, uid: int) -> list[str]:
         """What to put before a command: it runs inside, as `uid`, and ends when we do."""
+        # What it runs and reads may lie in a folder that only root can enter.
+        reads = "+dac_override,+dac_read_search"
         user = ["--reuid", str(uid), "--regid", str(uid), "--clear-groups"]
+        user += ["--inh-caps", reads, "--ambient-caps", reads]
         enter = ["nsenter", f"--net={self.path}", "--"]
         return [*enter, "setpriv", *user, "--pdeathsig", "KILL", "--"]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -30,9 +31,14 @@ Handler = Callable[[Request, Stream], Awaitable[None]]
 
 @asynccontextmanager
 async def serve(
-    handler: Handler, *, host: str = "", port: int = 0, path: Path | None = None
+    handler: Handler,
+    *,
+    host: str = "",
+    port: int = 0,
+    path: Path | None = None,
+    sock: socket.socket | None = None,
 ) -> AsyncIterator[int]:
-    """Serve on a TCP port, or on a Unix socket, as long as the block lasts.
+    """Serve on a TCP port, on a Unix socket or on a bound socket, as long as the block lasts.
 
     Yields:
         The port, 0 for a Unix socket.
@@ -53,6 +59,8 @@ async def serve(
     tasks: set[asyncio.Task[None]] = set()
     if path is not None:
         server = await asyncio.start_unix_server(connected, path)
+    elif sock is not None:
+        server = await asyncio.start_server(connected, sock=sock, backlog=1024)
     else:
         server = await asyncio.start_server(connected, host, port, backlog=1024)
     try:
@@ -154,6 +162,15 @@ async def dial(where: str | Path, version: int = 1) -> AsyncIterator[Stream]:
         reader, writer = await asyncio.open_unix_connection(where)
     else:
         reader, writer = await asyncio.open_connection(*address(where))
+    async with exchange(reader, writer, version) as stream:
+        yield stream
+
+
+@asynccontextmanager
+async def exchange(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, version: int = 1
+) -> AsyncIterator[Stream]:
+    """One exchange on a connection that is there; it is closed at the end."""
     try:
         if version == 1:
             yield Http1(reader, writer, client=True)
@@ -175,14 +192,23 @@ async def call(where: str | Path, request: Request, content: bytes = b"") -> tup
     Raises:
         OSError: nobody answers, or not to the end.
     """
-    request.length = len(content)
     async with dial(where, request.version) as stream:
-        await stream.send(request)
-        if content:
-            await stream.send(content)
-        await stream.send(End())
-        while True:
-            head = await stream.receive()
-            assert isinstance(head, Response)  # noqa: S101
-            if head.status >= 200:
-                return head, await body(stream)
+        return await ask(stream, request, content)
+
+
+async def ask(stream: Stream, request: Request, content: bytes = b"") -> tuple[Response, bytes]:
+    """The same on a stream that is open.
+
+    Raises:
+        OSError: there was no answer, or not to the end.
+    """
+    request.length = len(content)
+    await stream.send(request)
+    if content:
+        await stream.send(content)
+    await stream.send(End())
+    while True:
+        head = await stream.receive()
+        assert isinstance(head, Response)  # noqa: S101
+        if head.status >= 200:
+            return head, await body(stream)

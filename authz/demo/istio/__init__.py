@@ -1,0 +1,1 @@
+"""A mesh in a box."""
