@@ -20,6 +20,7 @@ from authz.demo.istio.network import Network
 from authz.demo.istio.objects import Objects
 from authz.demo.istio.policy import POLICY
 from authz.demo.istio.proxies import Proxy
+from authz.demo.istio.routes import Routes
 from authz.demo.istio.rules import APP_UID, PROXY_UID
 from authz.demo.istio.world import Json, Pod, World
 from authz.demo.service import AuthzServer, Site
@@ -222,6 +223,12 @@ class Mesh:
         """End a pod's Envoy at once."""
         await self.proxies[pod].child.kill()
 
+    async def kill_everything(self) -> None:
+        """End all processes at once."""
+        outside = [it for it in self.programs.values() if isinstance(it, programs.Outside)]
+        children = [it.process for it in outside] + [it.child for it in self.proxies.values()]
+        await asyncio.gather(*(child.kill() for child in children))
+
     async def keys(self, *arguments: str) -> str:
         """Run `authz keys …`, as an operator beside the server."""
         return await self.authz.command("keys", *arguments)
@@ -278,8 +285,11 @@ async def running(
         network = Network(addresses, rules.cluster_ips(world))
         stack.callback(network.close)
         mesh = Mesh(world, network, Path(name))
-        await _start(mesh, documents, policy, stack)
-        yield mesh
+        try:
+            await _start(mesh, documents, policy, stack)
+            yield mesh
+        finally:
+            await mesh.kill_everything()  # sooner than one asking after the other
 
 
 async def _start(
@@ -287,7 +297,7 @@ async def _start(
 ) -> None:
     executable = envoy.binary()
     public = mesh.authority.issue(mesh.pod("outside/server").identity)
-    control = Istiod(mesh.world, Objects(documents), public)
+    control = Istiod(mesh.world, Objects(documents), public, Routes())
     engine = patches.Patches.of(documents)
 
     async def program(pod: Pod) -> None:
@@ -297,7 +307,8 @@ async def _start(
     async def proxy(pod: Pod) -> None:
         kind = "gateway" if pod.proxy == "gateway" else "sidecar"
         who = patches.Proxy(kind, pod.namespace, pod.labels)
-        config = engine.applied(who, control.config(pod, mesh.certificate(pod.id)))
+        told = engine.applied(who, control.config(pod, mesh.certificate(pod.id)))
+        config = control.routes.written_into(told)
         mesh.configs[pod.id] = config
         argv = mesh.network[pod.id].argv(PROXY_UID)
         started = proxies.running(pod.id, config, mesh.directory, executable, argv)

@@ -13,6 +13,7 @@ from authz.demo.certs import Certificate
 from authz.demo.istio import authorization, http, tls
 from authz.demo.istio.inbound import listener_filter
 from authz.demo.istio.objects import Objects
+from authz.demo.istio.routes import Routes
 from authz.demo.istio.world import GATEWAYS, Gateway, Json, Pod, World
 
 PUBLIC_PORT: Final = 8080
@@ -21,7 +22,12 @@ LOCAL_PORT: Final = 8081
 
 
 def listeners(
-    world: World, objects: Objects, pod: Pod, certificate: Certificate, public: Certificate
+    world: World,
+    objects: Objects,
+    pod: Pod,
+    certificate: Certificate,
+    public: Certificate,
+    routes: Routes,
 ) -> list[Json]:
     """All listeners of the gateway."""
     rbac = authorization.filters(objects, pod, "http")
@@ -35,9 +41,9 @@ def listeners(
         socket = tls.downstream(certificate, tls.HTTP_ALPN)
     https = f"https.443.https.{GATEWAYS['public'].replace('/', '.')}"
     return [
-        _listener(world, "public", PUBLIC_PORT, f"http.{PUBLIC_PORT}", rbac, None),
-        _listener(world, "public", PUBLIC_TLS_PORT, https, rbac, tls.public(public)),
-        _listener(world, "local", LOCAL_PORT, name, rbac, socket),
+        _listener(world, "public", PUBLIC_PORT, f"http.{PUBLIC_PORT}", rbac, None, routes),
+        _listener(world, "public", PUBLIC_TLS_PORT, https, rbac, tls.public(public), routes),
+        _listener(world, "local", LOCAL_PORT, name, rbac, socket, routes),
     ]
 
 
@@ -48,10 +54,11 @@ def _listener(
     route_config: str,
     rbac: Sequence[Json],
     socket: Json | None,
+    routes: Routes,
 ) -> Json:
     name = f"0.0.0.0_{port}"
     hosts = [
-        http.virtual_host(f"{host}:{port}", [host], http.virtual_service_routes(virtual))
+        http.virtual_host(f"{host}:{port}", [host], http.virtual_service_routes(virtual, host))
         for virtual in world.virtual_services
         if gateway in virtual.gateways
         for host in virtual.hosts
@@ -60,7 +67,7 @@ def _listener(
         hosts = [http.virtual_host(f"blackhole:{port}", ["*"], [])]
     manager = http.manager(
         f"outbound_{name};",
-        http.route_config(route_config, hosts),
+        routes.refer("gateway", route_config, lambda: http.route_config(route_config, hosts)),
         rbac=rbac,
         client_certificate="SANITIZE_SET",
         use_remote_address=True,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from authz.demo.istio.world import Json, VirtualService
+from authz.demo.istio.world import Json, Route, VirtualService
 
 _FILTERS: Final = "type.googleapis.com/envoy.extensions.filters"
 MANAGER: Final = "envoy.filters.network.http_connection_manager"
@@ -22,18 +22,18 @@ _CERTIFICATE_DETAILS: Final = {"subject": True, "dns": True, "uri": True}
 
 def manager(
     stat_prefix: str,
-    route_config: Json,
+    routes: Json,
     *,
     rbac: Sequence[Json] = (),
     client_certificate: str = "SANITIZE",
     use_remote_address: bool = False,
     http2: bool = False,
 ) -> Json:
-    """A network filter that speaks HTTP."""
+    """A network filter that speaks HTTP; `routes` is its field `rds` or `route_config`."""
     typed: Json = {
         "@type": f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": stat_prefix,
-        "route_config": route_config,
+        **routes,
         "http_filters": [
             *rbac,
             _http("grpc_stats", "grpc_stats.v3.FilterConfig", emit_filter_state=True),
@@ -90,13 +90,20 @@ def route(cluster: str, name: str = "default") -> Json:
     return {"name": name, "match": {"prefix": "/"}, "route": action}
 
 
-def virtual_service_routes(service: VirtualService) -> list[Json]:
-    """What istiod makes of net-istio's VirtualService: `virtual_service.go` makeVirtualServiceRoute."""
-    return [_virtual_service_route(service, number) for number in range(len(service.routes))]
+def virtual_service_routes(service: VirtualService, host: str) -> list[Json]:
+    """What istiod makes of net-istio's VirtualService for one of its hosts.
+
+    istiod puts all routes under each host; those that ask for another authority are left out here,
+    since they can never match.
+    """
+    return [_virtual_service_route(service, it) for it in service.routes if _can_match(it, host)]
 
 
-def _virtual_service_route(service: VirtualService, number: int) -> Json:
-    it = service.routes[number]
+def _can_match(route: Route, host: str) -> bool:
+    return host == route.authority or host.startswith(f"{route.authority}.")
+
+
+def _virtual_service_route(service: VirtualService, it: Route) -> Json:
     names = [(f"outbound|{port}||{host}", weight) for host, port, weight in it.to]
     action: Json = {"timeout": "0s", "max_stream_duration": _NO_LIMIT}
     if len(names) == 1:

@@ -152,7 +152,7 @@ class _Chains:
         host = http.virtual_host(f"inbound|http|{port}", ["*"], [http.route(cluster)])
         return http.manager(
             stat_prefix,
-            http.route_config(cluster, [host]),
+            {"route_config": http.route_config(cluster, [host])},
             rbac=authorization.filters(self._objects, self._pod, "http"),
             client_certificate="APPEND_FORWARD",
             http2=http2,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from authz.demo.certs import Certificate
 from authz.demo.istio import clusters, gateway, inbound, outbound
 from authz.demo.istio.objects import Objects
+from authz.demo.istio.routes import Routes
 from authz.demo.istio.world import Json, Pod, Port, World
 
 
@@ -18,6 +19,7 @@ class Istiod:
     objects: Objects
     public: Certificate
     """What the gateway shows to clients outside."""
+    routes: Routes
 
     def config(self, pod: Pod, certificate: Certificate) -> Json:
         """The whole configuration of the proxy of `pod`."""
@@ -30,12 +32,12 @@ class Istiod:
         ]
         if pod.proxy == "gateway":
             listeners = gateway.listeners(
-                self.world, self.objects, pod, certificate, self.public
+                self.world, self.objects, pod, certificate, self.public, self.routes
             )
             return _config(listeners, [*shared, *reached])
         ports = self._ports(pod)
         listeners = [
-            *outbound.listeners(view),
+            *outbound.listeners(view, self.routes),
             inbound.listener(self.objects, pod, certificate, ports),
         ]
         return _config(listeners, [*shared, *reached, *map(clusters.inbound, ports)])

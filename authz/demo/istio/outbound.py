@@ -6,11 +6,13 @@ pilot/pkg/networking/core/listener.go and httproute.go of istio 1.30.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 from authz.demo.istio import http
 from authz.demo.istio.clusters import outbound_name
 from authz.demo.istio.inbound import black_hole, listener_filter
 from authz.demo.istio.objects import imported
+from authz.demo.istio.routes import Routes
 from authz.demo.istio.rules import OUTBOUND_PORT
 from authz.demo.istio.world import Json, Pod, Port, Service, VirtualService, World
 
@@ -22,18 +24,20 @@ class View:
         self._world = world
         self._namespace = pod.namespace
         self._imports = imports
+        self.key = " ".join((pod.namespace, *(imports or ["*/*"])))
+        """What else sees the same."""
 
-    @property
+    @cached_property
     def services(self) -> list[Service]:
         """The visible Services, ExternalNames too."""
         return [it for it in self._world.services if self._sees(it.namespace, it.host)]
 
-    @property
+    @cached_property
     def concrete(self) -> list[Service]:
         """Those that have endpoints of their own."""
         return [it for it in self.services if not it.external_name]
 
-    @property
+    @cached_property
     def virtual_services(self) -> list[VirtualService]:
         """The visible VirtualServices of the gateway `mesh`."""
         return [
@@ -42,13 +46,14 @@ class View:
             if "mesh" in it.gateways and any(self._sees(it.namespace, host) for host in it.hosts)
         ]
 
-    def aliases(self, service: Service) -> list[Service]:
-        """ExternalNames that lead to a Service."""
-        return [
-            it
-            for it in self.services
-            if it.external_name and self._world.concrete(it) is service
-        ]
+    @cached_property
+    def aliases(self) -> dict[str, list[Service]]:
+        """ExternalNames, by the host of the Service that they lead to."""
+        found: dict[str, list[Service]] = {}
+        for it in self.services:
+            if it.external_name and (target := self._world.concrete(it)) is not None:
+                found.setdefault(target.host, []).append(it)
+        return found
 
     def domains(self, service: Service) -> list[str]:
         """The names by which this pod may call a Service."""
@@ -61,14 +66,14 @@ class View:
         return imported(self._imports, self._namespace, namespace, host)
 
 
-def listeners(view: View) -> list[Json]:
+def listeners(view: View, routes: Routes) -> list[Json]:
     """All outbound listeners of a sidecar."""
     ports = [(service, port) for service in view.concrete for port in service.ports]
     numbers = sorted({port.number for _, port in ports if port.protocol != "tcp"})
     tcp = [(service, port) for service, port in ports if port.protocol == "tcp"]
     return [
         *(_tcp_listener(service, port) for service, port in tcp),
-        *(_http_listener(view, number) for number in numbers),
+        *(_http_listener(view, number, routes) for number in numbers),
         _virtual_outbound(),
     ]
 
@@ -89,8 +94,8 @@ def _virtual_hosts(view: View, number: int) -> Iterator[tuple[str, list[str], li
     """Names, domains and routes; the first to claim a domain has it."""
     by_host = {service.host: service for service in view.services}
     for virtual in view.virtual_services:
-        routes = http.virtual_service_routes(virtual)
         for host in virtual.hosts:
+            routes = http.virtual_service_routes(virtual, host)
             service = by_host.get(host)
             if service is None:
                 yield f"{host}:{number}", [host], routes
@@ -101,15 +106,15 @@ def _virtual_hosts(view: View, number: int) -> Iterator[tuple[str, list[str], li
         for port in service.ports:
             if port.number == number and port.protocol != "tcp":
                 names = [*view.domains(service)]
-                for alias in view.aliases(service):
+                for alias in view.aliases.get(service.host, ()):
                     names += view.domains(alias)
                 cluster = outbound_name(service, port)
                 yield f"{service.host}:{number}", names, [http.route(cluster)]
 
 
 def _numbers(view: View, service: Service) -> set[int]:
-    target = next((it for it in view.concrete if it.host == service.external_name), service)
-    return {port.number for port in target.ports} or {80}
+    leads_to = [it for it in view.concrete if service in (it, *view.aliases.get(it.host, ()))]
+    return {port.number for it in leads_to for port in it.ports} or {80}
 
 
 def _claim(domains: Iterable[str], taken: set[str]) -> list[str]:
@@ -118,9 +123,10 @@ def _claim(domains: Iterable[str], taken: set[str]) -> list[str]:
     return free
 
 
-def _http_listener(view: View, number: int) -> Json:
+def _http_listener(view: View, number: int, routes: Routes) -> Json:
     name = f"0.0.0.0_{number}"
-    manager = http.manager(f"outbound_{name};", route_config(view, number))
+    delivered = routes.refer(view.key, str(number), lambda: route_config(view, number))
+    manager = http.manager(f"outbound_{name};", delivered)
     match = {"transport_protocol": "raw_buffer", "application_protocols": ["http/1.1", "h2c"]}
     return _listener(name, "0.0.0.0", number, [{"filter_chain_match": match, "filters": [manager]}]) | {  # noqa: S104
         "default_filter_chain": {
