@@ -66,8 +66,8 @@ class Http2:
         self.room = asyncio.Condition()
         peer = writer.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else ""
-        self.h2.local_settings.initial_window_size = _WINDOW
         self.h2.initiate_connection()
+        self.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW})
         self.h2.increment_flow_control_window(15 * _WINDOW)
         self.flush()
 
