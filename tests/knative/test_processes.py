@@ -21,7 +21,7 @@ from tests.knative.support import HOST, REVISION, get
 from tests.support import PATIENCE, eventually
 
 SIZE = 20 << 20
-NAMES = ["app", "queue_proxy", "pod", "activator"]
+NAMES = ["app", "queue_proxy", "pod", "activator", "eventing", "autoscaler", "callers"]
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def test_each_tells_its_options(name: str) -> None:
     argv = [sys.executable, "-m", f"authz.demo.knative.{name}", "--help"]
     started = time.monotonic()
     text = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    assert "--address" in text or "--app-address" in text
+    assert f"python -m authz.demo.knative.{name}" in text
     assert time.monotonic() - started < PATIENCE
 
 
