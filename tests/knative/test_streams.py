@@ -5,11 +5,13 @@ import asyncio
 import pytest
 import wsproto
 from grpc import aio
+from hyperframe.frame import GoAwayFrame
 from wsproto.events import AcceptConnection, CloseConnection, Request, TextMessage
 
-from authz.demo.knative.messages import End, Headers, Response
+from authz.demo.knative.http2 import Http2Stream
+from authz.demo.knative.messages import End, Headers, Response, Stream, body, reply
 from authz.demo.knative.messages import Request as Head
-from authz.demo.knative.net import address, call, dial
+from authz.demo.knative.net import address, call, dial, serve
 from tests.knative.support import HOST, Stand, get, told
 from tests.support import eventually, soon
 
@@ -193,3 +195,27 @@ async def test_what_is_not_http_is_a_bad_request(stand: Stand) -> None:
     writer.write(b"\x16\x03\x01\x00\x05hello\r\n\r\n")
     assert (await soon(reader.read())).startswith(b"HTTP/1.1 400")
     writer.close()
+
+
+async def test_a_goaway_without_error_ends_no_stream() -> None:
+    """RFC 9113 section 6.8; Envoy sends one to whoever it drains."""
+    going = GoAwayFrame(0, last_stream_id=(1 << 31) - 1).serialize()
+
+    async def wish_well(stream: Stream) -> None:
+        assert isinstance(stream, Http2Stream)
+        stream._connection._writer.write(going)
+        await stream._connection.drain()
+
+    async def answer(_request: Head, stream: Stream) -> None:
+        await wish_well(stream)
+        assert await body(stream) == b"x"
+        await reply(stream, 200, b"y")
+
+    async with serve(answer, host="127.0.0.1") as port, dial(f"127.0.0.1:{port}", 2) as stream:
+        await stream.send(Head("POST", "/", HOST, length=None, version=2))
+        await wish_well(stream)
+        await stream.send(b"x")
+        await stream.send(End())
+        head = await soon(stream.receive())
+        assert isinstance(head, Response)
+        assert await soon(body(stream)) == b"y"

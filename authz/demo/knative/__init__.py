@@ -9,9 +9,9 @@
     callers        scrapes and probes, each made once: autoscaler, activator, prober, kubelet,
                    prometheus
 
-Each but the last runs as `python -m authz.demo.knative.<name>`, says `ready` on stdout once it listens, and ends
-on SIGTERM; `--help` tells its options and what it answers. `--control PATH` is HTTP/1.1 on a Unix
-socket, for instance `curl --unix-socket PATH http://_/seen`.
+Each but the last runs as `python -m authz.demo.knative.<name>`, says `ready` on stdout once it
+listens, and ends on SIGTERM; `--help` tells its options and what it answers. `--control PATH` is
+HTTP/1.1 on a Unix socket, for instance `curl --unix-socket PATH http://_/seen`.
 
 What they do to a request follows Knative's Go code, which each place cites by repository and file
 (knative-v1.23, knative/networking release-1.23). Bodies flow through; nothing is held whole.
