@@ -1,4 +1,3 @@
-import argparse
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path

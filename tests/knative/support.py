@@ -75,3 +75,12 @@ class Stand:
 def headers_of(seen: dict[str, Any]) -> Headers:
     """The headers that the app saw."""
     return Headers((name, value) for name, value in seen["headers"])
+
+
+def told(look: Callable[[], object]) -> Callable[[], Awaitable[bool]]:
+    """For `eventually`."""
+
+    async def ask() -> bool:
+        return bool(look())
+
+    return ask

@@ -10,28 +10,20 @@ import pytest
 
 from authz.demo.knative.messages import Request, Stream, reply
 from authz.demo.knative.net import serve
-from tests.knative.support import HOST, ROUTED, Stand, get, headers_of
+from tests.knative.support import HOST, ROUTED, Stand, get, headers_of, told
 from tests.support import eventually, soon
 
 
 async def ready(stand: Stand) -> None:
     await stand.up()
-
-    async def look() -> bool:
-        return bool(stand.status()["ready"])
-
-    await eventually(look, "the revision is ready")
+    await eventually(told(lambda: stand.status()["ready"]), "the revision is ready")
 
 
 @pytest.mark.parametrize("version", [1, 2])
 async def test_a_request_waits_for_its_revision(stand: Stand, version: int) -> None:
     """activator/net/throttler.go: Try; revision_backends.go: run."""
     asking = asyncio.create_task(stand.ask(stand.activator_at, get("/", version=version)))
-
-    async def waits() -> bool:
-        return bool(stand.status()["waiting"])
-
-    await eventually(waits, "it waits")
+    await eventually(told(lambda: stand.status()["waiting"]), "it waits")
     assert (stand.status()["wakeups"], stand.app.seen) == (1, [])
     await stand.up()
     response, seen = await soon(asking)

@@ -9,9 +9,9 @@ import asyncio
 import pytest
 
 from authz.demo.knative.messages import Headers, Request
-from authz.demo.knative.net import call
+from authz.demo.knative.net import call, serve
 from authz.demo.knative.queue_proxy import shim_forwarded
-from tests.knative.support import ROUTED, Stand, get, headers_of
+from tests.knative.support import ROUTED, Stand, get, headers_of, told
 from tests.support import eventually, soon
 
 AGENTS = ["kube-probe/1.33", "Knative-Activator-Probe", "Knative-Autoscaling-Probe"]
@@ -20,7 +20,7 @@ AGENTS = ["kube-probe/1.33", "Knative-Activator-Probe", "Knative-Autoscaling-Pro
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("agent", AGENTS)
 async def test_a_probe_s_agent_is_answered_here(stand: Stand, agent: str, version: int) -> None:
-    """drain.go isHealthCheckRequest, its prefixes from sharedmain/handlers.go; health/handler.go."""
+    """drain.go isHealthCheckRequest, prefixes of sharedmain/handlers.go; health/handler.go."""
     headers = [("user-agent", agent), ("k-network-probe", "queue")]
     response, answer = await stand.ask(stand.proxy_at, get("/any", headers, version=version))
     assert (response.status, answer, stand.app.seen) == (200, b"queue", [])
@@ -104,8 +104,11 @@ async def test_the_revision_s_headers_are_removed_and_others_pass(
         ([("x-forwarded-for", "1.1.1.1, 2.2.2.2")], "for=1.1.1.1, for=2.2.2.2"),
         ([("x-forwarded-for", "::1")], 'for="[::1]"'),
         (
-            [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https")]
-            + [("x-forwarded-host", "a.b")],
+            [
+                ("x-forwarded-for", "1.1.1.1"),
+                ("x-forwarded-proto", "https"),
+                ("x-forwarded-host", "a.b"),
+            ],
             "for=1.1.1.1;host=a.b;proto=https",
         ),
         ([("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=x")], "for=x"),
@@ -122,9 +125,9 @@ def test_forwarded_is_made_from_what_is_there(sent: list[tuple[str, str]], expec
 async def test_probes_fail_from_the_drain_on_and_requests_do_not(stand: Stand) -> None:
     """drain.go: ServeHTTP while draining; sharedmain/main.go waits for what is under way."""
     slow = asyncio.create_task(stand.ask(stand.proxy_at, get("/slow?seconds=0.2")))
-    await eventually(lambda: _found(stand.app.seen), "the app has it")
+    await eventually(told(lambda: stand.app.seen), "the app has it")
     ending = asyncio.create_task(stand.proxy.terminate())
-    await eventually(lambda: _found(stand.proxy._drain), "it drains")
+    await eventually(told(lambda: stand.proxy._drain), "it drains")
     headers = [("user-agent", AGENTS[0]), ("k-network-probe", "queue")]
     response, answer = await stand.ask(stand.proxy_at, get("/", headers))
     assert (response.status, answer) == (503, b"shutting down\n")
@@ -134,20 +137,15 @@ async def test_probes_fail_from_the_drain_on_and_requests_do_not(stand: Stand) -
     await soon(ending)
 
 
-async def _found(what: object) -> bool:
-    return bool(what)
-
-
 async def test_a_drain_without_sigterm_is_taken_back(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """sharedmain/handlers.go: adminHandler resets after a second."""
     monkeypatch.setattr("authz.demo.knative.queue_proxy._NO_TERM_SECONDS", 0.05)
     stand.proxy._quiet = 60
-    waiting = asyncio.create_task(stand.proxy.drain())
-    await asyncio.sleep(0)
-    stand.proxy._unless_terminating()
-    await soon(waiting)
+    async with serve(stand.proxy.admin, host="127.0.0.1") as port:
+        response, _ = await soon(call(f"127.0.0.1:{port}", get("/wait-for-drain")))
+    assert response.status == 200
     headers = [("user-agent", AGENTS[0]), ("k-network-probe", "queue")]
     response, _ = await stand.ask(stand.proxy_at, get("/", headers))
     assert response.status == 200

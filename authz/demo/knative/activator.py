@@ -16,16 +16,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import contextlib
 import json
-import secrets
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from authz.demo.knative import websocket
 from authz.demo.knative.command import control, main, parser, socket_option
 from authz.demo.knative.messages import End, Headers, Request, Response, Stream, error, reply
 from authz.demo.knative.net import address, call, dial, serve
@@ -227,7 +226,7 @@ class Activator:
             self.autoscaler_connected = False
             with contextlib.suppress(OSError):
                 async with dial(autoscaler) as stream:
-                    await stream.send(_websocket_request(authority))
+                    await stream.send(websocket.ask("/", authority, "Go-http-client/1.1"))
                     await stream.send(End())
                     head = await stream.receive()
                     self.autoscaler_connected = isinstance(head, Response) and head.status == 101
@@ -250,19 +249,6 @@ def rewrite_host_in(request: Request) -> None:
     if not request.headers.get("k-original-host"):
         request.headers.set("k-original-host", request.host)
     request.host = ""
-
-
-def _websocket_request(authority: str) -> Request:
-    """What gorilla/websocket client.go sends; it sets no User-Agent, so Go does."""
-    key = base64.b64encode(secrets.token_bytes(16)).decode()
-    headers = [
-        ("user-agent", "Go-http-client/1.1"),
-        ("connection", "Upgrade"),
-        ("upgrade", "websocket"),
-        ("sec-websocket-key", key),
-        ("sec-websocket-version", "13"),
-    ]
-    return Request("GET", "/", authority, Headers(headers))
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ What it does is told by the request:
     /large?bytes=N                      answers with N octets
     /early                              answers 417 without reading the body
     /metrics, /healthz                  the app's own, not Knative's
+    ce-specversion: …                   202 and nothing else, after reading the whole body
     else                                JSON of what it saw, after reading the whole body
 
 A second port, for raw TCP, greets before the client has said a word and then echoes.
@@ -32,6 +33,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+from authz.demo.knative import websocket
 from authz.demo.knative.command import control, main, parser, socket_option
 from authz.demo.knative.messages import (
     CHUNK,
@@ -70,7 +72,8 @@ class App:
         url = urlsplit(request.target)
         query = {name: float(values[0]) for name, values in parse_qs(url.query).items()}
         if request.headers.get("upgrade").lower() == "websocket":
-            await _websocket(request, stream)
+            await websocket.accept(request, stream)
+            await websocket.echo(stream)
         elif request.headers.get("content-type").startswith("application/grpc"):
             await _echo(stream, "application/grpc", [("grpc-status", "0")])
         elif url.path == "/echo":
@@ -90,6 +93,8 @@ class App:
             await reply(stream, 200, b"the app is well\n")
         elif path == "/metrics":
             await reply(stream, 200, f"app_requests_total {len(self.seen)}\n".encode())
+        elif record_is_event(record):
+            await reply(stream, 202)  # an event's consumer may answer with nothing
         else:
             content = json.dumps(record).encode()
             await reply(stream, 200, content, [("content-type", "application/json")])
@@ -102,6 +107,11 @@ class App:
     async def tell(self, _rest: str, _content: bytes) -> bytes:
         """What was seen."""
         return json.dumps(self.seen).encode()
+
+
+def record_is_event(record: dict[str, Any]) -> bool:
+    """Whether what was seen is a CloudEvent in binary mode."""
+    return any(name == "ce-specversion" for name, _ in record["headers"])
 
 
 async def _echo(stream: Stream, content_type: str, trailers: list[tuple[str, str]]) -> None:
@@ -117,27 +127,6 @@ async def _large(stream: Stream, size: int) -> None:
     for start in range(0, size, CHUNK):
         await stream.send(b"x" * min(CHUNK, size - start))
     await stream.send(End())
-
-
-async def _websocket(request: Request, stream: Stream) -> None:
-    from wsproto import connection, events, utilities  # noqa: PLC0415 - few need it
-
-    accept = utilities.generate_accept_token(request.headers.get("sec-websocket-key").encode())
-    assert isinstance(await stream.receive(), End)  # noqa: S101
-    headers = Headers([("upgrade", "websocket"), ("connection", "Upgrade")])
-    headers.set("sec-websocket-accept", accept.decode())
-    await stream.send(Response(101, headers))
-    frames = connection.Connection(connection.ConnectionType.SERVER)
-    while isinstance(part := await stream.receive(), bytes):
-        frames.receive_data(part)
-        for event in frames.events():
-            if isinstance(event, events.Message):
-                await stream.send(frames.send(event))
-            elif isinstance(event, events.Ping | events.CloseConnection):
-                await stream.send(frames.send(event.response()))
-                if isinstance(event, events.CloseConnection):
-                    await stream.send(End())
-                    return
 
 
 async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

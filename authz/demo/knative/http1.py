@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final
 
 import h11
@@ -148,7 +149,7 @@ def _end(event: Event) -> h11.EndOfMessage:
     return h11.EndOfMessage(headers=_encode(event.trailers if isinstance(event, End) else []))
 
 
-def _decode(headers: h11._headers.Headers | list[tuple[bytes, bytes]]) -> Headers:
+def _decode(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     return Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers)
 
 

@@ -16,6 +16,7 @@ import h2.errors
 import h2.events
 import h2.exceptions
 import h2.settings
+from hyperframe.frame import Frame, GoAwayFrame
 
 from authz.demo.knative.messages import (
     CHUNK,
@@ -48,6 +49,18 @@ _Heads = (
 )
 
 
+class _Connection(h2.connection.H2Connection):
+    """Lets streams end after a GOAWAY without error, as RFC 9113 section 6.8 has it; h2 does not.
+
+    Envoy sends one when it drains.
+    """
+
+    def _receive_goaway_frame(
+        self, frame: GoAwayFrame
+    ) -> tuple[list[Frame], list[h2.events.Event]]:
+        return super()._receive_goaway_frame(frame) if frame.error_code else ([], [])
+
+
 class Http2:
     """A connection: reads for all of its streams."""
 
@@ -59,15 +72,15 @@ class Http2:
     ) -> None:
         """A server's connection, if `accept` takes the streams that the client opens."""
         self._reader, self._writer, self._accept = reader, writer, accept
-        self.h2 = h2.connection.H2Connection(
+        self.h2 = _Connection(
             h2.config.H2Configuration(client_side=accept is None, header_encoding="latin-1")
         )
         self._streams: dict[int, Http2Stream] = {}
         self.room = asyncio.Condition()
         peer = writer.get_extra_info("peername")
         self.peer = peer[0] if isinstance(peer, tuple) else ""
-        self.h2.local_settings.initial_window_size = _WINDOW
         self.h2.initiate_connection()
+        self.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: _WINDOW})
         self.h2.increment_flow_control_window(15 * _WINDOW)
         self.flush()
 
