@@ -13,7 +13,7 @@ Deployment with a Service, and a second port that is in no Service.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import count
 from typing import Final
 
@@ -24,6 +24,7 @@ from authz.demo.istio.world import (
     Json,
     Pod,
     Port,
+    ProxyKind,
     Route,
     Service,
     VirtualService,
@@ -50,6 +51,18 @@ _PRIVATE_PORTS: Final = (
     Port(8012, 8012),
     Port(8013, 8013, "http2"),
 )
+_EVENTING: Final[dict[str, tuple[str, dict[str, str]]]] = {
+    "broker-ingress": ("mt-broker-ingress", {"eventing.knative.dev/brokerRole": "ingress"}),
+    "broker-filter": ("mt-broker-filter", {"eventing.knative.dev/brokerRole": "filter"}),
+    "imc-dispatcher": (
+        "imc-dispatcher",
+        {
+            "messaging.knative.dev/channel": "in-memory-channel",
+            "messaging.knative.dev/role": "dispatcher",
+        },
+    ),
+    "pingsource": ("pingsource-mt-adapter", {"sources.knative.dev/role": "adapter"}),
+}
 _REVISION_LABEL: Final = "serving.knative.dev/revision"
 
 
@@ -111,17 +124,9 @@ class _Building:
             role="autoscaler",
         )
         self._service("knative-serving", "autoscaler", [Port(8080, 8080)], "autoscaler")
-        for name, service_account, service in (
-            ("broker-ingress", "mt-broker-ingress", "broker-ingress"),
-            ("broker-filter", "mt-broker-filter", "broker-filter"),
-            ("imc-dispatcher", "imc-dispatcher", "imc-dispatcher"),
-        ):
-            label = {"eventing.knative.dev/brokerRole": name.removeprefix("broker-")}
-            label |= {"messaging.knative.dev/role": "dispatcher"} if "imc" in name else {}
-            self._pod(
-                *("knative-eventing", name, service_account, label), listens=(8080,), role=name
-            )
-            self._service("knative-eventing", service, [Port(80, 8080)], name)
+        for name, (service_account, labels) in _EVENTING.items():
+            self._pod("knative-eventing", name, service_account, labels, listens=(8080,), role=name)
+            self._service("knative-eventing", name, [Port(80, 8080)], name)
         self._pod("monitoring", "prometheus", "prometheus", listens=(9090,))
         self._service("monitoring", "prometheus", [Port(9090, 9090)], "prometheus")
         self._pod("authz-system", "authz", "authz", {"app": "authz"}, proxy="none", role="authz")
@@ -163,7 +168,7 @@ class _Building:
         namespace: str,
         name: str,
         gateways: set[Gateway],
-        hosts: list[tuple[str, ...]],
+        hosts: Sequence[tuple[str, ...]],
         revision: str,
     ) -> None:
         to = ((f"{revision}.{namespace}.svc.{DOMAIN}", 80, 100),)
@@ -193,7 +198,7 @@ class _Building:
         service_account: str = "default",
         labels: dict[str, str] | None = None,
         *,
-        proxy: str = "sidecar",
+        proxy: ProxyKind = "sidecar",
         listens: tuple[int, ...] = (),
         role: str = "app",
     ) -> None:
@@ -204,7 +209,7 @@ class _Building:
             address,
             service_account,
             labels or {},
-            proxy,  # type: ignore[arg-type]
+            proxy,
             listens,
             role,
         )

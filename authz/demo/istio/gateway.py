@@ -6,12 +6,12 @@ pilot/pkg/networking/core/gateway.go of istio 1.30; the Gateways are net-istio's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from authz.demo.certs import Certificate
 from authz.demo.istio import authorization, http, tls
-from authz.demo.istio.inbound import listener_filter
+from authz.demo.istio.inbound import ANY, listener_filter
 from authz.demo.istio.objects import Objects
 from authz.demo.istio.routes import Routes
 from authz.demo.istio.world import GATEWAYS, Gateway, Json, Pod, World
@@ -21,66 +21,60 @@ PUBLIC_TLS_PORT: Final = 8443
 LOCAL_PORT: Final = 8081
 
 
-def listeners(
-    world: World,
-    objects: Objects,
-    pod: Pod,
-    certificate: Certificate,
-    public: Certificate,
-    routes: Routes,
-) -> list[Json]:
-    """All listeners of the gateway."""
-    rbac = authorization.filters(objects, pod, "http")
-    local = objects.gateway_server(GATEWAYS["local"], LOCAL_PORT)
-    mode = local.get("tls", {}).get("mode", "")
-    name = f"http.{LOCAL_PORT}"
-    socket = None
-    if mode == "ISTIO_MUTUAL":
-        gateway_namespace, gateway = GATEWAYS["local"].split("/")
-        name = f"https.{LOCAL_PORT}.{local['port']['name']}.{gateway}.{gateway_namespace}"
-        socket = tls.downstream(certificate, tls.HTTP_ALPN)
-    https = f"https.443.https.{GATEWAYS['public'].replace('/', '.')}"
-    return [
-        _listener(world, "public", PUBLIC_PORT, f"http.{PUBLIC_PORT}", rbac, None, routes),
-        _listener(world, "public", PUBLIC_TLS_PORT, https, rbac, tls.public(public), routes),
-        _listener(world, "local", LOCAL_PORT, name, rbac, socket, routes),
-    ]
+@dataclass(frozen=True)
+class IngressGateway:
+    """The gateway of a mesh."""
 
+    world: World
+    objects: Objects
+    pod: Pod
+    routes: Routes
 
-def _listener(
-    world: World,
-    gateway: Gateway,
-    port: int,
-    route_config: str,
-    rbac: Sequence[Json],
-    socket: Json | None,
-    routes: Routes,
-) -> Json:
-    name = f"0.0.0.0_{port}"
-    hosts = [
-        http.virtual_host(f"{host}:{port}", [host], http.virtual_service_routes(virtual, host))
-        for virtual in world.virtual_services
-        if gateway in virtual.gateways
-        for host in virtual.hosts
-    ]
-    if not hosts:
-        hosts = [http.virtual_host(f"blackhole:{port}", ["*"], [])]
-    manager = http.manager(
-        f"outbound_{name};",
-        routes.refer("gateway", route_config, lambda: http.route_config(route_config, hosts)),
-        rbac=rbac,
-        client_certificate="SANITIZE_SET",
-        use_remote_address=True,
-    )
-    chain: Json = {"filters": [manager]}
-    if socket is not None:
-        chain["transport_socket"] = socket
-    return {
-        "name": name,
-        "address": {"socket_address": {"address": "0.0.0.0", "port_value": port}},  # noqa: S104
-        "traffic_direction": "OUTBOUND",
-        "filter_chains": [chain],
-        "listener_filters": []
-        if socket is None
-        else [listener_filter("tls_inspector", "tls_inspector.v3.TlsInspector")],
-    }
+    def listeners(self, certificate: Certificate, public: Certificate) -> list[Json]:
+        """Its listeners: with `certificate` for the mesh, and `public` for the world."""
+        simple = tls.public(public)
+        https = f"https.443.https.{GATEWAYS['public'].replace('/', '.')}"
+        return [
+            self._listener("public", PUBLIC_PORT, f"http.{PUBLIC_PORT}", None),
+            self._listener("public", PUBLIC_TLS_PORT, https, simple),
+            self._local(certificate),
+        ]
+
+    def _local(self, certificate: Certificate) -> Json:
+        server = self.objects.gateway_server(GATEWAYS["local"], LOCAL_PORT)
+        if server.get("tls", {}).get("mode") != "ISTIO_MUTUAL":
+            return self._listener("local", LOCAL_PORT, f"http.{LOCAL_PORT}", None)
+        namespace, name = GATEWAYS["local"].split("/")
+        routes = f"https.{LOCAL_PORT}.{server['port']['name']}.{name}.{namespace}"
+        mutual = tls.downstream(certificate, tls.HTTP_ALPN)
+        return self._listener("local", LOCAL_PORT, routes, mutual)
+
+    def _listener(self, gateway: Gateway, port: int, routes: str, socket: Json | None) -> Json:
+        name = f"0.0.0.0_{port}"
+        manager = http.manager(
+            f"outbound_{name};",
+            self.routes.refer("gateway", routes, lambda: self._route_config(gateway, port, routes)),
+            rbac=authorization.filters(self.objects, self.pod, "http"),
+            client_certificate="SANITIZE_SET",
+            use_remote_address=True,
+        )
+        listener: Json = {
+            "name": name,
+            "address": {"socket_address": {"address": ANY, "port_value": port}},
+            "traffic_direction": "OUTBOUND",
+            "filter_chains": [{"filters": [manager]}],
+        }
+        if socket is not None:
+            listener["filter_chains"][0]["transport_socket"] = socket
+            inspector = listener_filter("tls_inspector", "tls_inspector.v3.TlsInspector")
+            listener["listener_filters"] = [inspector]
+        return listener
+
+    def _route_config(self, gateway: Gateway, port: int, name: str) -> Json:
+        hosts = [
+            http.virtual_host(f"{host}:{port}", [host], http.virtual_service_routes(virtual, host))
+            for virtual in self.world.virtual_services
+            if gateway in virtual.gateways
+            for host in virtual.hosts
+        ]
+        return http.route_config(name, hosts or [http.virtual_host(f"blackhole:{port}", ["*"], [])])

@@ -15,6 +15,7 @@ from authz.demo.istio.objects import PERMISSIVE, STRICT, Objects
 from authz.demo.istio.rules import INBOUND_PORT
 from authz.demo.istio.world import Json, Pod, Port
 
+ANY: Final = "0.0.0.0"  # noqa: S104 - within a pod's own namespace
 _LISTENER_FILTER: Final = "type.googleapis.com/envoy.extensions.filters.listener"
 _SIDECAR_HTTP: Final = ("istio-http/1.0", "istio-http/1.1", "istio-h2")
 _SIDECAR_TCP: Final = ("istio-peer-exchange", "istio")
@@ -65,7 +66,7 @@ def listener(objects: Objects, pod: Pod, certificate: Certificate, ports: list[P
     building = _Chains(objects, pod, certificate)
     return {
         "name": "virtualInbound",
-        "address": {"socket_address": {"address": "0.0.0.0", "port_value": INBOUND_PORT}},  # noqa: S104
+        "address": {"socket_address": {"address": ANY, "port_value": INBOUND_PORT}},
         "traffic_direction": "INBOUND",
         "continue_on_listener_filters_timeout": True,
         "listener_filters_timeout": "0s",
@@ -114,32 +115,33 @@ class _Chains:
 
     def of(self, port: Port) -> Iterator[Json]:
         """Those of a port that is in a Service."""
-        cluster, name = f"inbound|{port.target}||", f"0.0.0.0_{port.target}"
+        name = f"0.0.0.0_{port.target}"
+        names = {"http": name, "tcp": name}
         protocol = "tcp" if port.protocol == "tcp" else "http"
+        cluster = f"inbound|{port.target}||"
+        manager = self._manager(cluster, f"inbound_{name};", port.target, port.protocol)
         for match in _MATCHES[self._objects.mutual_tls(self._pod, port.target), protocol]:
-            yield self._chain(
-                name, match, port.target, cluster, f"inbound_{name};", port.protocol == "http2"
-            )
+            yield self._chain(names, match, port.target, cluster, manager)
 
     def passthrough(self, port: int) -> Iterator[Json]:
         """Those of all other ports, or of one that a PeerAuthentication names."""
+        names = {"http": "virtualInbound-catchall-http", "tcp": "virtualInbound"}
         cluster = clusters.INBOUND_PASSTHROUGH
+        manager = self._manager(cluster, f"{cluster};", port, "http")
         for match in _MATCHES[self._objects.mutual_tls(self._pod, port), ""]:
-            http_name = "virtualInbound-catchall-http"
-            name = http_name if match.speaks == "http" else "virtualInbound"
-            yield self._chain(name, match, port, cluster, f"{cluster};", False)
+            yield self._chain(names, match, port, cluster, manager)
 
     def _chain(
-        self, name: str, match: _Match, port: int, cluster: str, stat_prefix: str, http2: bool
+        self, names: dict[str, str], match: _Match, port: int, cluster: str, manager: Json
     ) -> Json:
         wanted: Json = {"transport_protocol": match.transport}
         if match.alpn:
             wanted["application_protocols"] = list(match.alpn)
         if port:
             wanted["destination_port"] = port
-        chain: Json = {"name": name, "filter_chain_match": wanted}
+        chain: Json = {"name": names[match.speaks], "filter_chain_match": wanted}
         if match.speaks == "http":
-            chain["filters"] = [self._manager(cluster, stat_prefix, port, http2)]
+            chain["filters"] = [manager]
         else:
             rbac = authorization.filters(self._objects, self._pod, "network")
             chain["filters"] = [*rbac, http.tcp_proxy(cluster)]
@@ -148,12 +150,12 @@ class _Chains:
             chain["transport_socket"] = tls.downstream(self._certificate, alpn)
         return chain
 
-    def _manager(self, cluster: str, stat_prefix: str, port: int, http2: bool) -> Json:
+    def _manager(self, cluster: str, stat_prefix: str, port: int, protocol: str) -> Json:
         host = http.virtual_host(f"inbound|http|{port}", ["*"], [http.route(cluster)])
         return http.manager(
             stat_prefix,
             {"route_config": http.route_config(cluster, [host])},
             rbac=authorization.filters(self._objects, self._pod, "http"),
             client_certificate="APPEND_FORWARD",
-            http2=http2,
+            http2=protocol == "http2",
         )

@@ -31,10 +31,8 @@ class Istiod:
             for port in service.ports
         ]
         if pod.proxy == "gateway":
-            listeners = gateway.listeners(
-                self.world, self.objects, pod, certificate, self.public, self.routes
-            )
-            return _config(listeners, [*shared, *reached])
+            ingress = gateway.IngressGateway(self.world, self.objects, pod, self.routes)
+            return _config(ingress.listeners(certificate, self.public), [*shared, *reached])
         ports = self._ports(pod)
         listeners = [
             *outbound.listeners(view, self.routes),

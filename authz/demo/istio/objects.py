@@ -88,6 +88,8 @@ class Objects:
 
     def imports(self, pod: Pod) -> list[str] | None:
         """What a Sidecar lets the pod see, such as `./*`; None if it sees everything."""
+        if pod.proxy == "gateway":  # a Sidecar is for sidecars
+            return None
         found = [it for it in self.for_pod("Sidecar", pod) if it["spec"].get("egress")]
         found.sort(
             key=lambda it: (
@@ -106,9 +108,9 @@ def imported(imports: list[str] | None, own: str, namespace: str, host: str) -> 
         return True
     for line in imports:
         space, _, name = line.partition("/")
-        if space in {"*", namespace} or (space == "." and namespace == own):
-            if name in {"*", host} or (name.startswith("*.") and host.endswith(name[1:])):
-                return True
+        near = space in {"*", namespace} or (space == "." and namespace == own)
+        if near and (name in {"*", host} or (name[:2] == "*." and host.endswith(name[1:]))):
+            return True
     return False
 
 

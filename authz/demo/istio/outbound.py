@@ -10,7 +10,7 @@ from functools import cached_property
 
 from authz.demo.istio import http
 from authz.demo.istio.clusters import outbound_name
-from authz.demo.istio.inbound import black_hole, listener_filter
+from authz.demo.istio.inbound import ANY, black_hole, listener_filter
 from authz.demo.istio.objects import imported
 from authz.demo.istio.routes import Routes
 from authz.demo.istio.rules import OUTBOUND_PORT
@@ -128,7 +128,8 @@ def _http_listener(view: View, number: int, routes: Routes) -> Json:
     delivered = routes.refer(view.key, str(number), lambda: route_config(view, number))
     manager = http.manager(f"outbound_{name};", delivered)
     match = {"transport_protocol": "raw_buffer", "application_protocols": ["http/1.1", "h2c"]}
-    return _listener(name, "0.0.0.0", number, [{"filter_chain_match": match, "filters": [manager]}]) | {  # noqa: S104
+    chains = [{"filter_chain_match": match, "filters": [manager]}]
+    return _listener(name, ANY, number, chains) | {
         "default_filter_chain": {
             "name": "PassthroughFilterChain",
             "filters": [http.tcp_proxy(http.PASSTHROUGH)],
@@ -156,7 +157,7 @@ def _virtual_outbound() -> Json:
             "filters": [http.tcp_proxy(http.PASSTHROUGH)],
         },
     ]
-    listener = _listener("virtualOutbound", "0.0.0.0", OUTBOUND_PORT, chains)  # noqa: S104
+    listener = _listener("virtualOutbound", ANY, OUTBOUND_PORT, chains)
     del listener["bind_to_port"]
     return listener | {"use_original_dst": True}
 
@@ -169,5 +170,3 @@ def _listener(name: str, address: str, port: int, chains: Sequence[Json]) -> Jso
         "bind_to_port": False,
         "filter_chains": list(chains),
     }
-
-

@@ -1,30 +1,26 @@
-"""The policy that the box starts with."""
+"""The policy that the box starts with: the shipped one, enforced, and the tenants of `cluster`."""
 
 from __future__ import annotations
 
-from typing import Final
+import io
+from typing import Any, Final
 
-POLICY: Final = """\
-cluster_domains: [cluster.local]
-trust_domains: [cluster.local]
-relays:
-  - knative-local-gateway.istio-system
-  - imc-dispatcher.knative-eventing
-default_mode: enforce
-roles:
-  transit: ["spiffe://cluster.local/ns/knative-serving/sa/activator"]
-  gateway: ["spiffe://cluster.local/ns/istio-system/sa/istio-ingressgateway-service-account"]
-  on-behalf-of:
-    - spiffe://cluster.local/ns/knative-eventing/sa/mt-broker-filter
-    - spiffe://cluster.local/ns/knative-eventing/sa/imc-dispatcher
-tenants:
-  acme: {namespaces: [acme-web, acme-db]}
-namespaces:
-  acme-db: {public: false}
-  umbrella: {mode: shadow}
-grants:
-  - {to: acme-db, from: initech}
-exemptions:
-  - {peer: "spiffe://cluster.local/ns/knative-serving/sa/controller", port: 9090, path: /metrics}
-  - {peer: "spiffe://cluster.local/ns/monitoring/sa/prometheus", port: 9091, path: /metrics}
-"""
+from ruamel.yaml import YAML
+
+from authz.demo import patches
+
+_TENANTS: Final[dict[str, Any]] = {
+    "default_mode": "enforce",
+    "tenants": {"acme": {"namespaces": ["acme-web", "acme-db"]}},
+    "namespaces": {"acme-db": {"public": False}, "umbrella": {"mode": "shadow"}},
+    "grants": [{"to": "acme-db", "from": "initech"}],
+}
+
+
+def standard_policy(**changes: Any) -> str:
+    """The policy as YAML, with `changes` to its top-level fields."""
+    yaml = YAML(typ="safe", pure=True)
+    policy = yaml.load(patches.directory() / "policy.yaml")
+    written = io.StringIO()
+    yaml.dump({**policy, **_TENANTS, **changes}, written)
+    return written.getvalue()

@@ -17,6 +17,7 @@ from authz.demo.istio.network import NetworkNamespace
 from authz.demo.istio.rules import APP_UID
 from authz.demo.istio.world import Pod, World
 from authz.demo.knative.app import App
+from authz.demo.knative.autoscaler import Autoscaler
 from authz.demo.knative.messages import Request
 from authz.demo.knative.net import call, serve
 from authz.demo.processes import Child, child
@@ -25,6 +26,12 @@ TCP_PORT: Final = 7000
 """Where the `plain` pods greet before the client has said a word."""
 
 GREETING: Final = b"220 welcome\r\n"
+_EVENTING: Final = {
+    "broker-ingress": ["--ingress-port", "8080"],
+    "broker-filter": ["--filter-port", "8080"],
+    "imc-dispatcher": ["--channel-port", "8080"],
+    "pingsource": [],
+}
 _ANY: Final = "0.0.0.0"  # noqa: S104 - within a pod's own namespace
 
 
@@ -38,12 +45,15 @@ class Inside:
     """How many the greeter has had."""
 
     async def seen(self) -> list[Seen]:
+        """What the app saw."""
         return [Seen(it) for it in self.app.seen]
 
     async def forget(self) -> None:
+        """Let the app forget it."""
         self.app.seen.clear()
 
     async def kill(self) -> None:
+        """End it at once."""
         await self.stack.aclose()
 
 
@@ -55,9 +65,11 @@ class Outside:
     control: Path
 
     async def seen(self) -> list[Seen]:
+        """What the app saw."""
         return [Seen(it) for it in await self.ask("GET", "/seen")]
 
     async def forget(self) -> None:
+        """Let the app forget it."""
         await self.ask("DELETE", "/seen")
 
     async def ask(self, method: str, path: str, content: object = None) -> Any:
@@ -69,6 +81,7 @@ class Outside:
         return json.loads(answer or b"null")
 
     async def kill(self) -> None:
+        """End it at once."""
         await self.process.kill()
 
 
@@ -90,6 +103,11 @@ async def running(
             options += ["--autoscaler", f"{autoscaler.address}:8080"]
             options += ["--autoscaler-host", f"{autoscaler.host}:8080"]
             async with _process("activator", pod, namespace, directory, options) as program:
+                yield program
+        case "broker-ingress" | "broker-filter" | "imc-dispatcher" | "pingsource":
+            # Any address will do: its sidecar goes by port and Host.
+            options = ["--address", _ANY, "--via", f"{pod.address}:80", *_EVENTING[pod.role]]
+            async with _process("eventing", pod, namespace, directory, options) as program:
                 yield program
         case _:
             async with _app(pod, namespace) as inside:
@@ -122,9 +140,9 @@ async def _process(
 async def _app(pod: Pod, namespace: NetworkNamespace) -> AsyncIterator[Inside]:
     async with AsyncExitStack() as stack:
         inside = Inside(App(pod.id), stack)
+        handle = Autoscaler().handle if pod.role == "autoscaler" else inside.app.handle
         for port in pod.listens:
-            listening = _bound(namespace, port)
-            await stack.enter_async_context(serve(inside.app.handle, sock=listening))
+            await stack.enter_async_context(serve(handle, sock=_bound(namespace, port)))
         if pod.name == "plain":
 
             async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

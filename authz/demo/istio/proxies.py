@@ -18,7 +18,8 @@ from authz.demo.knative.net import call
 from authz.demo.processes import Child, child
 
 _CHECKS: Final = re.compile(
-    r"\.ext_authz\.(?:tenant_authz_)?(?P<question>\w+)\.(?P<outcome>ok|denied|error): (?P<count>\d+)"
+    r"^(?!cluster\.)(?:.*\.)?ext_authz\.(?:tenant_authz_)?(?P<question>\w+)\."
+    r"(?P<outcome>ok|denied|error): (?P<count>\d+)"
 )
 
 
@@ -52,9 +53,8 @@ class Proxy:
         """
         counts: Counter[tuple[str, str]] = Counter()
         for line in (await self.admin("/stats?filter=ext_authz")).splitlines():
-            if line.startswith(("http.", "tcp.", "ext_authz.", "listener.")):
-                if found := _CHECKS.search(f".{line}"):
-                    counts[found["question"], found["outcome"]] += int(found["count"])
+            if found := _CHECKS.search(line):
+                counts[found["question"], found["outcome"]] += int(found["count"])
         return counts
 
 

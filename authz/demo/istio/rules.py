@@ -29,11 +29,11 @@ def capture() -> str:
         # From the sidecar to its own app: 127.0.0.6 is where istiod lets it bind.
         "-A ISTIO_OUTPUT -s 127.0.0.6/32 -o lo -j RETURN",
     ]
+    not_tunnel, to_inbound = "-p tcp ! --dport 15008", "-j ISTIO_IN_REDIRECT"
     for owner in ("uid", "gid"):
         ours, others = f"--{owner}-owner {PROXY_UID}", f"! --{owner}-owner {PROXY_UID}"
         rules += [
-            f"-A ISTIO_OUTPUT ! -d 127.0.0.1/32 -o lo -p tcp ! --dport 15008 -m owner {ours} "
-            "-j ISTIO_IN_REDIRECT",
+            f"-A ISTIO_OUTPUT ! -d 127.0.0.1/32 -o lo {not_tunnel} -m owner {ours} {to_inbound}",
             f"-A ISTIO_OUTPUT -o lo -m owner {others} -j RETURN",
             f"-A ISTIO_OUTPUT -m owner {ours} -j RETURN",
         ]

@@ -14,6 +14,7 @@ from authz.names import Namespace
 
 Json: TypeAlias = dict[str, Any]
 Protocol: TypeAlias = Literal["http", "http2", "tcp"]
+ProxyKind: TypeAlias = Literal["sidecar", "gateway", "none"]
 Gateway: TypeAlias = Literal["mesh", "local", "public"]
 
 DOMAIN: Final = "cluster.local"
@@ -43,7 +44,7 @@ class Pod:
     address: str
     service_account: str = "default"
     labels: Mapping[str, str] = field(default_factory=dict)
-    proxy: Literal["sidecar", "gateway", "none"] = "sidecar"
+    proxy: ProxyKind = "sidecar"
     listens: tuple[int, ...] = ()
     """Ports of its containers."""
     role: str = "app"
