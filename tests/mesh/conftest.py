@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 
 from authz.demo.istio import box, cluster, network
 from authz.demo.istio.mesh import Mesh
@@ -12,13 +13,10 @@ from authz.demo.istio.mesh import Mesh
 TENANTS = ("acme-web", "acme-db", "globex", "mallory")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _possible() -> None:
-    if reason := network.missing():
-        pytest.skip(reason)
+needs_network = pytest.mark.skipif(bool(network.missing()), reason=network.missing())
 
 
-@pytest.fixture(scope="session", loop_scope="session")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def mesh() -> AsyncIterator[Mesh]:
     async with box.running(cluster.standard(TENANTS)) as running:
         await running.settled()
