@@ -50,14 +50,22 @@ async def test_from_sidecar_to_activator_to_pod(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize("name", ["hello", "idle"])
-async def test_from_local_gateway_to_pod(mesh: Mesh, name: str) -> None:
-    before = await _asked(mesh, "istio-system/gateway", "transit")
-    host = [("host", f"{name}.acme-db.svc.cluster.local")]
-    gateway = mesh.address("knative-local-gateway.istio-system") + ":80"
-    answer = await mesh.call("acme-web/plain", "http://x/", via=gateway, headers=host)
+async def test_from_sidecar_to_local_gateway_to_pod(mesh: Mesh, name: str) -> None:
+    hops = {"istio-system/gateway": "local_gateway", "knative-serving/activator": "transit"}
+    before = [await _asked(mesh, *hop) for hop in hops.items()]
+    answer = await mesh.call("acme-web/plain", f"http://{name}.acme-db/")
     assert (answer.status, answer.app) == (200, f"acme-db/{name}")
-    # The sidecar goes by Host, and knows a shorter way than by the gateway.
-    assert await _asked(mesh, "istio-system/gateway", "transit") == before
+    after = [await _asked(mesh, *hop) for hop in hops.items()]
+    assert after == [before[0] + 1, before[1] + (name == "idle")]
+
+
+async def test_the_local_gateway_takes_mutual_tls_only(mesh: Mesh) -> None:
+    gateway = f"{mesh.address('istio-system/gateway')}:8081"
+    with pytest.raises(NoAnswer):
+        await mesh.call("mallory/bare", "http://hello.acme-db/", via=gateway)
+    own = mesh.tls("mallory/bare", alpn=["http/1.1"])
+    answer = await mesh.call("mallory/bare", "http://hello.acme-db/", via=gateway, tls=own)
+    assert (answer.status, answer.reason) == (403, "token-missing")
 
 
 @pytest.mark.parametrize("name", ["hello", "idle"])
@@ -100,7 +108,7 @@ async def test_out_of_the_mesh_without_a_token(mesh: Mesh) -> None:
 
 
 async def test_raw_tcp_within_a_tenant(mesh: Mesh) -> None:
-    async with mesh.connected("acme-web/plain", "plain-tcp.acme-db:7000") as connection:
+    async with mesh.connected("acme-web/hello", "plain-tcp.acme-db:7000") as connection:
         await connection.send(b"hello\r\n")
         assert await connection.receive() == GREETING
         assert await connection.receive() == b"hello\r\n"

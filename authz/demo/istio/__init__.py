@@ -39,7 +39,7 @@ In short, `mesh` being what `box.running` yields (pods are called `namespace/nam
     connected(pod, "host:port", tls=, through_sidecar=)     raw bytes, in plaintext or TLS
     tls(pod, sni=, alpn=)       TLS with that pod's certificate, as whoever owns the pod can use it
     seen(pod), forget(*pods)    what its app saw
-    checks(pod)                 how often its Envoy asked, by question and outcome
+    checks(pod)                 how often its Envoy asked, by filter and outcome
     revisions(), scale(pod, up=), settled()      the activator: wake-ups, scale to zero
     control(pod, method, path, content)          the stand-ins' control sockets
     set_policy(yaml), keys("rotate", …), kill(pod), kill_proxy(pod), start_authz()

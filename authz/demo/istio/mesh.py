@@ -157,7 +157,7 @@ class Mesh:
             await self._program(pod).forget()
 
     async def checks(self, pod: str) -> Counter[tuple[str, str]]:
-        """How often a pod's proxy has asked: by question and outcome (ok, denied, error)."""
+        """How often a pod's proxy has asked: by filter and outcome, see `Proxy.checks`."""
         return await self.proxies[pod].checks()
 
     async def config_dump(self, pod: str) -> str:
