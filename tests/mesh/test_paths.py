@@ -51,7 +51,7 @@ async def test_from_sidecar_to_activator_to_pod(mesh: Mesh) -> None:
 
 @pytest.mark.parametrize("name", ["hello", "idle"])
 async def test_from_sidecar_to_local_gateway_to_pod(mesh: Mesh, name: str) -> None:
-    hops = {"istio-system/gateway": "local_gateway", "knative-serving/activator": "transit"}
+    hops = {"istio-system/gateway": "local", "knative-serving/activator": "transit"}
     before = [await _asked(mesh, *hop) for hop in hops.items()]
     answer = await mesh.call("acme-web/plain", f"http://{name}.acme-db/")
     assert (answer.status, answer.app) == (200, f"acme-db/{name}")
