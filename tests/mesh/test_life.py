@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from authz.demo.istio import box, cluster, network
 from authz.demo.istio.client import NoAnswer
+from authz.demo.istio.directory import own_directory
 from authz.demo.istio.policy import standard_policy
 from authz.demo.istio.programs import GREETING
 from tests.mesh.conftest import needs_network
@@ -102,10 +102,15 @@ def test_a_crash_leaves_no_process_and_no_namespace() -> None:
         directory = process.stdout.readline().strip()
         running = _processes(directory)
         process.kill()
-    shutil.rmtree(directory)
     assert running
     at_last(lambda: not _processes(directory), "all processes end with the one that died")
     assert (sorted(names.iterdir()) if names.exists() else []) == before
+    assert Path(directory).exists()
+    with own_directory() as next_one:  # what the next box does first
+        assert not Path(directory).exists()
+        with own_directory():
+            assert next_one.exists()
+    assert not next_one.exists()
 
 
 async def test_networks_do_not_see_each_other() -> None:
