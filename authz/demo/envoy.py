@@ -73,6 +73,18 @@ class Envoy:
             return False
 
 
+def command(name: str, executable: Path, config_file: Path) -> list[str | Path]:
+    """How to start an Envoy called `name`."""
+    return [
+        executable,
+        *("--config-path", config_file),
+        *("--service-node", name, "--service-cluster", name),
+        *("--concurrency", "1"),
+        *("--log-level", "warning", "--component-log-level", "main:error"),
+        "--disable-hot-restart",  # no shared memory, so nothing to share an id for
+    ]
+
+
 @asynccontextmanager
 async def running(
     name: str, config: Mapping[str, Any], directory: Path, executable: Path
@@ -82,15 +94,7 @@ async def running(
     config_file = directory / f"{name}.json"
     any_port = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
     config_file.write_text(json.dumps({**config, "admin": {"address": any_port}}, indent=1))
-    argv: list[str | Path] = [
-        executable,
-        *("--config-path", config_file),
-        *("--admin-address-path", admin_address),
-        *("--service-node", name, "--service-cluster", name),
-        *("--concurrency", "1"),
-        *("--log-level", "warning", "--component-log-level", "main:error"),
-        "--disable-hot-restart",  # no shared memory, so nothing to share an id for
-    ]
+    argv = [*command(name, executable, config_file), "--admin-address-path", admin_address]
     async with child(f"Envoy {name}", argv, directory / f"{name}.log") as process:
         envoy = Envoy(process, admin_address)
         await process.until(envoy.ready)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import httpx
 
+from authz.demo.certs import Certificate
 from authz.demo.mesh import ACTIVATOR, AUTHZ, GATEWAY, Mesh
 from authz.demo.processes import Child, CouldNotStart, child
 
@@ -39,33 +41,57 @@ _COMMAND: Final = (sys.executable, "-m", "authz")
 async def running(mesh: Mesh, directory: Path) -> AsyncIterator[AuthzServer]:
     """Make keys and run the service as long as the block lasts, but for the crashes in between."""
     async with AsyncExitStack() as stack:
-        server = AuthzServer(mesh, directory, stack)
+        certificate = mesh.authority.issue(AUTHZ, dns_name=mesh.authz.host)
+        url = f"http://{mesh.authz_http}/readyz"
+
+        async def ready() -> bool:
+            try:
+                async with httpx.AsyncClient(trust_env=False) as client:
+                    return (await client.get(url)).is_success
+            except httpx.HTTPError:
+                return False
+
+        site = Site(str(mesh.authz.endpoint), str(mesh.authz_http), certificate, POLICY, ready)
+        server = AuthzServer(site, directory, stack)
         await server.command("keys", "init", "--generate-kek")
         await server.start()
         yield server
 
 
+@dataclass(frozen=True)
+class Site:
+    """Where the service runs, and how one can tell that it does."""
+
+    listen: str
+    http_listen: str
+    certificate: Certificate
+    policy: str
+    ready: Callable[[], Awaitable[bool]]
+    prefix: Sequence[str] = ()
+    """Before its command: what puts it where it runs."""
+
+
 class AuthzServer:
     """The service's process, which may end and start again, and its environment."""
 
-    def __init__(self, mesh: Mesh, directory: Path, stack: AsyncExitStack) -> None:
-        certificate = mesh.authority.issue(AUTHZ, dns_name=mesh.authz.host)
-        policy = directory / "policy.yaml"
-        policy.write_text(POLICY)
+    def __init__(self, site: Site, directory: Path, stack: AsyncExitStack) -> None:
+        certificate = site.certificate
+        self.policy_file = directory / "policy.yaml"
+        self.policy_file.write_text(site.policy)
         self._log = directory / "authz.log"
-        self._ready_url = f"http://{mesh.authz_http}/readyz"
+        self._site = site
         self._stack = stack
         self._child: Child | None = None
         settings = {
-            "AUTHZ_LISTEN": str(mesh.authz.endpoint),
-            "AUTHZ_HTTP_LISTEN": str(mesh.authz_http),
+            "AUTHZ_LISTEN": site.listen,
+            "AUTHZ_HTTP_LISTEN": site.http_listen,
             "AUTHZ_IDENTITY": "mtls",
             "AUTHZ_TLS_CERT_FILE": str(certificate.cert_file),
             "AUTHZ_TLS_KEY_FILE": str(certificate.key_file),
             "AUTHZ_TLS_CA_FILE": str(certificate.ca_file),
             "AUTHZ_STORE": f"sqlite:{directory / 'keys.db'}",
             "AUTHZ_KEK_FILES": str(directory / "kek"),
-            "AUTHZ_POLICY_FILE": str(policy),
+            "AUTHZ_POLICY_FILE": str(self.policy_file),
             "AUTHZ_DRAIN_SECONDS": "0",  # nothing here takes time to notice
         }
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("AUTHZ_")}
@@ -73,10 +99,10 @@ class AuthzServer:
 
     async def start(self) -> None:
         """Run it and wait until it is ready."""
-        argv = [*_COMMAND, "serve"]
+        argv = [*self._site.prefix, *_COMMAND, "serve"]
         started = child("authz serve", argv, self._log, self.environment)
         self._child = await self._stack.enter_async_context(started)
-        await self._child.until(self._ready)
+        await self._child.until(self._site.ready)
 
     async def crash(self) -> None:
         """End it without warning."""
@@ -105,10 +131,3 @@ class AuthzServer:
         if process.returncode != 0:
             raise CouldNotStart(f"authz {' '.join(arguments)}: {errors.decode(errors='replace')}")
         return output.decode()
-
-    async def _ready(self) -> bool:
-        try:
-            async with httpx.AsyncClient(trust_env=False) as client:
-                return (await client.get(self._ready_url)).is_success
-        except httpx.HTTPError:
-            return False
