@@ -11,11 +11,12 @@ from random import randrange
 
 import httpx
 
-from authz.demo import apps, bootstrap, envoy, patches
+from authz import envoyfilters as patches
+from authz.demo import apps, bootstrap, envoy
 from authz.demo.bootstrap import EVERY_ADDRESS, Endpoint, Json, Service
 from authz.demo.certs import Certificate
 from authz.demo.mesh import AUTHZ
-from authz.demo.patches import Patches, shipped
+from authz.envoyfilters import Patches, shipped
 from tests.envoy.scripted import ScriptedAuthz
 
 AUTHZ_CLUSTER = "outbound|9000||authz.authz-system.svc.cluster.local"

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from authz.demo import envoy, patches
+from authz import envoyfilters as patches
+from authz.demo import envoy
 from authz.demo.certs import Authority
 from authz.demo.istio import authorization, cluster
 from authz.demo.istio.istiod import Istiod

@@ -1,6 +1,6 @@
 """The fields of Istio's objects that the model knows: who they are for, and what they say.
 
-Kubernetes documents, ours and the world's. EnvoyFilters are read by `authz.demo.patches`.
+Kubernetes documents, ours and the world's. EnvoyFilters are read by `authz.envoyfilters`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 
-from authz.demo import patches
+from authz import envoyfilters as patches
 
 _TENANTS: Final[dict[str, Any]] = {
     "default_mode": "enforce",
