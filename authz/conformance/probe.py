@@ -96,7 +96,7 @@ class _Echo(socketserver.StreamRequestHandler):
             self.wfile.write(line)
 
 
-def server(port: str) -> socketserver.BaseServer:
+def server(port: str) -> socketserver.TCPServer:
     """A server on a port, `tcp:` before it for raw TCP."""
     kind, _, number = port.rpartition(":")
     address = ("", int(number))
