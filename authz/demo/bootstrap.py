@@ -97,7 +97,9 @@ def inbound_listener(address: Endpoint, port: int, cert: Certificate) -> Json:
         "forward_client_cert_details": "APPEND_FORWARD",
         "set_current_client_cert_details": {"subject": True, "dns": True, "uri": True},
     }
-    listener = _listener("virtualInbound", address, manager, _downstream_tls(cert))
+    listener = _listener("virtualInbound", address, manager, downstream_tls(cert))
+    (chain,) = listener["filter_chains"]
+    chain |= {"name": f"0.0.0.0_{port}", "filter_chain_match": {"destination_port": port}}
     return listener | {"traffic_direction": "INBOUND"}
 
 
@@ -244,7 +246,8 @@ def _explicit_http2() -> Json:
 # ---- TLS ----
 
 
-def _downstream_tls(cert: Certificate) -> Json:
+def downstream_tls(cert: Certificate) -> Json:
+    """Mutual TLS, with a certificate of the mesh on both sides."""
     context = {
         "@type": f"{_TLS}.DownstreamTlsContext",
         "require_client_certificate": True,

@@ -182,7 +182,6 @@ def _gateway(mesh: Mesh) -> Json:
         for it in mesh.services
         for prefix in ("idle." if it.revision else "",)
     ]
-    # Patches are chosen by the port that a gateway has in a cluster. Here it takes a free one.
     listener = bootstrap.gateway_listener(Endpoint(EVERY_ADDRESS, GATEWAY_PORT), hosts)
     config = bootstrap.envoy_config([listener], _mesh_clusters(mesh, gateway))
     config = _patched(config, Proxy("gateway", gateway.namespace, {"istio": "ingressgateway"}))
@@ -193,8 +192,16 @@ def _gateway(mesh: Mesh) -> Json:
 
 
 def _patched(config: Json, proxy: Proxy) -> Json:
-    """What ships, applied as istiod does."""
-    return Patches.of(shipped()).applied(proxy, config)
+    """What ships, applied as istiod does: by the ports that things have in a cluster.
+
+    There, iptables remember to which port a client went. Here everything takes a free one, so
+    that no filter chain may ask for another.
+    """
+    config = Patches.of(shipped()).applied(proxy, config)
+    for listener in config["static_resources"]["listeners"]:
+        for chain in listener["filter_chains"]:
+            chain.pop("filter_chain_match", None)
+    return config
 
 
 def _outbound(mesh: Mesh, workload: Workload) -> Json:

@@ -13,6 +13,7 @@ import httpx
 
 from authz.demo import apps, bootstrap, envoy, patches
 from authz.demo.bootstrap import EVERY_ADDRESS, Endpoint, Json, Service
+from authz.demo.certs import Certificate
 from authz.demo.mesh import AUTHZ
 from authz.demo.patches import Patches, shipped
 from tests.envoy.scripted import ScriptedAuthz
@@ -29,8 +30,17 @@ class Door:
     direction: str = ""
     """Of a sidecar's listener: INBOUND or OUTBOUND."""
 
-    def listener(self, address: Endpoint, hosts: Sequence[Json], overlay: str = "") -> Json:
-        """A listener at `address`, patched as the one behind this door is in a cluster."""
+    def listener(
+        self,
+        address: Endpoint,
+        hosts: Sequence[Json],
+        overlay: str = "",
+        cert: Certificate | None = None,
+    ) -> Json:
+        """A listener at `address`, patched as the one behind this door is in a cluster.
+
+        With `cert`, it takes mutual TLS only.
+        """
         made = bootstrap.gateway_listener(Endpoint(EVERY_ADDRESS, self.port), hosts)
         (chain,) = made["filter_chains"]
         if self.direction:
@@ -47,6 +57,8 @@ class Door:
         (listener,) = config["static_resources"]["listeners"]
         (chain,) = listener["filter_chains"]
         chain.pop("filter_chain_match", None)  # in a cluster, iptables remember the port
+        if cert is not None:
+            chain["transport_socket"] = bootstrap.downstream_tls(cert)
         return listener | {"address": bootstrap.socket_address(address)}
 
     def http_filters(self, overlay: str = "") -> list[Json]:
@@ -69,7 +81,26 @@ def gateway(port: int, istio: str = "ingressgateway") -> Door:
 SIGN = sidecar("acme-web", "OUTBOUND", 80)
 VERIFY = sidecar("acme-web", "INBOUND", 8080)
 TRANSIT = sidecar("knative-serving", "INBOUND", 8012, "activator")
+SCRAPED = sidecar("acme-web", "INBOUND", 9090)
 PUBLIC = gateway(8080)
+LOCAL = gateway(8081)
+BROKER = Door(
+    patches.Proxy("sidecar", "knative-eventing", {"eventing.knative.dev/brokerRole": "ingress"}),
+    *(8080, "INBOUND"),
+)
+CHANNEL = Door(
+    patches.Proxy(
+        *("sidecar", "knative-eventing"),
+        {
+            "messaging.knative.dev/channel": "in-memory-channel",
+            "messaging.knative.dev/role": "dispatcher",
+        },
+    ),
+    *(8080, "INBOUND"),
+)
+
+ISTIO = {"1.36": "1.28.9", "1.37": "1.29.0", "1.38": "1.30.0", "1.39": "1.31.0", "1.40": "1.32.0"}
+"""The Istio release that each Envoy came with; the last two are guesses by Istio's rhythm."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +111,17 @@ class Proxy:
     service: Service
     envoy: envoy.Envoy
 
-    async def get(self, headers: Sequence[tuple[str, str]] = ()) -> httpx.Response:
-        async with httpx.AsyncClient(trust_env=False) as client:
-            request = httpx.Request("GET", f"http://{self.address}/path?query=1", headers=headers)
+    async def get(
+        self,
+        headers: Sequence[tuple[str, str]] = (),
+        *,
+        path: str = "/path?query=1",
+        cert: Certificate | None = None,
+    ) -> httpx.Response:
+        """Send a request, with `cert` over mutual TLS."""
+        scheme, tls = ("http", True) if cert is None else ("https", cert.client_context())
+        async with httpx.AsyncClient(trust_env=False, verify=tls) as client:
+            request = httpx.Request("GET", f"{scheme}://{self.address}{path}", headers=headers)
             return await client.send(request)
 
 
@@ -95,12 +134,14 @@ class Workbench:
     directory: Path
 
     @asynccontextmanager
-    async def proxy(self, door: Door, overlay: str = "") -> AsyncIterator[Proxy]:
+    async def proxy(
+        self, door: Door, overlay: str = "", cert: Certificate | None = None, without: str = ""
+    ) -> AsyncIterator[Proxy]:
         address, app = free_port(), free_port()
         service = Service("app", "acme-web", app, AUTHZ, "10.96.1.1")
         hosts = [bootstrap.gateway_host("*", service)]
         config = bootstrap.envoy_config(
-            [door.listener(address, hosts, overlay)],
+            [_without(without, door.listener(address, hosts, overlay, cert))],
             [
                 bootstrap.static_cluster(service.cluster, app),
                 bootstrap.static_cluster(AUTHZ_CLUSTER, self.authz.endpoint, http2=True),
@@ -110,6 +151,13 @@ class Workbench:
             await stack.enter_async_context(apps.echo("app", app))
             started = envoy.running("bench", config, self.directory, self.executable)
             yield Proxy(address, service, await stack.enter_async_context(started))
+
+
+def _without(name: str, listener: Json) -> Json:
+    """The listener, but for one HTTP filter."""
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    manager["http_filters"] = [it for it in manager["http_filters"] if it["name"] != name]
+    return listener
 
 
 def seen_by_app(response: httpx.Response) -> list[tuple[str, str]]:

@@ -97,7 +97,7 @@ async def test_a_header_that_is_set_is_added_where_there_was_none(workbench: Wor
 async def test_a_header_that_is_removed_is_gone_however_often_it_was_sent(
     workbench: Workbench,
 ) -> None:
-    async with workbench.proxy(VERIFY) as proxy:
+    async with workbench.proxy(SIGN) as proxy:
         workbench.authz.answer = always(allowing(removes=[TOKEN]))
         assert values(seen_by_app(await proxy.get(SENT)), TOKEN) == []
 
@@ -109,7 +109,7 @@ async def test_a_header_that_is_set_and_removed_is_gone(workbench: Workbench) ->
 
 
 async def test_a_header_that_is_left_alone_passes(workbench: Workbench) -> None:
-    async with workbench.proxy(VERIFY) as proxy:
+    async with workbench.proxy(SIGN) as proxy:
         workbench.authz.answer = always(allowing())
         assert values(seen_by_app(await proxy.get(SENT)), TOKEN) == ["first", "second"]
 

@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from authz.demo.certs import Authority
 from authz.demo.patches import shipped
+from authz.testing import workload
 from tests.envoy.bench import (
+    BROKER,
+    CHANNEL,
+    LOCAL,
     PUBLIC,
+    SCRAPED,
     SIGN,
     TRANSIT,
     VERIFY,
+    Door,
     Proxy,
     Workbench,
     gateway,
     seen_by_app,
+    sidecar,
     values,
 )
 from tests.envoy.scripted import Question, allowing, always
 
 TOKEN = "x-tenant-token"
-CHAINS = {"sign": SIGN, "verify": VERIFY, "transit": TRANSIT, "public": PUBLIC}
+BROKER_ROLE = "eventing.knative.dev/brokerRole"
+CHAINS = {
+    "sign": SIGN,
+    "verify": VERIFY,
+    "transit": TRANSIT,
+    "public": PUBLIC,
+    "local": LOCAL,
+    "broker": BROKER,
+    "channel": CHANNEL,
+}
 METADATA = {
     "sign": {
         "x-authz-question": "sign",
@@ -30,6 +49,13 @@ METADATA = {
     },
     "verify": {"x-authz-question": "verify"},
     "transit": {"x-authz-question": "transit", "x-authz-hop": "activator"},
+    "local": {
+        "x-authz-question": "transit",
+        "x-authz-hop": "gateway",
+        "x-authz-upstream": "outbound|80||app.acme-web.svc.cluster.local",
+    },
+    "broker": {"x-authz-question": "transit", "x-authz-hop": "broker"},
+    "channel": {"x-authz-question": "transit", "x-authz-hop": "channel"},
     "public": {
         "x-authz-question": "public",
         "x-authz-upstream": "outbound|80||app.acme-web.svc.cluster.local",
@@ -47,6 +73,9 @@ READ = {
         "x-request-id",
     },
     "public": {"x-request-id"},
+    "local": {TOKEN, "user-agent", "k-network-probe", "x-request-id"},
+    "broker": {TOKEN, "user-agent", "k-network-probe", "x-request-id"},
+    "channel": {TOKEN, "user-agent", "k-network-probe", "x-request-id"},
 }
 
 SENT = [
@@ -103,7 +132,7 @@ async def test_it_names_the_route_only_at_the_gateway(workbench: Workbench, name
     metadata = attributes.route_metadata_context.filter_metadata
     named = metadata["istio"]["config"] if "istio" in metadata else None
     route = "/apis/networking.istio.io/v1alpha3/namespaces/acme-web/virtual-service/app-ingress"
-    assert named == (route if name == "public" else None)
+    assert named == (route if name in {"public", "local"} else None)
 
 
 @every_filter
@@ -113,7 +142,7 @@ async def test_an_answer_can_set_no_other_header(workbench: Workbench, name: str
         workbench.authz.answer = always(allowing(sets=sets))
         response = await proxy.get(SENT)
     headers = seen_by_app(response)
-    assert values(headers, TOKEN) == ["ours"]
+    assert values(headers, TOKEN) == ([] if name == "verify" else ["ours"])
     assert values(headers, "x-other") == ["client's"]
     assert values(headers, "x-tenant-token-2") == []
     assert response.json()["path"] == "/path?query=1"
@@ -143,27 +172,72 @@ def patches() -> Iterator[dict[str, Any]]:
             yield from document["spec"]["configPatches"]
 
 
-def test_the_activator_asks_transit_in_place_of_verify() -> None:
-    assert [it["name"] for it in TRANSIT.http_filters()] == ["tenant-authz.transit"]
+def names(door: Door) -> list[str]:
+    return [it["name"].removeprefix("tenant-authz.") for it in door.http_filters()]
+
+
+@pytest.mark.parametrize("door", [TRANSIT, replace(TRANSIT, port=8013), BROKER, CHANNEL])
+def test_a_hop_asks_transit_in_place_of_verify(door: Door) -> None:
+    assert names(door) == ["transit"]
+
+
+@pytest.mark.parametrize("door", [TRANSIT, BROKER, CHANNEL])
+def test_a_hop_s_other_ports_ask_verify(door: Door) -> None:
+    assert names(replace(door, port=9092)) == ["verify", "strip"]
+    assert names(replace(door, port=9090)) == ["scrape", "verify", "strip"]
+
+
+async def test_the_local_gateway_says_who_calls(workbench: Workbench, tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "certs")
+    gateway_cert, caller = authority.issue(workload("istio-system")), workload("globex", "thief")
+    async with workbench.proxy(LOCAL, cert=gateway_cert) as proxy:
+        await proxy.get(SENT, cert=authority.issue(caller))
+    (question,) = workbench.authz.questions
+    assert question.request.attributes.source.principal == str(caller)
+
+
+def test_an_app_never_sees_a_token_whoever_answers() -> None:
+    assert names(VERIFY) == ["verify", "strip"]
+    assert names(SCRAPED) == ["scrape", "verify", "strip"]
 
 
 @pytest.mark.parametrize("port", [80, 443, 8443])
 def test_the_gateway_asks_the_same_on_every_public_port(port: int) -> None:
-    assert gateway(port).http_filters() == PUBLIC.http_filters() != []
+    assert gateway(port).http_filters() == PUBLIC.http_filters()
+    assert names(gateway(port)) == ["strip", "public"]
 
 
-def test_other_gateways_and_the_local_listener_are_left_alone() -> None:
-    for door in (gateway(8080, istio="egressgateway"), gateway(8081)):
-        assert door.http_filters() == []
+def test_a_token_passes_only_where_its_presenter_is_looked_at() -> None:
+    assert names(LOCAL) == ["transit"]
+    for port in (8082, 8444, 15443):  # nobody's, and Knative's local gateway with TLS of its own
+        assert names(gateway(port)) == ["strip"]
 
 
-def test_every_filter_and_its_statistics_have_a_name_of_their_own() -> None:
-    added = [it["patch"]["value"] for it in patches() if "value" in it["patch"]]
-    named = {it["name"]: it["typed_config"]["stat_prefix"] for it in added}
-    assert sorted(named) == [
-        "tenant-authz.public",
-        "tenant-authz.sign",
-        "tenant-authz.transit",
-        "tenant-authz.verify",
-    ]
-    assert len(set(named.values())) == len(named)
+def test_other_gateways_are_left_alone() -> None:
+    for port in (80, 443, 8080, 8081, 8443):
+        assert names(gateway(port, istio="egressgateway")) == []
+
+
+@pytest.mark.parametrize("port", [80, 8080, 9090])
+def test_nothing_asks_in_our_own_namespace(port: int) -> None:
+    assert names(sidecar("authz-system", "OUTBOUND", port)) == []
+    assert names(sidecar("authz-system", "INBOUND", port)) == []
+
+
+def test_the_brokers_filter_takes_events_from_the_channel_alone() -> None:
+    door = replace(BROKER, proxy=replace(BROKER.proxy, labels={BROKER_ROLE: "filter"}))
+    assert names(door) == ["strip"]
+    (policy,) = [it for it in shipped() if it["kind"] == "AuthorizationPolicy"]
+    assert policy["spec"]["selector"]["matchLabels"] == {BROKER_ROLE: "filter"}
+
+
+def test_every_filter_and_its_statistics_have_names_of_their_own() -> None:
+    added = [it["patch"]["value"] for it in patches() if it["patch"]["operation"][:6] == "INSERT"]
+    kinds: dict[str, set[str]] = {}
+    for it in added:
+        assert it["name"].startswith("tenant-authz.")
+        kinds.setdefault(it["name"], set()).add(it["typed_config"]["@type"])
+    assert all(len(types) == 1 for types in kinds.values())
+    prefixes = {"sign", "verify", "transit", "public", "local", "broker", "channel", "tcp"}
+    found = {it["typed_config"].get("stat_prefix") for it in added} - {None}
+    assert found == {f"tenant_authz_{it}" for it in prefixes}

@@ -1,0 +1,227 @@
+"""Raw TCP: who is asked about, when, and what a client learns before the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authz.demo import bootstrap, envoy
+from authz.demo.bootstrap import Endpoint, Json
+from authz.demo.certs import Authority
+from authz.demo.patches import Patches, Proxy, shipped
+from authz.testing import workload
+from tests.envoy.bench import AUTHZ_CLUSTER, ISTIO, Workbench, free_port
+from tests.envoy.scripted import always, denying
+from tests.support import soon
+
+GREETING = b"220 welcome\r\n"
+TCP_PROXY = "envoy.filters.network.tcp_proxy"
+OWN, FOREIGN = workload("acme-web"), workload("globex")
+UNLISTED, LISTED = "virtualInbound", "0.0.0.0_3306"
+DENY = always(denying("x-word", "not-allowed", "no"))
+
+
+@dataclass
+class App:
+    """Speaks first, then echoes."""
+
+    connections: int = 0
+    heard: list[bytes] = field(default_factory=list)
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        writer.write(GREETING)
+        while data := await reader.read(1024):
+            self.heard.append(data)
+            writer.write(data)
+        writer.close()
+
+
+@dataclass
+class Bench:
+    workbench: Workbench
+    directory: Path
+    istio: str
+    authority: Authority
+    app: App
+
+    @asynccontextmanager
+    async def chain(self, name: str, overlay: str = "") -> AsyncIterator[Endpoint]:
+        """A raw-TCP chain of a pod's sidecar, mutual TLS in front and the app behind."""
+        address, app = free_port(), free_port()
+        config = bootstrap.envoy_config(
+            [self._listener(name)],
+            [
+                bootstrap.static_cluster("InboundPassthroughCluster", app),
+                bootstrap.static_cluster(AUTHZ_CLUSTER, self.workbench.authz.endpoint, http2=True),
+            ],
+        )
+        proxy = Proxy("sidecar", "acme-web", {}, self.istio)
+        config = Patches.of(shipped(overlay)).applied(proxy, config)
+        (listener,) = config["static_resources"]["listeners"]
+        listener["address"] = bootstrap.socket_address(address)
+        async with AsyncExitStack() as stack:
+            server = await asyncio.start_server(self.app, *app)
+            stack.callback(server.close)
+            started = envoy.running("tcp", config, self.directory, self.workbench.executable)
+            await stack.enter_async_context(started)
+            yield address
+
+    def _listener(self, name: str) -> Json:
+        type_url = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+        tcp_proxy = {"@type": type_url, "stat_prefix": name, "cluster": "InboundPassthroughCluster"}
+        chain = {
+            "name": name,
+            "filters": [{"name": TCP_PROXY, "typed_config": tcp_proxy}],
+            "transport_socket": bootstrap.downstream_tls(
+                self.authority.issue(workload("acme-web", "pod"))
+            ),
+        }
+        return {"name": "virtualInbound", "traffic_direction": "INBOUND", "filter_chains": [chain]}
+
+    @asynccontextmanager
+    async def connected(
+        self, address: Endpoint, who: Any = OWN
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        tls = self.authority.issue(who).client_context()
+        reader, writer = await asyncio.open_connection(*address, ssl=tls)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+def bench(workbench: Workbench, tmp_path: Path, envoy_version: str) -> Bench:
+    istio = ISTIO.get(envoy_version.rpartition(".")[0], "1.30.0")
+    return Bench(workbench, tmp_path, istio, Authority(tmp_path / "certs"), App())
+
+
+def waits_for_the_client(bench: Bench) -> bool:
+    return bench.istio >= "1.29"
+
+
+@pytest.mark.parametrize("chain", [UNLISTED, LISTED])
+async def test_it_asks_with_the_peer_that_mtls_proves(bench: Bench, chain: str) -> None:
+    async with bench.chain(chain) as address, bench.connected(address) as (reader, writer):
+        writer.write(b"hello")
+        assert await soon(reader.readexactly(len(GREETING) + 5)) == GREETING + b"hello"
+    (question,) = bench.workbench.authz.questions
+    ours = [it for it in question.metadata if it[0].startswith("x-authz-")]
+    assert ours == [("x-authz-question", "tcp")]
+    assert question.request.attributes.source.principal == str(OWN)
+
+
+@pytest.mark.parametrize("chain", [UNLISTED, LISTED])
+async def test_who_is_denied_reaches_nothing(bench: Bench, chain: str) -> None:
+    bench.workbench.authz.answer = DENY
+    async with bench.chain(chain) as address, bench.connected(address, FOREIGN) as (reader, writer):
+        writer.write(b"hello")
+        got = await soon(reader.read())
+    (question,) = bench.workbench.authz.questions
+    assert question.request.attributes.source.principal == str(FOREIGN)
+    assert bench.app.heard == []
+    if chain == UNLISTED and waits_for_the_client(bench):
+        assert (got, bench.app.connections) == (b"", 0)
+    else:
+        assert got in {b"", GREETING}  # and no more
+
+
+async def test_on_unlisted_ports_the_app_does_not_greet_who_is_silent(bench: Bench) -> None:
+    async with bench.chain(UNLISTED) as address, bench.connected(address) as (reader, writer):
+        if waits_for_the_client(bench):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(reader.readexactly(1), 0.3)
+            assert bench.app.connections == 0
+        else:
+            assert await soon(reader.readexactly(len(GREETING))) == GREETING
+        writer.write(b"hello")
+        await soon(reader.readuntil(b"hello"))
+
+
+async def test_more_than_the_early_data_gets_through_once_allowed(bench: Bench) -> None:
+    sent = b"x" * 300_000
+    async with bench.chain(UNLISTED) as address, bench.connected(address) as (reader, writer):
+        writer.write(sent)
+        assert await soon(reader.readexactly(len(GREETING) + len(sent))) == GREETING + sent
+
+
+@pytest.mark.parametrize("chain", [UNLISTED, LISTED])
+async def test_without_us_the_connection_is_closed(bench: Bench, chain: str) -> None:
+    async with bench.chain(chain) as address:
+        await bench.workbench.authz.stop()
+        async with bench.connected(address) as (reader, writer):
+            writer.write(b"hello")
+            assert await soon(reader.read()) in {b"", GREETING}
+    assert bench.app.heard == []
+
+
+async def test_shadow_lets_in_when_nobody_answers(bench: Bench) -> None:
+    async with bench.chain(UNLISTED, "shadow") as address:
+        await bench.workbench.authz.stop()
+        async with bench.connected(address, FOREIGN) as (reader, writer):
+            writer.write(b"hello")
+            await soon(reader.readuntil(b"hello"))
+
+
+async def test_break_glass_asks_nobody(bench: Bench) -> None:
+    bench.workbench.authz.answer = DENY
+    async with (
+        bench.chain(UNLISTED, "break-glass") as address,
+        bench.connected(address, FOREIGN) as (reader, writer),
+    ):
+        writer.write(b"hello")
+        await soon(reader.readuntil(b"hello"))
+    assert bench.workbench.authz.questions == []
+
+
+def test_only_proxies_that_know_the_mode_get_it() -> None:
+    def mode(chain: str, istio: str) -> str | None:
+        found = {"name": chain, "filters": [{"name": TCP_PROXY, "typed_config": {}}]}
+        listener = {
+            "name": "virtualInbound",
+            "traffic_direction": "INBOUND",
+            "filter_chains": [found],
+        }
+        proxy = Proxy("sidecar", "acme-web", {}, istio)
+        config = Patches.of(shipped()).applied(proxy, bootstrap.envoy_config([listener], []))
+        *_, tcp_proxy = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
+        result: str | None = tcp_proxy["typed_config"].get("upstream_connect_mode")
+        return result
+
+    for istio in ("1.29.0", "1.30.3", "1.31.0", "1.40.0", "1.100.0"):
+        assert mode(UNLISTED, istio) == "ON_DOWNSTREAM_DATA"
+        assert mode(LISTED, istio) is None
+    for istio in ("1.24.0", "1.28.9", "1.3.0"):
+        assert mode(UNLISTED, istio) is None
+
+
+@pytest.mark.parametrize(
+    ("namespace", "app", "port", "asks"),
+    [
+        ("knative-serving", "webhook", 8443, False),
+        ("knative-eventing", "eventing-webhook", 8443, False),
+        ("knative-serving", "webhook", 8080, True),
+        ("knative-serving", "activator", 8443, True),
+        ("acme-web", "webhook", 8443, True),
+        ("authz-system", "authz", 8443, False),
+    ],
+)
+def test_only_the_platform_s_webhooks_are_left_to_themselves(
+    namespace: str, app: str, port: int, asks: bool
+) -> None:
+    chain = {
+        "filter_chain_match": {"destination_port": port},
+        "filters": [{"name": TCP_PROXY, "typed_config": {}}],
+    }
+    listener = {"name": "virtualInbound", "traffic_direction": "INBOUND", "filter_chains": [chain]}
+    proxy = Proxy("sidecar", namespace, {"app": app})
+    config = Patches.of(shipped()).applied(proxy, bootstrap.envoy_config([listener], []))
+    filters = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
+    assert ("tenant-authz.tcp" in [it["name"] for it in filters]) is asks
