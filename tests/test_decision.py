@@ -667,7 +667,7 @@ def transit(
     return verdict.ground
 
 
-WHERE = [
+WHERE: list[tuple[Hop, dict[str, Any]]] = [
     (Hop.GATEWAY, {"upstream": IN_ISTIO.format("acme-db")}),
     (
         Hop.GATEWAY,
@@ -691,6 +691,34 @@ def test_transit_decides_as_verify_would_for_where_the_hop_will_send_it(
     assert transit(hop, token("globex", "acme-db"), **facts) is Reason.NO_GRANT
     assert transit(hop, token("globex", "globex"), **facts) is Reason.MEANT_FOR_ANOTHER_NAMESPACE
     assert transit(hop, **facts) is Reason.TOKEN_MISSING
+
+
+@pytest.mark.parametrize(("hop", "facts"), [(hop, facts) for hop, facts in WHERE[:-1]])
+def test_a_token_for_the_hop_itself_counts_where_eventing_carries_it_and_nowhere_else(
+    hop: Hop, facts: dict[str, Any]
+) -> None:
+    own = token("acme-web", ACTIVATOR.namespace)
+    assert transit(hop, own, peer=WEB, **facts) is Reason.MEANT_FOR_ANOTHER_NAMESPACE
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("acme-web", Ground.SAME_TENANT),
+        ("initech", Ground.GRANTED),
+        ("globex", Reason.NO_GRANT),  # who made a broker of its own point at this channel
+    ],
+)
+def test_an_event_goes_on_to_the_channel_by_the_token_that_brought_it(
+    source: str, expected: Ground | Reason
+) -> None:
+    hop, facts = WHERE[-1]
+    carried = token(source, ACTIVATOR.namespace)
+    kept = ask(Question.SIGN, ACTIVATOR, upstream=IN_ISTIO.format("x"), tokens=(carried,))
+    assert isinstance(kept, Allow)
+    assert kept.header is HeaderAction.KEEP
+    assert transit(hop, carried, peer=ACTIVATOR, **facts) is expected
+    assert transit(hop, carried, peer=PROMETHEUS, **facts) is Reason.PRESENTED_BY_A_STRANGER
 
 
 @pytest.mark.parametrize(
