@@ -36,10 +36,11 @@ class Door:
         hosts: Sequence[Json],
         overlay: str = "",
         cert: Certificate | None = None,
+        others: Sequence[Json] = (),
     ) -> Json:
         """A listener at `address`, patched as the one behind this door is in a cluster.
 
-        With `cert`, it takes mutual TLS only.
+        With `cert`, it takes mutual TLS only. `others` are EnvoyFilters beside ours.
         """
         made = bootstrap.gateway_listener(Endpoint(EVERY_ADDRESS, self.port), hosts)
         (chain,) = made["filter_chains"]
@@ -52,7 +53,7 @@ class Door:
                 "filter_chain_match": {"destination_port": self.port},
             }
         config = bootstrap.envoy_config([made], [])
-        config = Patches.of(shipped(overlay)).applied(self.proxy, config)
+        config = Patches.of([*shipped(overlay), *others]).applied(self.proxy, config)
         listener: Json
         (listener,) = config["static_resources"]["listeners"]
         (chain,) = listener["filter_chains"]
@@ -61,9 +62,9 @@ class Door:
             chain["transport_socket"] = bootstrap.downstream_tls(cert)
         return listener | {"address": bootstrap.socket_address(address)}
 
-    def http_filters(self, overlay: str = "") -> list[Json]:
+    def http_filters(self, overlay: str = "", others: Sequence[Json] = ()) -> list[Json]:
         """The HTTP filters behind it, but for the router."""
-        (chain,) = self.listener(Endpoint("", 0), [], overlay)["filter_chains"]
+        (chain,) = self.listener(Endpoint("", 0), [], overlay, None, others)["filter_chains"]
         http_filters: list[Json]
         *http_filters, router = chain["filters"][0]["typed_config"]["http_filters"]
         assert router == bootstrap.ROUTER

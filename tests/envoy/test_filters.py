@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -176,8 +176,9 @@ def patches() -> Iterator[dict[str, Any]]:
             yield from document["spec"]["configPatches"]
 
 
-def names(door: Door) -> list[str]:
-    return [it["name"].removeprefix("tenant-authz.") for it in door.http_filters()]
+def names(door: Door, others: Sequence[dict[str, Any]] = ()) -> list[str]:
+    found = door.http_filters(others=others)
+    return [it["name"].removeprefix("tenant-authz.") for it in found]
 
 
 @pytest.mark.parametrize("door", [TRANSIT, replace(TRANSIT, port=8013), BROKER, FILTER, CHANNEL])
@@ -209,6 +210,33 @@ def test_an_app_never_sees_a_token_whoever_answers() -> None:
 def test_the_gateway_asks_the_same_on_every_public_port(port: int) -> None:
     assert gateway(port).http_filters() == PUBLIC.http_filters()
     assert names(gateway(port)) == ["strip", "public"]
+
+
+def test_other_envoy_filters_do_not_come_between() -> None:
+    """Nobody touches a request before verify, or its token between sign and the router."""
+
+    def other(context: str, operation: str, anchor: str | None) -> dict[str, Any]:
+        manager: dict[str, Any] = {"name": "envoy.filters.network.http_connection_manager"}
+        if anchor is not None:
+            manager["subFilter"] = {"name": anchor}
+        match = {"context": context, "listener": {"filterChain": {"filter": manager}}}
+        patch = {"operation": operation, "value": {"name": "other"}}
+        return {
+            "kind": "EnvoyFilter",
+            "metadata": {"name": "zzz", "namespace": "istio-system"},
+            "spec": {"configPatches": [{"applyTo": "HTTP_FILTER", "match": match, "patch": patch}]},
+        }
+
+    theirs = [
+        other("SIDECAR_INBOUND", "INSERT_FIRST", None),
+        other("SIDECAR_OUTBOUND", "INSERT_BEFORE", "envoy.filters.http.router"),
+        other("GATEWAY", "INSERT_BEFORE", "envoy.filters.http.router"),
+    ]
+    assert names(VERIFY, theirs) == ["verify", "strip", "other"]
+    assert names(TRANSIT, theirs) == ["transit", "other"]
+    assert names(SIGN, theirs) == ["other", "sign"]
+    assert names(PUBLIC, theirs) == ["other", "strip", "public"]
+    assert names(LOCAL, theirs) == ["other", "transit"]
 
 
 def test_a_token_passes_only_where_its_presenter_is_looked_at() -> None:

@@ -47,6 +47,7 @@ async def test_no_pod_in_time_is_a_503(stand: Stand) -> None:
         (ROUTED[:1], "anything", 404),
         (ROUTED[1:], "anything", 404),
         (ROUTED[:1], HOST, 200),
+        (ROUTED[1:], HOST, 200),
         ([*ROUTED, ("knative-serving-namespace", "victim")], "anything", 200),
         ([("knative-serving-namespace", "victim"), *ROUTED], "anything", 404),
         ([("knative-serving-namespace", "victim"), *ROUTED[1:]], HOST, 404),
@@ -69,13 +70,16 @@ async def test_what_the_next_hop_gets(stand: Stand) -> None:
     """handler.go proxyRequest, header.go RewriteHostIn, pkg/http/proxy.go, reverseproxy.go."""
     await ready(stand)
     sent = [*ROUTED, ("x-tenant-token", "t"), ("x-forwarded-for", "9.9.9.9")]
+    sent += [("k-network-hash", "override")]
     _, seen = await stand.ask(stand.activator_at, get("/", sent, host="shop.example.org"))
     headers = headers_of(seen)
     assert seen["host"] == "shop.example.org"  # and queue-proxy has put it back
     assert headers.get("k-proxy-request") == "activator"
     assert headers.get("x-tenant-token") == "t"
     assert headers.get("x-forwarded-for") == "9.9.9.9, 127.0.0.1, 127.0.0.1"
+    assert headers.get("forwarded") == "for=9.9.9.9, for=127.0.0.1"  # before queue-proxy's own
     assert not headers.get("knative-serving-namespace")
+    assert not headers.get("k-network-hash")  # networking http/probe/handler.go
 
 
 async def test_on_the_wire_the_host_is_an_address(stand: Stand) -> None:
@@ -158,6 +162,16 @@ async def test_a_denied_probe_of_the_service_is_never_ready(stand: Stand) -> Non
         response, _ = await stand.ask(stand.activator_at, get())
     assert response.status == 503
     assert set(stand.status()["probes"]) == {"403"}
+
+
+async def test_a_pod_without_queue_proxy_is_never_ready(stand: Stand) -> None:
+    """revision_backends.go probe: ExpectsBody. The app answers /healthz with a 200 of its own."""
+    stand.activator._wait_seconds = 0.3
+    await stand.scale(stand.app_at)
+    response, _ = await stand.ask(stand.activator_at, get())
+    assert response.status == 503
+    assert set(stand.status()["probes"]) == {"200"}
+    assert {one["path"] for one in stand.app.seen} == {"/healthz"}
 
 
 async def test_the_probe_is_knative_s(stand: Stand) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +11,22 @@ import pytest
 
 from authz.demo.istio import box, cluster, network
 from authz.demo.istio.client import NoAnswer
+from authz.demo.istio.directory import own_directory
 from authz.demo.istio.policy import standard_policy
+from authz.demo.istio.programs import GREETING
+from tests.mesh.conftest import needs_network
+from tests.support import at_last, eventually
 
-pytestmark = [pytest.mark.envoy, pytest.mark.xdist_group("mesh"), pytest.mark.timeout(240)]
+pytestmark = [
+    needs_network,
+    pytest.mark.envoy,
+    pytest.mark.xdist_group("mesh"),
+    pytest.mark.timeout(240),
+]
 
 SMALL = ("acme-db", "globex")
 CRASHES = """
-import asyncio, os, sys
+import asyncio
 from authz.demo.istio import box, cluster
 async def main():
     async with box.running(cluster.standard(["globex"])) as mesh:
@@ -43,12 +50,18 @@ def _processes(directory: str) -> list[str]:
 
 
 async def test_a_box_can_be_changed_and_leaves_nothing_behind() -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = len([*Path("/proc/self/fd").iterdir()])
     without_tcp = box.without("tenant-authz-tcp")
     async with box.running(cluster.standard(SMALL), patched=without_tcp) as mesh:
         await mesh.settled()
         directory = str(mesh.directory)
         assert _processes(directory)
+
+        # The rule that was taken away is what kept raw TCP out.
+        async with mesh.connected("globex/plain", "plain-tcp.acme-db:7000") as connection:
+            assert await connection.receive() == GREETING
+            await connection.send(b"mine\r\n")
+            assert await connection.receive() == b"mine\r\n"
 
         denied = await mesh.call("globex/hello", "http://idle.acme-db/")
         assert (denied.status, denied.reason) == (403, "not-allowed")
@@ -56,48 +69,48 @@ async def test_a_box_can_be_changed_and_leaves_nothing_behind() -> None:
         granted = await mesh.call("globex/hello", "http://idle.acme-db/")
         assert (granted.status, granted.app) == (200, "acme-db/idle")
 
-        # The rule that was taken away is what kept raw TCP out.
-        async with mesh.connected("globex/plain", "plain-tcp.acme-db:7000") as connection:
-            await connection.send(b"mine\r\n")
-            assert (await connection.receive()).startswith(b"220")
-
         await mesh.scale("acme-db/idle", up=False)
         waiting = asyncio.create_task(mesh.call("globex/hello", "http://idle.acme-db/"))
-        async with asyncio.timeout(20):
-            while not (await mesh.revisions())["acme-db/idle-00001"]["waiting"]:
-                await asyncio.sleep(0.02)
+
+        async def held() -> bool:
+            return bool((await mesh.revisions())["acme-db/idle-00001"]["waiting"])
+
+        await eventually(held, "the activator holds it")
         await mesh.scale("acme-db/idle", up=True)
         assert (await waiting).status == 200
 
-        await mesh.keys("rotate", "--now")
+        await mesh.keys("rotate", "acme-db")
         await mesh.kill("authz-system/authz")
         assert (await mesh.call("globex/hello", "http://idle.acme-db/")).status == 503
         await mesh.start_authz()
         await mesh.kill_proxy("acme-db/idle")
-        with pytest.raises(NoAnswer):
-            await mesh.call("globex/hello", f"http://{mesh.address('acme-db/idle')}:8012/")
+        to = f"{mesh.address('acme-db/idle')}:8012"
+        with pytest.raises(NoAnswer, match="Refused"):
+            async with mesh.connected("globex/plain", to, through_sidecar=False):
+                pass
     assert not Path(directory).exists()
     assert _processes(directory) == []
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len([*Path("/proc/self/fd").iterdir()]) == before
 
 
-async def test_a_crash_leaves_no_process_and_no_namespace() -> None:
+def test_a_crash_leaves_no_process_and_no_namespace() -> None:
     names = Path("/var/run/netns")
     before = sorted(names.iterdir()) if names.exists() else []
-    process = subprocess.Popen([sys.executable, "-c", CRASHES], stdout=subprocess.PIPE, text=True)
-    try:
+    argv = [sys.executable, "-c", CRASHES]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        directory = await asyncio.to_thread(process.stdout.readline)
-        assert _processes(directory.strip())
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()  # type: ignore[union-attr]
-    async with asyncio.timeout(20):
-        while _processes(directory.strip()):
-            await asyncio.sleep(0.02)
+        directory = process.stdout.readline().strip()
+        running = _processes(directory)
+        process.kill()
+    assert running
+    at_last(lambda: not _processes(directory), "all processes end with the one that died")
     assert (sorted(names.iterdir()) if names.exists() else []) == before
-    subprocess.run(["rm", "-r", directory.strip()], check=True)
+    assert Path(directory).exists()
+    with own_directory() as next_one:  # what the next box does first
+        assert not Path(directory).exists()
+        with own_directory():
+            assert next_one.exists()
+    assert not next_one.exists()
 
 
 async def test_networks_do_not_see_each_other() -> None:

@@ -1,4 +1,4 @@
-"""Each legitimate way from one service to another, once, and that capture is what it is in a pod."""
+"""Each legitimate way from one service to another, and that capture is what it is in a pod."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import pytest
 from authz.demo.istio.client import NoAnswer
 from authz.demo.istio.cluster import APP_PORT, UNLISTED_PORT
 from authz.demo.istio.mesh import Mesh
-from authz.demo.istio.programs import GREETING
+from authz.demo.istio.programs import GREETING, TCP_PORT, UNLISTED_TCP_PORT
+from tests.mesh.conftest import needs_network
 
 pytestmark = [
+    needs_network,
     pytest.mark.envoy,
     pytest.mark.asyncio(loop_scope="session"),
     pytest.mark.xdist_group("mesh"),
     pytest.mark.timeout(240),
 ]
 
-LOCAL_GATEWAY = "http://knative-local-gateway.istio-system"
 TOKEN = "x-tenant-token"
 
 
@@ -49,14 +50,22 @@ async def test_from_sidecar_to_activator_to_pod(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize("name", ["hello", "idle"])
-async def test_from_local_gateway_to_pod(mesh: Mesh, name: str) -> None:
-    before = await _asked(mesh, "istio-system/gateway", "transit")
-    host = [("host", f"{name}.acme-db.svc.cluster.local")]
-    gateway = mesh.address("knative-local-gateway.istio-system") + ":80"
-    answer = await mesh.call("acme-web/plain", "http://x/", via=gateway, headers=host)
+async def test_from_sidecar_to_local_gateway_to_pod(mesh: Mesh, name: str) -> None:
+    hops = {"istio-system/gateway": "local", "knative-serving/activator": "transit"}
+    before = [await _asked(mesh, *hop) for hop in hops.items()]
+    answer = await mesh.call("acme-web/plain", f"http://{name}.acme-db/")
     assert (answer.status, answer.app) == (200, f"acme-db/{name}")
-    # The sidecar goes by Host, and knows a shorter way than by the gateway.
-    assert await _asked(mesh, "istio-system/gateway", "transit") == before
+    after = [await _asked(mesh, *hop) for hop in hops.items()]
+    assert after == [before[0] + 1, before[1] + (name == "idle")]
+
+
+async def test_the_local_gateway_takes_mutual_tls_only(mesh: Mesh) -> None:
+    gateway = f"{mesh.address('istio-system/gateway')}:8081"
+    with pytest.raises(NoAnswer):
+        await mesh.call("mallory/bare", "http://hello.acme-db/", via=gateway)
+    own = mesh.tls("mallory/bare", alpn=["http/1.1"])
+    answer = await mesh.call("mallory/bare", "http://hello.acme-db/", via=gateway, tls=own)
+    assert (answer.status, answer.reason) == (403, "token-missing")
 
 
 @pytest.mark.parametrize("name", ["hello", "idle"])
@@ -99,10 +108,21 @@ async def test_out_of_the_mesh_without_a_token(mesh: Mesh) -> None:
 
 
 async def test_raw_tcp_within_a_tenant(mesh: Mesh) -> None:
-    async with mesh.connected("acme-web/plain", "plain-tcp.acme-db:7000") as connection:
+    async with mesh.connected("acme-web/hello", "plain-tcp.acme-db:7000") as connection:
         await connection.send(b"hello\r\n")
         assert await connection.receive() == GREETING
         assert await connection.receive() == b"hello\r\n"
+
+
+async def test_raw_tcp_of_another_tenant_is_denied(mesh: Mesh) -> None:
+    """On a port of a Service its greeting is heard all the same: Envoy asks at the first byte."""
+    as_sidecar = mesh.tls("globex/plain", alpn=["istio"])
+    for port, heard in ((TCP_PORT, GREETING), (UNLISTED_TCP_PORT, b"")):
+        to = f"{mesh.address('acme-db/plain')}:{port}"
+        past = mesh.connected("globex/plain", to, tls=as_sidecar, through_sidecar=False)
+        async with past as connection:
+            await connection.send(b"hello\r\n")
+            assert await connection.everything() == heard
 
 
 async def test_an_unlisted_port_with_the_pods_own_certificate(mesh: Mesh) -> None:
@@ -117,14 +137,20 @@ async def test_an_unlisted_port_with_the_pods_own_certificate(mesh: Mesh) -> Non
 
 
 @pytest.mark.parametrize("port", [8012, APP_PORT, UNLISTED_PORT, 9090])
-async def test_strict_refuses_plaintext(mesh: Mesh, port: int) -> None:
-    """From outside the mesh, from a sidecar that does not know the address, and past a sidecar."""
+@pytest.mark.parametrize("who", ["mallory/bare", "globex/plain", "past its sidecar"])
+async def test_strict_refuses_plaintext(mesh: Mesh, who: str, port: int) -> None:
     pod = "acme-db/plain" if port == UNLISTED_PORT else "acme-db/hello"
-    to = f"{mesh.address(pod)}:{port}"
     await mesh.forget(pod)
-    for who, past in (("mallory/bare", False), ("globex/plain", False), ("globex/plain", True)):
-        with pytest.raises(NoAnswer):
-            await mesh.call(who, f"http://{to}/", through_sidecar=not past)
+    past = who == "past its sidecar"
+    caller = "globex/plain" if past else who
+    url = f"http://{mesh.address(pod)}:{port}/"
+    try:
+        answer = await mesh.call(caller, url, through_sidecar=not past)
+    except NoAnswer:
+        pass
+    else:  # its own sidecar speaks HTTP on that port, and says that it was refused
+        assert (caller, answer.status) == ("globex/plain", 503)
+        assert b"connection" in answer.body
     assert await mesh.seen(pod) == []
 
 
@@ -137,13 +163,14 @@ async def test_capture_spares_the_proxys_own_user_and_the_agents_ports(mesh: Mes
     answer = await mesh.call("globex/plain", f"http://{address}/")
     assert (answer.status, answer.reason) == (403, "not-allowed")
     assert await _asked(mesh, "globex/plain", "sign") == before + 1
-    with pytest.raises(NoAnswer, match="refused"):  # nobody listens, and no Envoy answers for it
-        await mesh.call("globex/plain", f"http://{mesh.address('acme-db/plain')}:15021/")
+    with pytest.raises(NoAnswer, match="Refused"):  # nobody listens, and no Envoy answers for it
+        await mesh.call("mallory/bare", f"http://{mesh.address('acme-db/plain')}:15021/")
 
 
 async def test_a_cluster_ip_without_a_sidecar_leads_to_the_pod(mesh: Mesh) -> None:
     answer = await mesh.call("mallory/bare", "http://activator-service.knative-serving/")
-    assert (answer.status, answer.reason) == (403, "token-missing")  # knative-serving is PERMISSIVE
+    assert answer.status == 403  # by the activator's sidecar: knative-serving is PERMISSIVE
+    assert answer.reason
 
 
 async def test_an_apps_own_port_on_the_loopback_is_not_captured(mesh: Mesh) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 from authz.demo import envoy, patches
 from authz.demo.istio import cluster, programs, proxies, rules
 from authz.demo.istio.client import Client, NoAnswer
+from authz.demo.istio.directory import own_directory
 from authz.demo.istio.istiod import Istiod
 from authz.demo.istio.mesh import AUTHZ, AUTHZ_HTTP_PORT, Mesh
 from authz.demo.istio.network import Network
@@ -61,11 +60,11 @@ async def running(
     world = world or cluster.standard()
     documents = [*world.documents, *patched(patches.shipped(overlay)), *extra]
     async with AsyncExitStack() as stack:
-        name = stack.enter_context(tempfile.TemporaryDirectory(prefix="mesh-"))
+        directory = stack.enter_context(own_directory())
         addresses = {pod.id: pod.address for pod in world.pods.values()}
         network = Network(addresses, rules.cluster_ips(world))
         stack.callback(network.close)
-        mesh = Mesh(world, network, Path(name))
+        mesh = Mesh(world, network, directory)
         try:
             await _start(mesh, documents, policy or standard_policy(), stack)
             yield mesh

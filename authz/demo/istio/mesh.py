@@ -157,7 +157,7 @@ class Mesh:
             await self._program(pod).forget()
 
     async def checks(self, pod: str) -> Counter[tuple[str, str]]:
-        """How often a pod's proxy has asked: by question and outcome (ok, denied, error)."""
+        """How often a pod's proxy has asked: by filter and outcome, see `Proxy.checks`."""
         return await self.proxies[pod].checks()
 
     async def config_dump(self, pod: str) -> str:
@@ -196,18 +196,22 @@ class Mesh:
         await _until(found, "the activator's probes")
 
     async def set_policy(self, text: str) -> None:
-        """Give the server another policy, and wait until it has taken it.
+        """Give the server another policy, and wait until it is in force.
 
         Raises:
-            TimeoutError: it did not, for the policy has a problem; `log` says which.
+            ValueError: the policy has a problem, and the old one stays.
         """
-        before = await self._metrics("policy")
-        self.authz.policy_file.write_text(text)
-
-        async def taken() -> bool:
-            return await self._metrics("policy") != before
-
-        await _until(taken, "the policy")
+        file = self.authz.policy_file
+        if text == file.read_text():
+            return
+        already = len(self.log(AUTHZ))
+        new = file.with_suffix(".new")
+        new.write_text(text)
+        new.replace(file)
+        if "policy loaded" not in await self._logged(
+            already, "policy loaded", "new version is bad"
+        ):
+            raise ValueError(self.log(AUTHZ)[already:])
 
     async def kill(self, pod: str) -> None:
         """End the program of a pod, or the server, at once."""
@@ -231,8 +235,21 @@ class Mesh:
         await asyncio.gather(*(child.kill() for child in children))
 
     async def keys(self, *arguments: str) -> str:
-        """Run `authz keys …`, as an operator beside the server."""
-        return await self.authz.command("keys", *arguments)
+        """Run `authz keys …` as an operator beside the server, and wait until that is in force."""
+        already = len(self.log(AUTHZ))
+        said = await self.authz.command("keys", *arguments)
+        if arguments[0] in {"rotate", "revoke"}:
+            await self._logged(already, "keyring loaded")
+        return said
+
+    async def _logged(self, already: int, *words: str) -> str:
+        """What the server has logged after `already` characters, once it has one of `words`."""
+
+        async def found() -> bool:
+            return any(word in self.log(AUTHZ)[already:] for word in words)
+
+        await _until(found, f"the server to say: {' or '.join(words)}")
+        return self.log(AUTHZ)[already:]
 
     async def metrics(self) -> str:
         """The server's own metrics."""
@@ -240,9 +257,6 @@ class Mesh:
             ("127.0.0.1", AUTHZ_HTTP_PORT), "a", "/metrics"
         )
         return answer.body.decode()
-
-    async def _metrics(self, word: str) -> list[str]:
-        return [line for line in (await self.metrics()).splitlines() if word in line]
 
     def _program(self, pod: str) -> programs.Inside | programs.Outside:
         program = self.programs[pod]

@@ -48,9 +48,13 @@ class View:
 
     @cached_property
     def aliases(self) -> dict[str, list[Service]]:
-        """ExternalNames, by the host of the Service that they lead to."""
+        """ExternalNames, by the host of the Service that they lead to.
+
+        All of them: istiod gives them to whoever sees that Service (model/push_context.go,
+        resolveServiceAliases).
+        """
         found: dict[str, list[Service]] = {}
-        for it in self.services:
+        for it in self._world.services:
             if it.external_name and (target := self._world.concrete(it)) is not None:
                 found.setdefault(target.host, []).append(it)
         return found

@@ -23,7 +23,8 @@ from authz.demo.knative.net import call, serve
 from authz.demo.processes import Child, child
 
 TCP_PORT: Final = 7000
-"""Where the `plain` pods greet before the client has said a word."""
+UNLISTED_TCP_PORT: Final = 7001
+"""Where the `plain` pods greet before the client has said a word; the second is in no Service."""
 
 GREETING: Final = b"220 welcome\r\n"
 _EVENTING: Final = {
@@ -158,8 +159,9 @@ async def _app(pod: Pod, namespace: NetworkNamespace) -> AsyncIterator[Inside]:
                 finally:
                     writer.close()
 
-            server = await asyncio.start_server(greet, sock=_bound(namespace, TCP_PORT))
-            stack.callback(server.close)
+            for port in (TCP_PORT, UNLISTED_TCP_PORT):
+                server = await asyncio.start_server(greet, sock=_bound(namespace, port))
+                stack.callback(server.close)
         yield inside
 
 

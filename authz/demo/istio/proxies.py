@@ -47,9 +47,10 @@ class Proxy:
             return False
 
     async def checks(self) -> Counter[tuple[str, str]]:
-        """Checks so far, by question and outcome: `("verify", "denied")`, say.
+        """Checks so far, by filter and outcome: `("verify", "denied")`, say.
 
-        Outcomes are Envoy's: ok, denied, error.
+        Filters are named by their `stat_prefix` without `tenant_authz_`; outcomes are Envoy's: ok,
+        denied, error.
         """
         counts: Counter[tuple[str, str]] = Counter()
         for line in (await self.admin("/stats?filter=ext_authz")).splitlines():
