@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
 
 TOGETHER: Final = {
+    "tests/attacks/test_box.py": "attacks",
     "tests/mesh/": "mesh in a box",
     "tests/paths/": "mesh in a box",
     "tests/image/": "engine",
