@@ -677,8 +677,6 @@ WHERE = [
     (Hop.ACTIVATOR, {"host": "r.acme-db.svc.cluster.local"}),
     (Hop.ACTIVATOR, {"host": "r.acme-db.svc.cluster.local", "serving_namespace": ("globex",)}),
     (Hop.ACTIVATOR, {"host": "r.acme-db.svc.cluster.local", "serving_revision": ("r",)}),
-    (Hop.BROKER, {"path": "/acme-db/default"}),
-    (Hop.BROKER, {"path": "/acme-db?x"}),
     (Hop.CHANNEL, {"host": "c-kn-channel.acme-db.svc.cluster.local"}),
 ]
 
@@ -693,6 +691,28 @@ def test_transit_decides_as_verify_would_for_where_the_hop_will_send_it(
     assert transit(hop, token("globex", "acme-db"), **facts) is Reason.NO_GRANT
     assert transit(hop, token("globex", "globex"), **facts) is Reason.MEANT_FOR_ANOTHER_NAMESPACE
     assert transit(hop, **facts) is Reason.TOKEN_MISSING
+
+
+@pytest.mark.parametrize(
+    ("hop", "path"),
+    [
+        (Hop.BROKER, "/acme-db/default"),
+        (Hop.BROKER, "/acme-db?x"),
+        (Hop.TRIGGER, "/triggers/acme-db/trigger/uid"),
+        (Hop.TRIGGER, "/triggers/acme-db?x"),
+    ],
+)
+def test_a_hop_that_goes_by_the_path_is_where_its_tokens_are_made_for(hop: Hop, path: str) -> None:
+    """Signing does not look at paths, so each token on the way to Eventing is one for Eventing."""
+    own = str(ACTIVATOR.namespace)
+    facts = {"path": path}
+    assert transit(hop, token("acme-web", own), peer=WEB, **facts) is Ground.SAME_TENANT
+    assert transit(hop, token("initech", own), peer=PARTNER, **facts) is Ground.GRANTED
+    assert transit(hop, token("globex", own), **facts) is Reason.NO_GRANT
+    stolen = token("acme-web", own)
+    assert transit(hop, stolen, **facts) is Reason.PRESENTED_BY_A_STRANGER
+    meant_for_db = token("acme-web", "acme-db")
+    assert transit(hop, meant_for_db, peer=WEB, **facts) is Reason.MEANT_FOR_ANOTHER_NAMESPACE
 
 
 @pytest.mark.parametrize(
@@ -722,6 +742,12 @@ def test_transit_decides_as_verify_would_for_where_the_hop_will_send_it(
         (Hop.BROKER, {"path": "/"}),
         (Hop.BROKER, {"path": ""}),
         (Hop.BROKER, {"path": "/../globex/default"}),
+        (Hop.TRIGGER, {"path": "/globex/default"}),
+        (Hop.TRIGGER, {"path": "//triggers/globex/t"}),
+        (Hop.TRIGGER, {"path": "/triggers//globex"}),
+        (Hop.TRIGGER, {"path": "/%74riggers/globex/t"}),
+        (Hop.TRIGGER, {"path": "/triggers/glob%65x/t"}),
+        (Hop.TRIGGER, {"path": "/triggers"}),
         (Hop.CHANNEL, {"host": "c-kn-channel.globex"}),
     ],
 )

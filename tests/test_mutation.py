@@ -156,9 +156,16 @@ MUTATIONS = [
     Mutation(
         "a broker's path may begin anywhere",
         "destination",
-        "return None if start else only_namespace",
-        "return only_namespace",
+        "if found and not before else None",
+        "if found else None",
         f"{DECISION}::test_transit_denies_where_it_cannot_tell_the_destination",
+    ),
+    Mutation(
+        "tokens for any namespace count where the path decides",
+        "decision",
+        "return self.facts.caller.namespace if by_path else self.destination",
+        "return self.destination",
+        f"{DECISION}::test_a_hop_that_goes_by_the_path_is_where_its_tokens_are_made_for",
     ),
     Mutation(
         "an unknown destination is waved through",
@@ -263,7 +270,7 @@ MUTATIONS = [
     Mutation(
         "tokens for anybody",
         "decision",
-        "if claims.destination != arrival.destination:",
+        "if claims.destination != arrival.meant_for:",
         "if False:",
         f"{DECISION}::test_a_token_for_another_namespace_is_denied_even_within_the_tenant",
     ),
