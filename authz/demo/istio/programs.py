@@ -109,7 +109,7 @@ async def running(
             async with _process("activator", pod, namespace, directory, options) as program:
                 yield program
         case "broker-ingress" | "broker-filter" | "imc-dispatcher" | "pingsource":
-            # Any address but its own will do, which is not captured: its sidecar goes by port and Host.
+            # Any address but its own, which is not captured: its sidecar goes by port and Host.
             via = world.service(pod.name, pod.namespace).address
             options = ["--address", _ANY, "--via", f"{via}:80", *_EVENTING[pod.role]]
             async with _process("eventing", pod, namespace, directory, options) as program:
