@@ -11,7 +11,6 @@ from tests.attacks.table import ATTACKS
 pytestmark = [
     pytest.mark.envoy,
     pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.xdist_group("attacks"),
     pytest.mark.timeout(240),
 ]
 
