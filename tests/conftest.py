@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
+from xdist.remote import Producer
+
+from tests.scheduling import Together, scheduler
+
+if TYPE_CHECKING:
+    from authz.demo.istio.mesh import Mesh
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together:
+    return scheduler(config, log)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,3 +40,18 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.upper().startswith(("AUTHZ_", "KUBERNETES_", "KUBECONFIG")):
             monkeypatch.delenv(name)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def mesh() -> AsyncIterator[Mesh]:
+    """One box for all tests that leave it as it was: which share a worker: see `scheduling`."""
+    from authz.demo.istio import box, network  # noqa: PLC0415 - few tests need them
+    from authz.demo.paths import world  # noqa: PLC0415
+    from tests.mesh.conftest import SCOPED  # noqa: PLC0415
+
+    if reason := network.missing():
+        pytest.skip(reason)
+    extra = [SCOPED, *world.scoped()]
+    async with box.running(world.world(), policy=world.policy(), extra=extra) as running:
+        await running.settled()
+        yield running

@@ -77,8 +77,12 @@ def demo(
         bool, typer.Option("--once", help="Play the matrix once; exit 1 on any difference.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    knative: Annotated[
+        bool,
+        typer.Option("--knative", help="In a model of Knative and Istio, every path; needs root."),
+    ] = False,
 ) -> None:
     """See tenants kept apart by real Envoys on this machine, without a cluster, Docker or root."""
     from authz import demo as playing  # noqa: PLC0415 - only this command needs its extra
 
-    raise typer.Exit(playing.run(once=once, json=as_json))
+    raise typer.Exit(playing.run(once=once, json=as_json, knative=knative))

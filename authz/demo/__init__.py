@@ -2,7 +2,8 @@
 
 It starts the service, an Envoy for every workload and small apps behind them, plays the whole
 matrix of who may call whom, and says where what it sees is not what it expects. No root, no
-Docker, no cluster.
+Docker, no cluster. As root it can do so in network namespaces, with Knative and Istio modelled in
+full: see `authz.demo.paths`.
 """
 
 from __future__ import annotations
@@ -20,14 +21,23 @@ DIFFERENT: Final = 1
 NOT_STARTED: Final = 3
 
 
-def run(*, once: bool, json: bool) -> int:
+def run(*, once: bool, json: bool, knative: bool = False) -> int:
     """Play the matrix, print it, and unless it is for `once` stay up until Ctrl-C.
+
+    Args:
+        once: end when the matrix is played.
+        json: print the result as JSON.
+        knative: in a box with Knative and Istio as they are in a cluster, which needs root.
 
     Returns:
         The exit code: 0 as expected, 1 not, 3 if it could not start.
     """
     try:
-        from authz.demo.play import play  # noqa: PLC0415 - it needs the extra `demo`
+        # Either needs the extra `demo`.
+        if knative:
+            from authz.demo.paths.play import play  # noqa: PLC0415
+        else:
+            from authz.demo.play import play  # noqa: PLC0415
 
         return AS_EXPECTED if asyncio.run(play(once=once, json=json)) else DIFFERENT
     except ModuleNotFoundError as error:

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from authz.demo import mesh, report, service
-from authz.demo.scenarios import played
+from authz.demo.scenarios import SCENARIOS, played
 from authz.demo.stage import Stage
 
 
@@ -24,20 +24,21 @@ async def play(*, once: bool, json: bool) -> bool:
     Raises:
         CouldNotStart: something did not come up.
     """
-    _end_on_sigterm()
+    end_on_sigterm()
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="authz-demo-")))
         cluster = mesh.plan(directory)
-        _say("starting the service")
+        say("starting the service")
         server = await stack.enter_async_context(service.running(cluster, directory))
-        _say(f"starting {len(cluster.tenants) + 2} Envoys")
+        say(f"starting {len(cluster.tenants) + 2} Envoys")
         envoys = await stack.enter_async_context(mesh.running(cluster, directory))
-        _say("playing the scenarios")
-        results = [result async for result in played(Stage(cluster, server, directory))]
+        say("playing the scenarios")
+        stage = Stage(cluster, server, directory)
+        results = [result async for result in played(SCENARIOS, stage)]
         as_expected = report.differences(results) == 0
         report.show(results, await envoys[0].version(), json=json)
         if not as_expected:
-            _say(report.last_words(directory))
+            say(report.last_words(directory))
         if not once:
             report.invite(cluster, on_stderr=json)
             with contextlib.suppress(asyncio.CancelledError):
@@ -45,12 +46,13 @@ async def play(*, once: bool, json: bool) -> bool:
         return as_expected
 
 
-def _end_on_sigterm() -> None:
+def end_on_sigterm() -> None:
     """Make SIGTERM clean up as Ctrl-C does."""
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell people how far it is."""
     print(f"authz demo: {text}", file=sys.stderr, flush=True)  # noqa: T201 - progress, for people

@@ -104,6 +104,11 @@ class AuthzServer:
         self._child = await self._stack.enter_async_context(started)
         await self._child.until(self._site.ready)
 
+    async def stop(self) -> None:
+        """Let it drain and end."""
+        if self._child is not None:
+            await self._child.stop()
+
     async def crash(self) -> None:
         """End it without warning."""
         if self._child is not None:

@@ -191,7 +191,7 @@ class Mesh:
 
         async def found() -> bool:
             known = (await self.revisions()).values()
-            return all(it["destination"] for it in known if it["ready"])
+            return all(it["destination"] for it in known if it["pods"])
 
         await _until(found, "the activator's probes")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from authz.demo.istio import cluster
+from authz.demo.istio import agent, cluster
 from authz.demo.istio.client import Seen
 from authz.demo.istio.network import NetworkNamespace
 from authz.demo.istio.rules import APP_UID
@@ -96,7 +96,10 @@ async def running(
             yield None
         case "revision":
             options = ["--address", _ANY, "--app-address", _ANY, "--name", pod.id]
-            async with _process("pod", pod, namespace, directory, options) as program:
+            async with (
+                _process("pod", pod, namespace, directory, options) as program,
+                agent.running(pod, namespace),
+            ):
                 yield program
         case "activator":
             autoscaler = world.service("autoscaler", "knative-serving")
@@ -106,8 +109,9 @@ async def running(
             async with _process("activator", pod, namespace, directory, options) as program:
                 yield program
         case "broker-ingress" | "broker-filter" | "imc-dispatcher" | "pingsource":
-            # Any address will do: its sidecar goes by port and Host.
-            options = ["--address", _ANY, "--via", f"{pod.address}:80", *_EVENTING[pod.role]]
+            # Any address but its own, which is not captured: its sidecar goes by port and Host.
+            via = world.service(pod.name, pod.namespace).address
+            options = ["--address", _ANY, "--via", f"{via}:80", *_EVENTING[pod.role]]
             async with _process("eventing", pod, namespace, directory, options) as program:
                 yield program
         case _:

@@ -39,6 +39,11 @@ class Proxy:
         _, content = await call(self.admin_socket, Request("GET", path, "admin"))
         return content.decode()
 
+    async def version(self) -> str:
+        """Its version, such as 1.40.0."""
+        version: str = json.loads(await self.admin("/server_info"))["version"]
+        return version.split("/")[1]
+
     async def ready(self) -> bool:
         """Whether all listeners take connections."""
         try:

@@ -5,7 +5,7 @@ probes, network probes, the revision, the wait, the proxy. Instead of an API ser
 socket:
 
     PUT /revisions/NS/NAME     {"pods": ["IP:PORT", …], "cluster_ip": "IP:PORT"}: no pods is zero
-    GET /revisions             {"NS/NAME": {"wakeups", "waiting", "ready", "probes", "destination"}}
+    GET /revisions             {"NS/NAME": {"wakeups", "waiting", "ready", "pods", "probes", …}}
 
 `wakeups` counts the requests that found the revision without a ready pod: what makes the autoscaler
 start one (pkg/activator/handler/concurrency_reporter.go). Not there: capacity, timeouts of a

@@ -108,6 +108,7 @@ class Revision:
         """For the control socket."""
         return {
             "ready": bool(self.destination),
+            "pods": len(self.pods),
             "destination": self.destination,
             "wakeups": self.wakeups,
             "waiting": self.waiting,

@@ -6,7 +6,7 @@ this order: the last ones change keys and stop the service, and go on with what 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
 from authz.demo.scenarios.attacks import NO_SIDECAR, TOKENS
@@ -14,10 +14,10 @@ from authz.demo.scenarios.calls import CALLS
 from authz.demo.scenarios.operations import OPERATIONS
 from authz.demo.scenarios.outside import OUTSIDE
 from authz.demo.scenarios.questions import QUESTIONS
-from authz.demo.scenarios.row import Result, Scenario
+from authz.demo.scenarios.row import Result, S, Scenario
 from authz.demo.stage import Stage
 
-SCENARIOS: Final[tuple[Scenario, ...]] = (
+SCENARIOS: Final[tuple[Scenario[Stage], ...]] = (
     *CALLS,
     *OUTSIDE,
     *TOKENS,
@@ -29,9 +29,9 @@ SCENARIOS: Final[tuple[Scenario, ...]] = (
 _MOST: Final = 300  # characters of an error
 
 
-async def played(stage: Stage) -> AsyncIterator[Result]:
-    """Play all scenarios, one after the other."""
-    for scenario in SCENARIOS:
+async def played(scenarios: Iterable[Scenario[S]], stage: S) -> AsyncIterator[Result]:
+    """Play scenarios, one after the other."""
+    for scenario in scenarios:
         try:
             seen = await scenario.play(stage)
         except Exception as error:  # noqa: BLE001 - one that breaks is a difference, not the end

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 from authz.demo import loot
-from authz.demo.moves import Move
 
 NOT_ALLOWED: Final = "403 not-allowed"
 MISSING: Final = "403 token-missing"
@@ -18,21 +18,24 @@ INITECH: Final = loot.stolen("initech", "acme-db")
 """The token that leaks: initech's, whom acme-db lets in."""
 
 
+S = TypeVar("S")
+
+
 @dataclass(frozen=True)
-class Scenario:
-    """What is played, and what must be seen."""
+class Scenario(Generic[S]):
+    """What is played on a stage `S`, and what must be seen."""
 
     name: str
     shows: str
     expected: str
-    play: Move
+    play: Callable[[S], Awaitable[str]]
 
 
 @dataclass(frozen=True)
 class Result:
     """What was seen."""
 
-    scenario: Scenario
+    scenario: Scenario[Any]
     seen: str
 
     @property

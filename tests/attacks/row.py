@@ -1,0 +1,54 @@
+"""One row of the list of attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from tests.attacks.stage import Move, Without
+
+BOX: Final = "tests/attacks/test_box.py"
+MUTATION: Final = "tests/test_mutation.py::test_a_test_notices_when_this_rule_is_taken_away"
+
+
+@dataclass(frozen=True)
+class Played:
+    """What is done in the box, and what comes of it."""
+
+    move: Move
+    outcome: str
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One row."""
+
+    name: str
+    does: str
+    stopped_by: str
+    attack: Played | str
+    """In the box; or the test that plays it elsewhere."""
+    twin: Played | str = ""
+    without: Without | None = None
+    gets: str = ""
+    """Without the rule: what the attacker gets."""
+    noticed: str = ""
+    """Else the test that notices when the rule is missing."""
+    source: str = ""
+    """Where it is known from: a CVE, say."""
+
+    def tests(self) -> Iterator[tuple[str, str]]:
+        """Its tests: which of the three, and where."""
+        if isinstance(self.attack, str):
+            yield "attack", self.attack
+        else:
+            yield "attack", f"{BOX}::test_an_attack_gets_nothing[{self.name}]"
+        if isinstance(self.twin, Played):
+            yield "twin", f"{BOX}::test_its_legitimate_twin_passes[{self.name}]"
+        elif self.twin:
+            yield "twin", self.twin
+        if self.without is not None:
+            yield "removal", f"{BOX}::test_without_its_rule_it_gets_through[{self.name}]"
+        elif self.noticed:
+            yield "removal", self.noticed

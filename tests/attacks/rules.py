@@ -1,0 +1,248 @@
+"""The rules that stop attacks, and the box without each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from authz.demo.istio.world import Json
+from tests.attacks.stage import (
+    Documents,
+    Without,
+    changed_filter,
+    policy,
+    without_document,
+    without_rule,
+)
+from tests.test_mutation import MUTATIONS, Mutation
+
+_KNOWN: Final = {it.name: it for it in MUTATIONS}
+
+
+def _rule(*names: str) -> Without:
+    return without_rule(*(_KNOWN[name] for name in names))
+
+
+def _own(name: str, module: str, rule: str, instead: str) -> Without:
+    return without_rule(Mutation(name, module, rule, instead, ""))
+
+
+def _patches(number: int) -> Callable[[Json], None]:
+    return lambda spec: spec["configPatches"].pop(number)
+
+
+def _verify_open(spec: Json) -> None:
+    spec["configPatches"][0]["patch"]["value"]["typed_config"]["failure_mode_allow"] = True
+
+
+def _tells_failure(spec: Json) -> None:
+    typed = spec["configPatches"][0]["patch"]["value"]["typed_config"]
+    typed["failure_mode_allow_header_add"] = True
+    typed["decoder_header_mutation_rules"] = {}
+
+
+def _nothing_asks(documents: Documents) -> list[Json]:
+    ours = {"tenant-authz-verify", "tenant-authz-broker", "tenant-authz-channel"}
+    ours |= {"tenant-authz-scrape", "tenant-authz-transit", "tenant-authz-local-gateway"}
+    ours |= {"tenant-authz-filter"}
+    return [
+        it
+        for it in documents
+        if not (it["kind"] == "EnvoyFilter" and it["metadata"]["name"] in ours)
+    ]
+
+
+# -- what is installed in the mesh --
+
+VICTIMS: Final = ("acme-db/hello", "acme-db/idle", "acme-db/plain")
+VERIFY: Final = without_document("tenant-authz-verify", *VICTIMS)
+FAILS_OPEN: Final = changed_filter(
+    "verify fails open", "tenant-authz-verify", _verify_open, "acme-db/plain"
+)
+TCP: Final = without_document("tenant-authz-tcp", "acme-db/hello", "acme-db/plain")
+HOLD: Final = changed_filter(
+    "tcp without `upstream_connect_mode: ON_DOWNSTREAM_DATA`",
+    "tenant-authz-tcp",
+    _patches(1),
+    "acme-db/plain",
+)
+SCRAPE: Final = changed_filter(
+    "scrape for any principal",
+    "tenant-authz-scrape",
+    lambda spec: spec["configPatches"][0]["patch"]["value"]["typed_config"]["shadow_rules"][
+        "policies"
+    ]["scrape"].update(principals=[{"any": True}]),
+    "acme-db/hello",
+)
+SCRAPE_PATH: Final = changed_filter(
+    "scrape for any path",
+    "tenant-authz-scrape",
+    lambda spec: spec["configPatches"][0]["patch"]["value"]["typed_config"]["shadow_rules"][
+        "policies"
+    ]["scrape"].update(permissions=[{"any": True}]),
+    "acme-db/hello",
+)
+PUBLIC: Final = without_document("tenant-authz-public", "istio-system/gateway")
+LOCAL_QUESTION: Final = changed_filter(
+    "local-gateway without its question",
+    "tenant-authz-local-gateway",
+    _patches(0),
+    "istio-system/gateway",
+)
+MUTUAL_GATEWAY: Final = changed_filter(
+    "local-gateway without its question, Gateway and DestinationRule",
+    "tenant-authz-local-gateway",
+    _patches(0),
+    "istio-system/gateway",
+    left_out="knative-local-gateway",
+)
+BROKER: Final = Without(
+    "without EnvoyFilter `tenant-authz-broker`, with grants into Eventing and out of it",
+    without_document("tenant-authz-broker").documents,
+    ("knative-eventing/broker-ingress",),
+    policy=policy(
+        {"to": "knative-eventing", "from": "*"}, {"to": "acme-web", "from": "knative-eventing"}
+    ),
+)
+CARRY: Final = changed_filter(
+    "the broker's ingress takes what a client says that it carries",
+    "tenant-authz-carry",
+    _patches(0),
+    "knative-eventing/broker-ingress",
+)
+CHANNEL: Final = Without(
+    "without EnvoyFilter `tenant-authz-channel`, and nothing that asks in its place",
+    _nothing_asks,
+    ("knative-eventing/imc-dispatcher",),
+)
+DISPATCHER_ALONE: Final = Without(
+    "without AuthorizationPolicy `tenant-authz-filter` and the question of the EnvoyFilter",
+    lambda documents: [
+        it for it in _nothing_asks(documents) if it["kind"] != "AuthorizationPolicy"
+    ],
+    ("knative-eventing/broker-filter",),
+)
+TRIGGER_QUESTION: Final = changed_filter(
+    "the broker's filter without its question",
+    "tenant-authz-filter",
+    _patches(0),
+    "knative-eventing/broker-filter",
+)
+
+
+TRANSIT: Final = Without(
+    "without EnvoyFilter `tenant-authz-transit`, and nothing that asks in its place",
+    _nothing_asks,
+    ("knative-serving/activator",),
+)
+STRICT: Final = Without(
+    "PERMISSIVE instead of STRICT, and without EnvoyFilter `tenant-authz-verify`",
+    lambda documents: [
+        *_nothing_asks(documents),
+        {
+            "kind": "PeerAuthentication",
+            "metadata": {"name": "default", "namespace": "acme-db"},
+            "spec": {"mtls": {"mode": "PERMISSIVE"}},
+        },
+    ],
+    VICTIMS,
+)
+TELLS_FAILURE: Final = changed_filter(
+    "sign with `failure_mode_allow_header_add`",
+    "tenant-authz-sign",
+    _tells_failure,
+    "acme-web/plain",
+)
+
+# -- what the server decides by --
+
+PRESENTER: Final = _rule("anybody may present a token")
+PRESENTER_AND_DESTINATION: Final = _rule("anybody may present a token", "tokens for anybody")
+DESTINATION_AND_GRANT: Final = _rule("tokens for anybody", "grants are for everybody")
+DESTINATION_AND_PUBLIC: Final = _rule("tokens for anybody", "the public gets in everywhere")
+PUBLIC_PRESENTER: Final = _own(
+    "anybody may present a public token, and a namespace alone",
+    "decision",
+    "return source != PUBLIC and (arrival.peer.namespace == source or",
+    "return source == PUBLIC or (arrival.peer.namespace == source or",
+)
+MEANT_FOR: Final = _rule("tokens for anybody")
+SEVERAL: Final = _rule("several tokens, the first counts")
+SIGNATURE: Final = _rule("any signature")
+EXPIRY: Final = _rule("expired tokens")
+FUTURE: Final = _rule("tokens from the future")
+REVOCATION: Final = _rule("revoked generations verify", "old generations verify for ever")
+NO_GRANT: Final = _rule("grants are for everybody")
+ACCOUNT: Final = _rule("grants are for every account")
+ACCOUNT_PATTERN: Final = _own(
+    "accounts of grants are patterns",
+    "policy",
+    "short_account(self.service_account) == service_account)",
+    "__import__('re').fullmatch(short_account(self.service_account), service_account))",
+)
+PREFIX: Final = _own(
+    "namespaces that begin alike belong together",
+    "policy",
+    "if one == other:",
+    "if one.startswith(other) or other.startswith(one):",
+)
+PUBLIC_EVERYWHERE: Final = _rule("the public gets in everywhere")
+STEERING: Final = _rule("the activator's headers are not looked at")
+UNKNOWN_UPSTREAM: Final = _own(
+    "what goes to none of our clusters is signed for, too",
+    "destination",
+    "return None if service is None else service.namespace",
+    "return facts.caller.namespace if service is None else service.namespace",
+)
+SIGN_BY_HOST: Final = _rule("sign by Host")
+KEEP_OUTSIDE: Final = _rule("external requests keep what the client sent")
+BY_VIRTUAL_SERVICE: Final = _own(
+    "at a gateway, the VirtualService tells the destination",
+    "destination",
+    "if service is None or service not in policy.relays:",
+    "if not at_gateway and (service is None or service not in policy.relays):",
+)
+ON_BEHALF: Final = _rule("everybody signs on behalf of others")
+TRANSIT_ROLE: Final = _rule("transit without a role")
+PUBLIC_ROLE: Final = _rule("public without a role")
+ANY_QUESTION: Final = _rule("any question")
+ANY_CALLER: Final = _rule("callers of any trust domain")
+ROLE_BY_NAMESPACE: Final = _own(
+    "a role is for the whole namespace",
+    "policy",
+    "return self.roles.get(workload, NO_ROLES)",
+    "return next((held for it, held in self.roles.items()"
+    " if it.namespace == workload.namespace), NO_ROLES)",
+)
+PROBE_HEADER: Final = _own(
+    "whoever sends K-Network-Probe is exempt",
+    "decision",
+    "if _exempt(arrival, peer, policy):",
+    "if arrival.facts.network_probe or _exempt(arrival, peer, policy):",
+)
+PROBE_AGENT: Final = _own(
+    "whoever says that it is a probe is exempt",
+    "decision",
+    "if _exempt(arrival, peer, policy):",
+    'if "robe" in arrival.facts.user_agent or _exempt(arrival, peer, policy):',
+)
+INGRESS_PROBE: Final = _own(
+    "a gateway's user agent is exempt",
+    "policy",
+    'Role.GATEWAY: tuple(Exemption(p, network_probe="probe") for p in (8012, 8013)),',
+    'Role.GATEWAY: tuple(Exemption(p, user_agent="Knative-Ingress-Probe") for p in (8012, 8013)),',
+)
+PEER_FIRST_FOR_ROLES: Final = Without(
+    "a grant to Eventing as a whole, as others have, and no role on-behalf-of",
+    policy=policy(
+        *({"to": it, "from": "knative-eventing"} for it in ("acme-db", "mallory")),
+        roles={
+            "transit": [
+                "spiffe://cluster.local/ns/knative-serving/sa/activator",
+                "spiffe://cluster.local/ns/knative-eventing/sa/imc-dispatcher",
+                "spiffe://cluster.local/ns/knative-eventing/sa/mt-broker-ingress",
+                "spiffe://cluster.local/ns/knative-eventing/sa/mt-broker-filter",
+            ]
+        },
+    ),
+)

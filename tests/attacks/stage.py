@@ -1,0 +1,367 @@
+"""The box in which attacks are played, who is in it beside the standard cluster, and its rules."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from authz import tokens
+from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
+from authz.demo import envoy, patches
+from authz.demo.certs import Certificate
+from authz.demo.istio import cluster, proxies
+from authz.demo.istio.client import Answer, NoAnswer, Tls
+from authz.demo.istio.istiod import Istiod
+from authz.demo.istio.mesh import AUTHZ, Mesh
+from authz.demo.istio.objects import Objects
+from authz.demo.istio.policy import standard_policy
+from authz.demo.istio.routes import Routes
+from authz.demo.istio.rules import PROXY_UID
+from authz.demo.istio.world import (
+    DOMAIN,
+    Gateway,
+    Json,
+    Port,
+    Route,
+    Service,
+    VirtualService,
+    World,
+)
+from authz.errors import InvalidToken
+from authz.identity import SpiffeId
+from tests.test_mutation import ROOT, Mutation
+
+TOKEN: Final = "x-tenant-token"
+TENANTS: Final = ("acme-web", "acme-db", "initech", "mallory")
+CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
+
+Documents: TypeAlias = tuple[Json, ...]
+Loot: TypeAlias = Callable[["Stage"], Awaitable[str]]
+"""How somebody came by a token."""
+Move: TypeAlias = Callable[["Stage"], Awaitable[str]]
+"""What somebody does; what came of it in a few words, such as `403 token-invalid`."""
+
+
+# -- who is there ------------------------------------------------------------------------------
+
+
+def world() -> World:
+    """The standard cluster, and what the attacker and careless victims put into it."""
+    standard = cluster.standard(TENANTS)
+    dispatcher = f"imc-dispatcher.knative-eventing.svc.{DOMAIN}"
+    services = (
+        # A Service in front of the attacker's pod that has no sidecar, so that it sees everything.
+        Service("mallory", "trap", "10.96.1.1", (Port(80, 8000),), ("mallory/bare",)),
+        # An EndpointSlice that names somebody else's pod.
+        Service("mallory", "snatch", "10.96.1.2", (Port(80, 8012),), ("acme-db/hello",)),
+        Service("mallory", "alias", "", external_name=f"plain.acme-db.svc.{DOMAIN}"),
+        Service("acme-web", "payments", "", external_name=f"trap.mallory.svc.{DOMAIN}"),
+        Service("acme-web", "database", "", external_name=f"plain.acme-db.svc.{DOMAIN}"),
+        Service("acme-web", "split", "", external_name=cluster.LOCAL_GATEWAY),
+        Service("acme-web", "copied", "", external_name=cluster.LOCAL_GATEWAY),
+        Service("acme-web", "events-kn-channel", "", external_name=dispatcher),
+        Service("mallory", "events-kn-channel", "", external_name=dispatcher),
+    )
+    private, trap = f"hello-00001.acme-db.svc.{DOMAIN}", f"trap.mallory.svc.{DOMAIN}"
+    routes = (
+        # An Ingress of mallory's for a host of acme's: istiod files it under the host's owner.
+        _route("acme-web", "hijacked", "public", "hijacked.example.com", (trap, 80, 100)),
+        # Somebody has put a private service on the public gateway.
+        _route("acme-db", "slip", "public", "slip.example.com", (private, 80, 100)),
+        # A DomainMapping: from the public gateway through the local one.
+        _route(
+            "acme-web",
+            "mapped",
+            "public",
+            "mapped.example.com",
+            (cluster.LOCAL_GATEWAY, 80, 100),
+            rewrite=f"hello.acme-web.svc.{DOMAIN}",
+        ),
+        # And one of mallory's that names a service of another namespace.
+        _route(
+            "mallory",
+            "remapped",
+            "public",
+            "remapped.example.com",
+            (cluster.LOCAL_GATEWAY, 80, 100),
+            rewrite=f"hello.acme-db.svc.{DOMAIN}",
+        ),
+        _route("acme-web", "split", "mesh", "split.acme-web", (private, 80, 50), (trap, 80, 50)),
+        _route(
+            "acme-web", "copied", "mesh", "copied.acme-web", (private, 80, 100), mirror=(trap, 80)
+        ),
+    )
+    return replace(
+        standard,
+        services=(*standard.services, *services),
+        virtual_services=(*standard.virtual_services, *routes),
+    )
+
+
+def _route(
+    namespace: str,
+    name: str,
+    gateway: Gateway,
+    host: str,
+    *to: tuple[str, int, int],
+    rewrite: str = "",
+    mirror: tuple[str, int] | None = None,
+) -> VirtualService:
+    hosts = (host, f"{host}.svc.{DOMAIN}") if gateway == "mesh" else (host,)
+    route = Route(host, to, rewrite=rewrite, mirror=mirror)
+    return VirtualService(namespace, name, frozenset({gateway}), hosts, (route,))
+
+
+GRANTS: Final = [
+    {"to": "acme-db", "from": "initech", "service_account": "plain"},
+    {"to": "acme-db", "from": "initech", "service_account": "read.er"},
+]
+
+
+def policy(*more_grants: dict[str, str], **changes: object) -> str:
+    """The policy of the box, with more grants or other top-level fields."""
+    return standard_policy(grants=[*GRANTS, *more_grants], **changes)
+
+
+# -- rules that can be taken away ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Without:
+    """The box without one rule, or with one that others have instead of it."""
+
+    what: str
+    """In words, for the list of attacks."""
+
+    documents: Callable[[Documents], Iterable[Json]] | None = None
+    pods: tuple[str, ...] = ()
+    """Whose proxies the documents are for."""
+
+    policy: str = ""
+    mutants: tuple[Mutation, ...] = ()
+
+
+def without_document(name: str, *pods: str, kind: str = "") -> Without:
+    """Without a shipped document; or only that of a `kind`, if several share the name."""
+
+    def change(documents: Documents) -> list[Json]:
+        kept = [
+            it for it in documents if it["metadata"]["name"] != name or kind not in {"", it["kind"]}
+        ]
+        assert len(kept) < len(documents), f"{name} is not shipped"
+        return kept
+
+    return Without(f"without {kind or 'EnvoyFilter'} `{name}`", change, pods)
+
+
+def changed_filter(
+    what: str, document: str, change: Callable[[Json], None], *pods: str, left_out: str = ""
+) -> Without:
+    """With a shipped EnvoyFilter that is changed in place, and without the documents of a name.
+
+    `change` gets the filter's spec.
+    """
+
+    def changed(documents: Documents) -> list[Json]:
+        kept = [it for it in documents if it["metadata"]["name"] != left_out]
+        result = copy.deepcopy(kept)
+        (found,) = (
+            it
+            for it in result
+            if it["metadata"]["name"] == document and it["kind"] == "EnvoyFilter"
+        )
+        change(found["spec"])
+        return result
+
+    return Without(what, changed, pods)
+
+
+def without_rule(*mutants: Mutation) -> Without:
+    """With a server that lacks rules of its own."""
+    return Without(" and ".join(f"rule: not “{it.name}”" for it in mutants), mutants=mutants)
+
+
+Headers: TypeAlias = Sequence[tuple[str, str]]
+
+
+def in_words(answer: Answer) -> str:
+    """The status, and who answered or why it was denied."""
+    return f"{answer.status} {answer.app or answer.reason}".strip()
+
+
+def claims_of(token: str) -> str:
+    """`token acme-web→acme-db`, or what was sent, if that is no token."""
+    try:
+        claims = tokens.parse(token).claims
+    except InvalidToken:
+        return f"“{token}”"
+    return f"token {claims.source}→{claims.destination}"
+
+
+class Stage:
+    """A running box, and what is done in it."""
+
+    def __init__(self, mesh: Mesh, stack: AsyncExitStack) -> None:
+        self.mesh = mesh
+        self._stack = stack
+        self._without: Without | None = None
+        self._issued: dict[str, Certificate] = {}
+
+    # ---- doing ----
+
+    async def call(
+        self, pod: str, url: str, *, token: Loot | str = "", headers: Headers = (), **how: Any
+    ) -> str:
+        """A request, and what came of it: `200 acme-db/hello`, `403 not-allowed`, `no answer`."""
+        value = token if isinstance(token, str) else await token(self)
+        if "/" in how.get("via", ""):  # a pod's name, as everywhere here
+            name, _, port = how["via"].partition(":")
+            how["via"] = f"{self.mesh.address(name)}:{port}"
+        carried = [(TOKEN, value)] if value else []
+        try:
+            answer = await self.mesh.call(pod, url, headers=[*headers, *carried], **how)
+        except NoAnswer:
+            return "no answer"
+        return in_words(answer)
+
+    async def raw(
+        self, pod: str, to: str, sent: bytes, *, first: float, seconds: float, **how: Any
+    ) -> bytes:
+        """What comes back on a raw connection until it is closed or silent.
+
+        `first` is how many seconds to wait for the first of it, `seconds` for more.
+        """
+        try:
+            async with self.mesh.connected(pod, to, **how) as connection:
+                if sent:
+                    await connection.send(sent)
+                received = await connection.receive(first)
+                return received + (await connection.everything(seconds) if received else b"")
+        except (NoAnswer, OSError):
+            return b""
+
+    async def check(
+        self,
+        who: str | Certificate,
+        *metadata: tuple[str, str],
+        principal: str = "",
+        headers: Headers = (),
+    ) -> CheckResponse | None:
+        """Ask the service itself, from the attacker's pod, with somebody's certificate."""
+        certificate = self.mesh.certificate(who) if isinstance(who, str) else who
+        request = CheckRequest()
+        request.attributes.source.principal = principal
+        for key, value in headers:
+            raw = value.encode()
+            request.attributes.request.http.header_map.headers.add(key=key, raw_value=raw)
+        message = request.SerializeToString()
+        try:
+            answer = await self.mesh.call(
+                "mallory/bare",
+                f"http://authz.authz-system:9000{CHECK}",
+                method="POST",
+                headers=[("content-type", "application/grpc"), ("te", "trailers"), *metadata],
+                body=b"\0" + len(message).to_bytes(4, "big") + message,
+                http2=True,
+                tls=Tls(certificate, f"authz.authz-system.svc.{DOMAIN}", ("h2",)),
+            )
+        except NoAnswer:
+            return None
+        return CheckResponse.FromString(answer.body[5:])
+
+    async def signed(
+        self, who: str | Certificate, cluster_name: str, question: str = "sign"
+    ) -> str:
+        """A token as the service gives it to somebody for an upstream cluster."""
+        asked = ("x-authz-question", question), ("x-authz-upstream", cluster_name)
+        response = await self.check(who, *asked)
+        assert response is not None
+        (option,) = response.ok_response.headers
+        return option.header.value or option.header.raw_value.decode()
+
+    async def taken(self, pod: str) -> str:
+        """The tokens that a pod's app saw, since they were last forgotten."""
+        seen = [token for it in await self.mesh.seen(pod) for token in it.header(TOKEN)]
+        return ", ".join(map(claims_of, seen)) or "no token"
+
+    def identity(self, spiffe_id: str) -> Certificate:
+        """A certificate of the mesh's authority for any identity."""
+        if spiffe_id not in self._issued:
+            # In a folder of its own: the box names files by namespace and account alone.
+            authority = copy.copy(self.mesh.authority)
+            authority._directory = self.mesh.directory / f"certificates-{len(self._issued)}"
+            authority._directory.mkdir()
+            self._issued[spiffe_id] = authority.issue(SpiffeId.parse(spiffe_id))
+        return self._issued[spiffe_id]
+
+    # ---- rules ----
+
+    async def use(self, without: Without | None) -> None:
+        """Take a rule away, and bring back the one that was away before."""
+        if without is self._without:
+            return
+        before, self._without = self._without, without
+        if before is not None:
+            await self._change(before, back=True)
+        if without is not None:
+            await self._change(without, back=False)
+
+    async def _change(self, without: Without, *, back: bool) -> None:
+        if without.documents is not None:
+            shipped = patches.shipped()
+            await self.patch(shipped if back else without.documents(shipped), without.pods)
+        if without.policy:
+            await self.mesh.set_policy(policy() if back else without.policy)
+        if without.mutants:
+            await self.mesh.kill(AUTHZ)
+            self._program(() if back else without.mutants)
+            await self.mesh.start_authz()
+
+    async def patch(self, documents: Iterable[Json], pods: Sequence[str]) -> None:
+        """Start the proxies of some pods again, as if these were the documents in the cluster."""
+        mesh = self.mesh
+        installed = [*mesh.world.documents, *documents]
+        public = self.identity(str(mesh.pod("outside/server").identity))
+        control = Istiod(mesh.world, Objects(installed), public, Routes())
+        engine = patches.Patches.of(installed)
+        for name in pods:
+            pod = mesh.pod(name)
+            assert pod.proxy != "none"
+            who = patches.Proxy(pod.proxy, pod.namespace, pod.labels)
+            told = engine.applied(who, control.config(pod, mesh.certificate(name)))
+            config = control.routes.written_into(told)
+            await mesh.kill_proxy(name)
+            argv = mesh.network[name].argv(PROXY_UID)
+            started = proxies.running(name, config, mesh.directory, envoy.binary(), argv)
+            mesh.proxies[name] = await self._stack.enter_async_context(started)
+
+    def _program(self, mutants: tuple[Mutation, ...]) -> None:
+        """Let the server, when it next starts, be the one with these mutations."""
+        environment = self.mesh.authz.environment
+        for name in ("PYTHONPATH", "PYTHONSAFEPATH"):
+            environment.pop(name, None)
+        if mutants:
+            environment["PYTHONPATH"] = str(mutated(mutants, self.mesh.directory / "mutant"))
+            environment["PYTHONSAFEPATH"] = "1"  # not the working directory's package
+
+
+def mutated(mutants: Iterable[Mutation], folder: Path) -> Path:
+    """Make a copy of the package with `mutants` in `folder`; links where nothing differs."""
+    shutil.rmtree(folder, ignore_errors=True)
+    package = folder / "authz"
+    package.mkdir(parents=True)
+    for entry in (ROOT / "authz").iterdir():
+        if entry.name != "__pycache__":
+            (package / entry.name).symlink_to(entry)
+    for it in mutants:
+        module = package / f"{it.module}.py"
+        source = module.read_text()
+        assert source.count(it.rule) == 1, f"{it.name}: not there, or not only once"
+        module.unlink()
+        module.write_text(source.replace(it.rule, it.instead))
+    return folder

@@ -1,0 +1,31 @@
+"""Every path, probe, delivery and attack does what the tables say; and so does the README."""
+
+from __future__ import annotations
+
+import pytest
+
+from authz.demo.istio.mesh import Mesh
+from authz.demo.paths import table
+from authz.demo.paths.play import scenarios
+from authz.demo.scenarios.row import Scenario
+from tests.paths.conftest import in_the_box
+
+pytestmark = in_the_box
+
+SCENARIOS = list(scenarios())
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=[it.name for it in SCENARIOS])
+async def test_scenario(mesh: Mesh, scenario: Scenario[Mesh]) -> None:
+    assert await scenario.play(mesh) == scenario.expected
+
+
+async def test_no_two_scenarios_have_one_name() -> None:
+    assert len({it.name for it in SCENARIOS}) == len(SCENARIOS)
+
+
+async def test_what_is_seen_tells_a_request_that_got_in(mesh: Mesh) -> None:
+    """A scenario that expects too little would not pass: what is seen depends on who calls."""
+    [path] = [it for it in table.PATHS if it.name == "activator"]
+    assert await table.played(mesh, path, "sibling") != path.expected("foreign")
+    assert await table.played(mesh, path, "foreign") != path.expected("sibling")

@@ -1,0 +1,66 @@
+"""Nobody but the platform gets what its probes get, and no app sees one."""
+
+from __future__ import annotations
+
+import pytest
+
+from authz.demo.istio import agent
+from authz.demo.istio.client import NoAnswer
+from authz.demo.istio.mesh import Mesh
+from authz.demo.paths import probes
+from authz.demo.paths.probes import PROBES, Probe
+from tests.paths.conftest import in_the_box
+
+pytestmark = in_the_box
+
+OWN = {it.name: it for it in PROBES}
+EXEMPT = [OWN[it] for it in ("activator", "scrape", "prometheus-9090", "prometheus-9091")]
+GOOD = {"ready", "metrics", "up"}
+
+
+@pytest.mark.parametrize("probe", EXEMPT, ids=lambda it: it.name)
+@pytest.mark.parametrize("who", ["globex/hello", "knative-eventing/pingsource"])
+async def test_another_who_sends_the_same_is_denied(mesh: Mesh, probe: Probe, who: str) -> None:
+    await mesh.forget(probe.to)
+    assert await probes.made(mesh, probe, who) not in GOOD
+    assert await mesh.seen(probe.to) == []
+
+
+@pytest.mark.parametrize("who", ["knative-serving/activator", "monitoring/prometheus"])
+async def test_an_exempt_peer_gets_nothing_else(mesh: Mesh, who: str) -> None:
+    """Not the app, by no path and on no port that an app could have."""
+    pod = mesh.address("hello-00001-private.acme-db")
+    await mesh.forget("acme-db/hello")
+    for url in (f"http://{pod}/", f"http://{pod}/healthz", f"http://{pod}:8012/metrics"):
+        answer = await mesh.call(who, url)
+        assert (answer.status, answer.reason) in {(403, "token-missing"), (403, "not-allowed")}
+    assert await mesh.seen("acme-db/hello") == []
+
+
+async def test_the_activator_found_every_revision_by_its_probes(mesh: Mesh) -> None:
+    revisions = await mesh.revisions()
+    assert {"acme-db/hello-00001", "globex/idle-00001"} <= revisions.keys()
+    for it in revisions.values():
+        assert it["ready"]
+        assert "403" not in it["probes"]
+
+
+async def test_a_tag_probe_of_the_activator_is_only_the_gateways(mesh: Mesh) -> None:
+    """What the gateway may ask of the activator, a tenant may not, though the activator answers."""
+    headers = [("k-network-probe", "probe"), ("k-network-hash", "x")]
+    headers.append(("user-agent", "Knative-Ingress-Probe"))
+    answer = await mesh.call("globex/hello", "http://idle.acme-db/healthz", headers=headers)
+    assert (answer.status, answer.reason) == (403, "not-allowed")
+
+
+async def test_the_agents_port_is_not_captured_and_answers_nothing_of_the_apps(mesh: Mesh) -> None:
+    before = await mesh.checks("acme-db/hello")
+    await mesh.forget("acme-db/hello")
+    answer = await mesh.call(
+        probes.NODE, f"http://{mesh.address('acme-db/hello')}:{agent.PORT}/app-health/other"
+    )
+    assert answer.status == 404
+    with pytest.raises(NoAnswer, match="Refused"):  # 15090: nobody listens here, and no Envoy does
+        await mesh.call(probes.NODE, f"http://{mesh.address('acme-db/hello')}:15090/stats")
+    assert await mesh.checks("acme-db/hello") == before
+    assert await mesh.seen("acme-db/hello") == []
