@@ -61,6 +61,11 @@ class Rule(enum.Enum):
         "with the service down, nothing is scraped and nothing scales",
         _APPLY,
     )
+    CARRY_MISSING = (
+        "carry-missing",
+        "a broker's events lose their token and are denied at the channel",
+        _APPLY,
+    )
     FILTER_MISSING = (
         "filter-missing",
         "a filter that ships is not there",
@@ -172,8 +177,8 @@ class Rule(enum.Enum):
     )
     NO_POLICY = (
         "no-policy",
-        "verify is off here, and no AuthorizationPolicy stands in for it",
-        "apply the AuthorizationPolicy that ships with the filter that is switched off here",
+        "the hop is open to callers for whom nothing is asked as strictly",
+        "apply the AuthorizationPolicy that ships with the filters of this hop",
     )
     ROUTE_OVERRIDE = (
         "route-override",

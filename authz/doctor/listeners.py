@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from authz.doctor.dump import MANAGER, Json, Workload, port_of
 from authz.doctor.expected import Expected
@@ -18,6 +18,7 @@ _MISSING: Final = {
     "tenant-authz.transit": Rule.TRANSIT_MISSING,
     "tenant-authz.public": Rule.PUBLIC_MISSING,
     "tenant-authz.scrape": Rule.SCRAPE_MISSING,
+    "tenant-authz.carry": Rule.CARRY_MISSING,
 }
 _RBAC: Final = "envoy.filters.http.rbac"
 
@@ -130,20 +131,21 @@ class _Chain:
 
     def arriving(self, chain: Json, want: Json, cover: Json) -> Iterator[Finding]:
         """Whether somebody is asked about what arrives here, or must not be, on purpose."""
-        asking = self._expected.asking
-        if asking & _names(want):
-            return
-        if not asking & _names(cover):
+        if not self._expected.asking & (_names(want) | _names(cover)):
             kinds = ", ".join(it.get("name", "?") for it in chain.get("filters", ())) or "none"
             what = f"its filters, {kinds}, give ours nothing to hold on to"
             yield self.finding(Rule.UNCOVERED, what)
         elif _manages(chain):
-            proxy = self._workload.proxy
-            for policy in self._expected.selected("AuthorizationPolicy", proxy):
-                rbac = [it for several in _lists(chain) for it in several if _allows(it)]
-                if not rbac:
-                    name = policy["metadata"]["name"]
-                    yield self.finding(Rule.NO_POLICY, f"AuthorizationPolicy {name} is not applied")
+            yield from self._policies(chain)
+
+    def _policies(self, chain: Json) -> Iterator[Finding]:
+        """Whether the policies for this pod are in force, by whom they let in."""
+        rules = str([it for several in _lists(chain) for it in several if _allows(it)])
+        for policy in self._expected.selected("AuthorizationPolicy", self._workload.proxy):
+            name = policy["metadata"]["name"]
+            if missing := [it for it in _principals(policy) if it not in rules]:
+                what = f"AuthorizationPolicy {name} is not in force: it lets in {missing[0]}"
+                yield self.finding(Rule.NO_POLICY, what)
 
     def at_gateway(self, want: Json, port: int) -> Iterator[Finding]:
         """Whether each HTTP port of our gateway asks one question, the local one of known peers."""
@@ -165,6 +167,12 @@ def _pairs(found: list[Json], want: list[Json]) -> Iterator[tuple[Json, Json]]:
         if same is not None:
             left.remove(same)
             yield it, same
+
+
+def _principals(policy: Mapping[str, Any]) -> Iterator[str]:
+    for rule in policy["spec"].get("rules", ()):
+        for source in rule.get("from", ()):
+            yield from source["source"].get("principals", ())
 
 
 def _allows(one: Json) -> bool:

@@ -15,7 +15,6 @@ pytestmark = [
     needs_network,
     pytest.mark.envoy,
     pytest.mark.timeout(240),
-    pytest.mark.xdist_group("mesh"),
 ]
 
 

@@ -14,19 +14,9 @@ pytestmark = [
     needs_network,
     pytest.mark.envoy,
     pytest.mark.timeout(240),
-    pytest.mark.xdist_group("mesh"),
 ]
 
 EXPECTED = Expected(shipped(), plaintext=["knative-serving"])
-SCOPED = {
-    "kind": "Sidecar",
-    "metadata": {"name": "scoped", "namespace": "acme-web"},
-    "spec": {
-        "workloadSelector": {"labels": {"app": "plain"}},
-        "egress": [{"hosts": ["./*", "istio-system/*", "knative-serving/*", "authz-system/*"]}],
-    },
-}
-"""One proxy that sees little, as another test has it."""
 
 
 async def examined(mesh: Mesh) -> list[Finding]:
@@ -38,9 +28,9 @@ async def examined(mesh: Mesh) -> list[Finding]:
     return found
 
 
-async def test_silent_on_every_proxy_of_the_sound_mesh() -> None:
-    async with box.running(cluster.standard(("acme-web", "globex")), extra=[SCOPED]) as mesh:
-        assert await examined(mesh) == []
+@pytest.mark.asyncio(loop_scope="session")
+async def test_silent_on_every_proxy_of_the_sound_mesh(mesh: Mesh) -> None:
+    assert await examined(mesh) == []
 
 
 @pytest.mark.parametrize(
@@ -55,6 +45,7 @@ async def test_silent_on_every_proxy_of_the_sound_mesh() -> None:
             ),
             {
                 Rule.SIGN_MISSING,
+                Rule.CARRY_MISSING,
                 Rule.SCRAPE_MISSING,
                 Rule.PUBLIC_MISSING,
                 Rule.STRIP_MISSING,

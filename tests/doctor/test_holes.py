@@ -69,12 +69,18 @@ def test_older_proxies_lack_early_data_and_are_sound(bench: Bench) -> None:
         (
             "tenant-authz-broker",
             "knative-eventing/broker-ingress",
-            {Rule.TRANSIT_MISSING, Rule.UNEXPECTED},
+            {Rule.TRANSIT_MISSING, Rule.CARRY_MISSING, Rule.UNEXPECTED},
         ),
         (
             "tenant-authz-channel",
             "knative-eventing/imc-dispatcher",
             {Rule.TRANSIT_MISSING, Rule.UNEXPECTED},
+        ),
+        ("tenant-authz-carry", "knative-eventing/broker-ingress", {Rule.CARRY_MISSING}),
+        (
+            "tenant-authz-filter",
+            "knative-eventing/broker-filter",
+            {Rule.TRANSIT_MISSING, Rule.UNEXPECTED, Rule.NO_POLICY},
         ),
         ("tenant-authz-none", "authz-system/authz", {Rule.UNEXPECTED}),
         ("tenant-authz-webhook", "knative-serving/webhook", {Rule.UNEXPECTED}),
@@ -102,11 +108,12 @@ def test_the_local_gateway_in_plaintext(bench: Bench) -> None:
     assert "8081" in found.where
 
 
-def test_a_filter_that_is_switched_off_for_a_policy_that_is_not_there(bench: Bench) -> None:
+def test_a_hop_without_the_policy_that_says_who_may_call_it(bench: Bench) -> None:
     documents = [it for it in shipped() if it["kind"] != "AuthorizationPolicy"]
     found = examined(bench.dump("knative-eventing/broker-filter", documents))
     assert {it.rule for it in found} == {Rule.NO_POLICY}
-    assert "8080" in found[0].where
+    assert "imc-dispatcher" in found[0].what
+    assert any("8080" in it.where for it in found)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from authz import envoyfilters as patches
+from authz import envoyfilters
 from authz.demo import envoy
 from authz.demo.istio import cluster, programs, proxies, rules
 from authz.demo.istio.client import Client, NoAnswer
@@ -59,7 +59,7 @@ async def running(
         CouldNotStart: something did not come up.
     """
     world = world or cluster.standard()
-    documents = [*world.documents, *patched(patches.shipped(overlay)), *extra]
+    documents = [*world.documents, *patched(envoyfilters.shipped(overlay)), *extra]
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(own_directory())
         addresses = {pod.id: pod.address for pod in world.pods.values()}
@@ -77,7 +77,7 @@ async def _start(mesh: Mesh, documents: list[Json], policy: str, stack: AsyncExi
     executable = envoy.binary()
     public = mesh.authority.issue(mesh.pod("outside/server").identity)
     control = Istiod(mesh.world, Objects(documents), public, Routes())
-    engine = patches.Patches.of(documents)
+    engine = envoyfilters.Patches.of(documents)
 
     async def program(pod: Pod) -> None:
         started = programs.running(mesh.world, pod, mesh.network[pod.id], mesh.directory)
@@ -85,7 +85,7 @@ async def _start(mesh: Mesh, documents: list[Json], policy: str, stack: AsyncExi
 
     async def proxy(pod: Pod) -> None:
         assert pod.proxy != "none"  # noqa: S101 - for the type checker
-        who = patches.Proxy(pod.proxy, pod.namespace, pod.labels)
+        who = envoyfilters.Proxy(pod.proxy, pod.namespace, pod.labels)
         told = engine.applied(who, control.config(pod, mesh.certificate(pod.id)))
         config = control.routes.written_into(told) | {"node": node(pod, who.istio_version)}
         mesh.configs[pod.id] = config
