@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -95,7 +96,7 @@ class Client:
     def __init__(self, share: Share, keyring: Keyring) -> None:
         self._share = share
         self._plan = plan = share.plan
-        self._traffic = Traffic(plan, keyring, _clock)
+        self._traffic = Traffic(plan, keyring, _clock, lambda: _read_keyring(share))
         self._warm = [self._traffic.warm(n) for n in share.connections]
         self._unseen = (
             self._traffic.unseen(
@@ -185,7 +186,7 @@ class Client:
         loop = asyncio.get_running_loop()
         async with gate, asyncio.timeout(_CONNECT_SECONDS):
             await loop.create_connection(
-                lambda: lane.connection, "127.0.0.1", self._share.port, ssl=context
+                lambda: lane.connection, self._share.host, self._share.port, ssl=context
             )
             await lane.connection.ready
 
@@ -219,6 +220,12 @@ def _encoded(counts: Mapping[int, int]) -> str:
     for microseconds, count in counts.items():
         made.record_value(min(max(microseconds, 1), _LONGEST), count)
     return str(made.encode(), "ascii")
+
+
+def _read_keyring(share: Share) -> Keyring:
+    """The keyring as it is now; blocks for some milliseconds."""
+    with ThreadPoolExecutor(1) as pool:  # a loop of its own: ours is running
+        return pool.submit(asyncio.run, _keyring(share)).result()
 
 
 async def _keyring(share: Share) -> Keyring:

@@ -40,11 +40,43 @@ _ID_START: Final = f"{secrets.token_hex(4)}-7631-45e2-8845-"
 ID_HOLE: Final = b"0" * 12
 """Where in a message the id of a request goes, which is as long."""
 
+_KINDS: Final = {
+    Ask.BOTH: [Ask.SIGN, Ask.VERIFY],
+    Ask.MIXED: [Ask.SIGN, Ask.VERIFY, Ask.MIXED],  # the last stands for a stranger
+}
 _ids: Final = itertools.count()
 _TRACES: Final = 20_000  # made once; far more than a header table holds
 
 # As the filters set it, but for graver overload than a request would wait for.
 _TIMEOUT_SECONDS: Final = 20
+
+
+class Keys:
+    """The keys that answers are judged by: those of the server's store.
+
+    `renew` reads them again, which a rotation under load makes necessary.
+    """
+
+    def __init__(self, keyring: Keyring, renew: Callable[[], Keyring] | None = None) -> None:
+        self.current = keyring
+        self._renew = renew
+
+    def verify(self, received: tokens.ReceivedToken, now: float) -> tokens.Claims:
+        """The claims of a token.
+
+        Raises:
+            InvalidToken: it is not good, by the newest keys.
+        """
+        try:
+            return self._verified(received, now)
+        except InvalidToken:
+            if self._renew is None:
+                raise
+            self.current = self._renew()
+            return self._verified(received, now)
+
+    def _verified(self, received: tokens.ReceivedToken, now: float) -> tokens.Claims:
+        return tokens.verify(received, keyring=self.current, now=now, life=_LIFE).claims
 
 
 class Expected(ABC):
@@ -105,12 +137,12 @@ class Signed(Expected):
         self,
         source: Namespace,
         destination: Namespace,
-        keyring: Keyring,
+        keys: Keys,
         clock: Callable[[], float],
     ) -> None:
         super().__init__()
         self._parties = source, destination
-        self._keyring = keyring
+        self._keys = keys
         self._clock = clock
 
     def _problem(self, answer: CheckResponse) -> str:
@@ -122,10 +154,7 @@ class Signed(Expected):
         if option.header.key != TOKEN_HEADER or not overwrites:
             return "signed with another header"
         try:
-            received = tokens.parse(option.header.value)
-            claims = tokens.verify(
-                received, keyring=self._keyring, now=self._clock(), life=_LIFE
-            ).claims
+            claims = self._keys.verify(tokens.parse(option.header.value), self._clock())
         except InvalidToken as error:
             return f"signed with a bad token: {error.reason.slug}"
         right = (claims.source, claims.destination) == self._parties
@@ -176,11 +205,17 @@ class TracedCall(Call):
 
 
 class Traffic:
-    """Makes the calls of a plan. `clock` is in seconds since the epoch."""
+    """Makes the calls of a plan. `clock` is in seconds since the epoch, for `renew` see `Keys`."""
 
-    def __init__(self, plan: Plan, keyring: Keyring, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        keyring: Keyring,
+        clock: Callable[[], float],
+        renew: Callable[[], Keyring] | None = None,
+    ) -> None:
         self._plan = plan
-        self._keyring = keyring
+        self._keys = Keys(keyring, renew)
         self._clock = clock
         self._fields = Fields()
         self._let_in, self._denied = LetIn(), Denied()
@@ -216,15 +251,20 @@ class Traffic:
         if self._plan.ask is not Ask.SIGN:
             verify = self._verify(caller, mesh.sibling(caller), "web", self._let_in)
             asked.append([verify] * (len(asked[0]) if asked else 1))
+        if self._plan.ask is Ask.MIXED:
+            stranger = self._verify(caller, mesh.stranger(caller), "web", self._denied)
+            asked.append([stranger] * len(asked[0]))
         return [call for calls in zip(*asked, strict=True) for call in calls]
 
     def _new(self, connection: int) -> Iterator[Call]:
-        kinds = [Ask.SIGN, Ask.VERIFY] if self._plan.ask is Ask.BOTH else [self._plan.ask]
+        kinds = _KINDS.get(self._plan.ask, [self._plan.ask])
         turns = itertools.cycle(itertools.product(self._plan.callers_of(connection), kinds))
         for number, (caller, kind) in enumerate(turns):
             name = f"new-{self._salt}-{connection}-{number}"
             if kind is Ask.SIGN:
                 yield self._sign(caller, Namespace(name))
+            elif kind is Ask.MIXED:
+                yield self._verify(caller, mesh.stranger(caller), name, self._denied)
             else:
                 yield self._verify(caller, mesh.sibling(caller), name, self._let_in)
 
@@ -235,7 +275,7 @@ class Traffic:
             "x-authz-question": "sign",
             "x-authz-upstream": f"outbound|80||{host}",
         }
-        expected = Signed(source, destination, self._keyring, self._clock)
+        expected = Signed(source, destination, self._keys, self._clock)
         return self._call(source, metadata, _request(host), expected)
 
     def _verify(self, caller: int, source: Namespace, account: str, expected: Expected) -> Call:
@@ -244,7 +284,7 @@ class Traffic:
             source=source,
             service_account=account,
             destination=destination,
-            keyring=self._keyring,
+            keyring=self._keys.current,
             now=self._clock(),
             life=_LIFE,
         )
