@@ -10,6 +10,7 @@ import asyncio
 import gc
 import itertools
 import json
+import signal
 import ssl
 import sys
 import time
@@ -28,7 +29,7 @@ from authz.keys import Keyring
 from authz.keystore import Keks, open_store, read_kek_file
 from authz.names import Namespace
 from loadtest import mesh
-from loadtest.connection import Tally
+from loadtest.connection import Connection, Tally
 from loadtest.load import DRAIN_SECONDS, ClosedLoop, Lane, OpenLoop
 from loadtest.plan import FIRST_SIGHT_CALLS, Share
 from loadtest.traffic import Call, Traffic
@@ -76,8 +77,8 @@ class Outcome:
             sum(outcome.right for outcome in outcomes),
             max(outcome.seconds for outcome in outcomes),
             sum(outcome.cpu_seconds for outcome in outcomes),
-            _added([outcome.latencies for outcome in outcomes]),
-            _added([outcome.lateness for outcome in outcomes]),
+            added([outcome.latencies for outcome in outcomes]),
+            added([outcome.lateness for outcome in outcomes]),
             dict(problems),
         )
 
@@ -105,12 +106,12 @@ class Client:
             if plan.first_sight
             else None
         )
-        self._lanes: list[Lane] = []
+        self._lanes: list[Lane[Connection]] = []
         self._problems: Counter[str] = Counter()
 
     async def prepare(self) -> None:
         """Connect, see that strangers are denied, and make every call once and for a while."""
-        self._lanes = [Lane(self._plan.in_flight) for _ in self._share.connections]
+        self._lanes = [Lane(self._plan.in_flight, Connection) for _ in self._share.connections]
         context_of = self._contexts()
         gate = asyncio.Semaphore(_HANDSHAKES)
         await asyncio.gather(
@@ -150,8 +151,8 @@ class Client:
             total.right,
             seconds,
             cpu,
-            _encoded(total.latencies),
-            _encoded(lateness),
+            encoded(total.latencies),
+            encoded(lateness),
             dict(self._problems),
         )
 
@@ -161,7 +162,7 @@ class Client:
             lane.connection.close()
 
     async def _run(
-        self, calls: Iterable[Iterable[Call]], lanes: list[Lane], seconds: float
+        self, calls: Iterable[Iterable[Call]], lanes: list[Lane[Connection]], seconds: float
     ) -> None:
         loop = ClosedLoop(lanes, seconds=seconds, most=sys.maxsize)
         for lane, lane_calls in zip(lanes, calls, strict=True):
@@ -181,7 +182,7 @@ class Client:
         return total
 
     async def _connect(
-        self, lane: Lane, context: ssl.SSLContext | None, gate: asyncio.Semaphore
+        self, lane: Lane[Connection], context: ssl.SSLContext | None, gate: asyncio.Semaphore
     ) -> None:
         loop = asyncio.get_running_loop()
         async with gate, asyncio.timeout(_CONNECT_SECONDS):
@@ -208,14 +209,16 @@ class Client:
         return context_of
 
 
-def _added(encoded: list[str]) -> str:
+def added(parts: Iterable[str]) -> str:
+    """The sum of portable histograms."""
     total = histogram()
-    for one in encoded:
+    for one in parts:
         total.decode_and_add(one)
     return str(total.encode(), "ascii")
 
 
-def _encoded(counts: Mapping[int, int]) -> str:
+def encoded(counts: Mapping[int, int]) -> str:
+    """A portable histogram of values, each with its count."""
     made = histogram()
     for microseconds, count in counts.items():
         made.record_value(min(max(microseconds, 1), _LONGEST), count)
@@ -255,6 +258,7 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Do one share."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started us, and ends us
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_live(Share.from_json(sys.stdin.readline())))
 
