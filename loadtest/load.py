@@ -14,24 +14,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter_ns
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from loadtest.alarm import Alarm
 from loadtest.connection import Tally
 
 DRAIN_SECONDS: Final = 30.0
 _SECOND: Final = 1_000_000_000  # in nanoseconds
-_SPIN: Final = 2_000_000  # below that, timers are too coarse
+_WAKING: Final = 60_000  # what it takes to wake up; below that, spin
 _MOST_AT_ONCE: Final = 256  # so that answers are read in between
 
 
-C = TypeVar("C", contravariant=True)
+C_contra = TypeVar("C_contra", contravariant=True)
 
 
-class Link(Protocol[C]):
+class Link(Protocol[C_contra]):
     """What the loops need of a connection; see `loadtest.connection.Connection`."""
 
     tally: Tally
     gone: bool
 
-    def call(self, call: C, intended: int) -> None:
+    def call(self, call: C_contra, intended: int) -> None:
         """Make a call as soon as there is room."""
 
     def flush(self) -> None:
@@ -162,8 +163,12 @@ class OpenLoop(_Loop):
 
     async def run(self) -> None:
         """Until all calls have ended."""
-        self._pace()
-        await self._begun.wait()
+        self._alarm = Alarm(self._pace)
+        try:
+            self._pace()
+            await self._begun.wait()
+        finally:
+            self._alarm.close()
         await self._drained()
 
     def _pace(self) -> None:
@@ -182,11 +187,10 @@ class OpenLoop(_Loop):
             used[lane] = None
         for lane in used:
             lane.connection.flush()
-        loop = asyncio.get_running_loop()
-        wait = self._due - now
+        wait = int(self._due) - perf_counter_ns() - _WAKING
         if not self._left:
             self._begun.set()
-        elif wait > _SPIN:
-            loop.call_later((wait - _SPIN) / _SECOND, self._pace)
+        elif wait > 0:
+            self._alarm.set(wait)
         else:
-            loop.call_soon(self._pace)
+            asyncio.get_running_loop().call_soon(self._pace)

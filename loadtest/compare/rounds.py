@@ -1,0 +1,246 @@
+"""Every variant at every load, in turn, several times over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from authz.config import IdentitySource
+from authz.demo import envoy
+from authz.demo.bootstrap import Endpoint
+from authz.demo.processes import CouldNotStart
+from authz.errors import AuthzError
+from loadtest import processes
+from loadtest.client import Outcome
+from loadtest.compare import sidecars
+from loadtest.compare.client import Task
+from loadtest.compare.sidecars import Certificates, Way
+from loadtest.compare.variants import Variant
+from loadtest.crew import Client, client
+from loadtest.plan import MAX_SECONDS, BadPlan
+from loadtest.stack import Setup, Stack
+from loadtest.traffic import TOKEN_HEADER
+
+OPEN_CONNECTIONS: Final = 64
+"""Of an open loop: enough that a request hardly ever waits for one."""
+
+_AFTER_SECONDS: Final = 90.0
+_MODULE: Final = "loadtest.compare.client"
+
+
+class WrongOutcome(AuthzError):
+    """Somebody was let in, or kept out, who should not be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A load: a closed loop on so many connections or, with a rate, an open one."""
+
+    connections: int
+    rate: float = 0
+
+    def __str__(self) -> str:
+        plural = "" if self.connections == 1 else "s"
+        return f"{self.rate:g}/s" if self.rate else f"{self.connections} connection{plural}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """What is run. Seconds are of each of its many runs."""
+
+    connections: Sequence[int] = (1, 8, 32)
+    rates: Sequence[float] = (200, 500, 1000)
+    repeat: int = 3
+    seconds: float = 0.5
+    warmup: float = 0.1
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        def check(name: str, values: Iterable[float], least: float, most: float) -> None:
+            for value in values:
+                if not least <= value <= most:
+                    raise BadPlan(f"{name}: {value:g} is not between {least:g} and {most:g}")
+
+        check("connections", self.connections, 1, 1000)
+        check("rate", self.rates, 1, 1_000_000)
+        check("repeat", [self.repeat], 1, 100)
+        check("seconds", [self.seconds], 0.05, MAX_SECONDS)
+        check("warmup", [self.warmup], 0.01, MAX_SECONDS)
+        check("processes", [self.processes], 1, 16)
+        if not self.points:
+            raise BadPlan("connections, rate: give at least one")
+
+    @property
+    def points(self) -> list[Point]:
+        """The loads."""
+        closed = [Point(each) for each in self.connections]
+        return [*closed, *(Point(OPEN_CONNECTIONS, rate) for rate in self.rates)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One run of a variant at a load. CPU in seconds."""
+
+    variant: str
+    point: Point
+    outcome: Outcome
+    client_envoy: float
+    server_envoy: float
+    authz: float | None
+    """Of the service that was asked; `None` where there is none, or it is not known."""
+    client_busy: float
+    """How busy the client processes were, from 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """All runs, and with what they were made."""
+
+    course: Course
+    variants: Sequence[Variant]
+    envoy: str
+    samples: list[Sample] = field(default_factory=list)
+
+
+async def compare(
+    stack: Stack,
+    directory: Path,
+    variants: Sequence[Variant],
+    course: Course,
+    tell: Callable[[str], None],
+) -> Comparison:
+    """Start everything, see that each variant decides rightly, and do all runs.
+
+    Raises:
+        CouldNotStart: a process failed.
+        WrongOutcome: a variant lets in whom it should not, or keeps out whom it should not.
+    """
+    tell("starting servers and Envoys")
+    async with AsyncExitStack() as running:
+        crew = [await running.enter_async_context(client(_MODULE)) for _ in range(course.processes)]
+        ways = await _ways(stack, directory, variants, running)
+        for way in ways:
+            await _decides_rightly(way)
+        done = Comparison(course, variants, await _envoy_version())
+        for number in range(course.repeat):
+            for point in course.points:
+                # Who is first in a round is not always the same.
+                for way in [*ways[number % len(ways) :], *ways[: number % len(ways)]]:
+                    tell(f"{number + 1}/{course.repeat} {point}: {way.variant.name}")
+                    done.samples.append(await _sample(crew, way, point, course))
+        return done
+
+
+async def _ways(
+    stack: Stack, directory: Path, variants: Sequence[Variant], running: AsyncExitStack
+) -> list[Way]:
+    certificates = Certificates.issued(stack)
+    behind = await running.enter_async_context(sidecars.app(directory, stack.host))
+
+    async def started(variant: Variant) -> Way:
+        server = None
+        if variant.transport is not None:
+            setup = Setup(transport=variant.transport, identity=IdentitySource.MTLS)
+            server = await running.enter_async_context(stack.serving(setup))
+        return await running.enter_async_context(
+            sidecars.way(variant, directory, certificates, behind, server)
+        )
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            starts = [group.create_task(started(variant)) for variant in variants]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return [start.result() for start in starts]
+
+
+async def _envoy_version() -> str:
+    process = await asyncio.create_subprocess_exec(
+        envoy.binary(), "--version", stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    return output.decode().rpartition("version: ")[2].strip().split("/")[1]
+
+
+async def _decides_rightly(way: Way) -> None:
+    """Ask once what the load asks, and what nobody may."""
+    variant = way.variant
+    signed = await _get(way.signed)
+    if signed.status_code != 200:
+        raise WrongOutcome(f"{variant.name}: HTTP status {signed.status_code} in place of 200")
+    if variant.denies and signed.headers.get(sidecars.SAW, "-") != "-":
+        raise WrongOutcome(f"{variant.name}: the app saw the token")
+    for headers in ({}, {TOKEN_HEADER: "made-up"}):
+        bare = await _get(way.bare, **headers)
+        wanted = {True: 403, False: 200, None: bare.status_code}[variant.denies]
+        if bare.status_code != wanted:
+            which = "with a made-up token" if headers else "without a token"
+            raise WrongOutcome(f"{variant.name}: {bare.status_code} in place of {wanted} {which}")
+        if bare.status_code == 200 and bare.headers.get(sidecars.SAW, "-") != headers.get(
+            TOKEN_HEADER, "-"
+        ):
+            raise WrongOutcome(f"{variant.name}: the app does not say which token it saw")
+
+
+async def _get(endpoint: Endpoint, **headers: str) -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False) as session:
+        try:
+            return await session.get(
+                f"http://{endpoint}/cart/items?page=2",
+                headers={"host": sidecars.HOST, **headers},
+                timeout=10,
+            )
+        except httpx.HTTPError as error:
+            raise CouldNotStart(f"an Envoy does not answer: {error!r}") from None
+
+
+async def _sample(crew: Sequence[Client], way: Way, point: Point, course: Course) -> Sample:
+    busy = crew[: point.connections]
+    share = 1 / len(busy)
+    try:
+        async with asyncio.timeout(course.seconds + course.warmup + _AFTER_SECONDS):
+            for number, each in enumerate(busy):
+                task = Task(
+                    host=way.signed.host,
+                    port=way.signed.port,
+                    authority=sidecars.HOST,
+                    connections=len(range(number, point.connections, len(busy))),
+                    rate=point.rate * share,
+                    offset=number / point.rate if point.rate else 0,
+                    seconds=course.seconds,
+                    warmup=course.warmup,
+                )
+                await each.say(task.to_json())
+            await asyncio.gather(*(each.ready() for each in busy))
+            before = _cpu(way)
+            outcome = Outcome.together(*await asyncio.gather(*(each.outcome() for each in busy)))
+            after = _cpu(way)
+    except TimeoutError:
+        raise CouldNotStart("a run took too long, and was given up") from None
+    except OSError as error:
+        raise CouldNotStart(f"{way.variant.name}: a process has ended: {error}") from None
+    client_envoy, server_envoy, authz = (
+        now - then for now, then in zip(after, before, strict=True)
+    )
+    return Sample(
+        way.variant.name,
+        point,
+        outcome,
+        client_envoy,
+        server_envoy,
+        authz if way.authz else None,
+        outcome.cpu_seconds / outcome.seconds / len(busy),
+    )
+
+
+def _cpu(way: Way) -> tuple[float, float, float]:
+    """Seconds, of the two Envoys and of who is asked."""
+    groups = (frozenset((way.client,)), frozenset((way.server,)), way.authz)
+    first, second, asked = (processes.cpu(pids).total for pids in groups)
+    return first, second, asked
