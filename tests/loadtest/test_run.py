@@ -42,7 +42,7 @@ async def serving(setup: Setup, policy: str | None = None) -> AsyncIterator[tupl
 
 def test_a_run_reports_what_it_cost_and_leaves_nothing_behind() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "loadtest", "hotpath", *SHORT, "--json"],
+        [sys.executable, "-m", "loadtest", "hotpath", *SHORT, "--json", "-"],
         capture_output=True,
         text=True,
         timeout=60,
