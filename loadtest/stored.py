@@ -53,6 +53,25 @@ def save(text: str, file: Path) -> None:
         raise BadPlan(f"{file}: cannot be written: {error.strerror}") from None
 
 
+def put(text: str, file: Path, name: str) -> None:
+    """Write Markdown, into its place where the file has one for it: between two comments.
+
+    Raises:
+        BadPlan: the file cannot be read or written.
+    """
+    if file == STDOUT:
+        typer.echo(text)
+        return
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
+    try:
+        whole = file.read_text() if file.exists() else ""
+    except (OSError, ValueError) as error:
+        raise BadPlan(f"{file}: cannot be read: {error}") from None
+    before, opened, rest = whole.partition(begin)
+    _, closed, after = rest.partition(end)
+    save(f"{before}{begin}{text}\n{end}{after}" if opened and closed else f"{text}\n", file)
+
+
 def read(file: Path) -> dict[str, Any]:
     """A report.
 

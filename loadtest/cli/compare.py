@@ -15,11 +15,12 @@ from loadtest.compare.page import page as page_of
 from loadtest.compare.report import View, report
 from loadtest.compare.rounds import Course
 from loadtest.compare.rounds import compare as run_compare
-from loadtest.compare.table import columns, rows
+from loadtest.compare.table import brief
 from loadtest.compare.table import markdown as markdown_of
 from loadtest.compare.variants import Variant, built_in, external
 from loadtest.plan import BadPlan
-from loadtest.stored import STDOUT, read, save, write
+from loadtest.result import machine
+from loadtest.stored import STDOUT, put, read, save, write
 
 _DEFAULT: Final = Course()
 _WHAT, _LOAD, _OUT = "What is compared", "Load", "Results"
@@ -30,7 +31,7 @@ app = typer.Typer()
 @app.command(
     epilog="Examples: python -m loadtest compare --page compare.html; "
     "python -m loadtest compare --target opa=127.0.0.1:9191 --only opa --only http2; "
-    "python -m loadtest compare --seconds 5 --repeat 7 --json now.json --page now.html --markdown"
+    "python -m loadtest compare --seconds 5 --repeat 7 --json now.json --page now.html --markdown -"
 )
 def compare(  # noqa: PLR0917 - Typer makes options of them
     target: Annotated[
@@ -87,8 +88,15 @@ def compare(  # noqa: PLR0917 - Typer makes options of them
         typer.Option("--page", metavar="FILE", help="Write an HTML page.", rich_help_panel=_OUT),
     ] = None,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print Markdown.", rich_help_panel=_OUT)
-    ] = False,
+        Path | None,
+        typer.Option(
+            "--markdown",
+            metavar="FILE",
+            help="Write a table with all that belongs to it; - for standard output. In a file "
+            "with the lines <!-- compare --> and <!-- /compare --> only what is between them.",
+            rich_help_panel=_OUT,
+        ),
+    ] = None,
     stored: Annotated[
         Path | None,
         typer.Option(
@@ -126,12 +134,11 @@ def compare(  # noqa: PLR0917 - Typer makes options of them
     if page is not None:
         save(page_of(view), page)
         note(f"wrote {page}")
-    if markdown:
-        typer.echo(markdown_of(view))
-    elif json_file != STDOUT:
-        heads = columns(view)
-        medians = ([cell.partition(" (")[0] for cell in row] for row in rows(view))
-        show([dict(zip(heads, row, strict=True)) for row in medians], title="", as_json=False)
+    if markdown is not None:
+        put(markdown_of(view), markdown, "compare")
+    if STDOUT not in {json_file, markdown}:
+        title, rows = brief(view)
+        show(rows, title=title, as_json=False)
     _end(view)
 
 
@@ -147,11 +154,12 @@ def _chosen(targets: list[str], only: list[str]) -> list[Variant]:
 
 
 def _measured(variants: list[Variant], course: Course) -> dict[str, object]:
+    before = machine()
     done = with_stack(
         lambda stack, directory, tell: run_compare(stack, directory, variants, course, tell),
         steps=1 + course.repeat * len(course.points) * len(variants),
     )
-    return report(done, shlex.join(["python", "-m", "loadtest", *sys.argv[1:]]))
+    return report(done, before, shlex.join(["python", "-m", "loadtest", *sys.argv[1:]]))
 
 
 def _end(view: View) -> None:

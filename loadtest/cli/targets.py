@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +12,7 @@ from loadtest import targets as held
 from loadtest.cli.common import JsonFile, with_stack
 from loadtest.cli.hotpath import end
 from loadtest.result import figures, machine
-from loadtest.stored import STDOUT, Result, write
+from loadtest.stored import STDOUT, Result, put, write
 
 app = typer.Typer()
 
@@ -28,6 +29,15 @@ def targets(
         float, typer.Option("--seconds", help="How long each run is.", min=0.1, max=60)
     ] = 2,
     json_file: JsonFile = None,
+    markdown: Annotated[
+        Path,
+        typer.Option(
+            "--markdown",
+            metavar="FILE",
+            help="Where to write the table; - for standard output. In a file with the lines "
+            "<!-- targets --> and <!-- /targets --> only what is between them.",
+        ),
+    ] = STDOUT,
 ) -> None:
     """Measure everything that the project holds itself to; print it as a Markdown table.
 
@@ -48,6 +58,6 @@ def targets(
         rows_ = [asdict(row) for row in rows]
         report = {"kind": "targets", "machine": machine(), "targets": rows_, "results": results}
         write(report, json_file)
-    if json_file != STDOUT:
-        typer.echo(held.markdown(rows))
+    if not json_file == markdown == STDOUT:
+        put(held.markdown(rows), markdown, "targets")
     end([run for each in runs.values() for run in each])

@@ -66,8 +66,7 @@ class HttpConnection(asyncio.Protocol):
         self._rest = b""
         intended, self._intended = self._intended, None
         if intended is None or len(data) > end:
-            self.tally.problems["more than one answer"] += 1
-            self._transport.abort()
+            self._fail("more than one answer", intended)
             return
         if data.startswith(_RIGHT):
             self.tally.right += 1
@@ -81,12 +80,17 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
+        self._fail("the connection is gone", self._intended)
+
+    def _fail(self, problem: str, intended: int | None) -> None:
+        """Hang up; whatever was not answered yet has failed."""
         self.gone = True
-        ended = len(self._waiting) + (self._intended is not None)
+        self._transport.abort()
+        ended = len(self._waiting) + (intended is not None)
+        self._intended = None
         if ended:
             self._waiting.clear()
-            self._intended = None
-            self.tally.problems["the connection is gone"] += ended
+            self.tally.problems[problem] += ended
             self._on_room(self, ended)
 
 

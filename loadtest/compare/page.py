@@ -37,7 +37,7 @@ def page(view: View) -> str:
 <body><main>
 <h1>What authorization between two sidecars costs</h1>
 <p class="soft">The same HTTP requests through two real Envoys, signed in the first and verified in
-the second, with one way of authorization or another. {escape(_where(view))}</p>
+the second, with one way of authorization or another.<br>{_where(view)}</p>
 <section class="tiles">{"".join(_tiles(view))}</section>
 <ul class="legend">{keys}</ul>
 <section class="plots">{"".join(map(_figure, plots(view)))}</section>
@@ -55,7 +55,8 @@ the second, with one way of authorization or another. {escape(_where(view))}</p>
 
 def _where(view: View) -> str:
     here = view.report["machine"]
-    return f"Envoy {view.report['envoy']}, {here['cpus']} x {here['cpu']}, {here['date'][:10]}."
+    facts = (f"Envoy {view.report['envoy']}", f"{here['cpus']} x {here['cpu']}", here["date"][:10])
+    return " · ".join(f'<span class="fact">{escape(fact)}</span>' for fact in facts)
 
 
 def _tiles(view: View) -> Iterator[str]:

@@ -87,21 +87,22 @@ def _by_rate(view: View, figure: str, title: str) -> Plot:
 
 
 def _cpu(view: View) -> Plot:
-    point, bars = view.common, []
-    for variant in view.variants:
-        parts = []
-        for figure, name in PARTS.items():
-            if view.has(variant, point, figure):
-                spread = view.spread(variant, point, figure)
-                tip = f"{variant}, {name}: {spread} µs"
-                parts.append(Value(PART_COLOURS[figure], *_of(spread), tip))
-        total = sum(part.value for part in parts)
-        bars.append(Bar(variant, parts, f"{total:,.0f} µs"))
-    title = f"CPU per request, {point}"
-    text = (
-        "Two sidecars, and whom they ask once each. Medians; the app and the clients are not in it."
-    )
-    return Plot(title, text, svg.bars([("", bars)], title))
+    groups = []
+    for point in dict.fromkeys((*view.closed[:1], view.common, *view.closed[-1:])):
+        bars = []
+        for variant in view.variants:
+            parts = []
+            for figure, name in PARTS.items():
+                if view.has(variant, point, figure):
+                    spread = view.spread(variant, point, figure)
+                    tip = f"{variant}, {name}: {spread} µs at {point}"
+                    parts.append(Value(PART_COLOURS[figure], *_of(spread), tip))
+            total = sum(part.value for part in parts)
+            bars.append(Bar(variant, parts, f"{total:,.0f} µs"))
+        groups.append((str(point), bars))
+    title = "CPU per request"
+    text = "Two sidecars and whom each of them asks; neither app nor clients. Medians."
+    return Plot(title, text, svg.bars(groups, title))
 
 
 def _throughput(view: View) -> Plot:

@@ -12,7 +12,7 @@ from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
 
 from loadtest.client import added, histogram
 from loadtest.compare.rounds import OPEN_CONNECTIONS, Comparison, Point, Sample
-from loadtest.result import PERCENTILES, Spread, machine
+from loadtest.result import PERCENTILES, Spread
 from loadtest.stored import Result
 
 KIND: Final = "compare"
@@ -46,8 +46,8 @@ def figures(sample: Sample) -> dict[str, float]:
     return named
 
 
-def report(done: Comparison, command: str) -> dict[str, Any]:
-    """All of it."""
+def report(done: Comparison, machine: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """All of it; `machine` as it was before."""
     results = []
     for variant in done.variants:
         for point in done.course.points:
@@ -67,7 +67,7 @@ def report(done: Comparison, command: str) -> dict[str, Any]:
     return {
         "kind": KIND,
         "command": command,
-        "machine": machine(),
+        "machine": machine,
         "envoy": done.envoy,
         "course": asdict(done.course),
         "variants": [{"name": each.name, "note": each.note} for each in done.variants],

@@ -17,7 +17,7 @@ from typing import Final
 from authz.demo import bootstrap, envoy
 from authz.demo.bootstrap import ROUTER, Endpoint, Json, Service
 from authz.demo.certs import Certificate
-from loadtest import mesh
+from loadtest import mesh, processes
 from loadtest.compare.variants import APP_PORT, Variant
 from loadtest.stack import Server, Stack, free_ports
 from loadtest.traffic import TOKEN_HEADER
@@ -126,7 +126,11 @@ async def way(
         envoy.running(f"{name}-server", pod, directory, executable) as second,
     ):
         pids = (first.child.process.pid, second.child.process.pid)
-        asked = frozenset[int]() if server is None else server.processes()
+        asked = frozenset[int]()
+        if server is not None:
+            asked = server.processes()
+        elif variant.target is not None:
+            asked = processes.listening(variant.target.port)  # if it runs here
         yield Way(variant, signed, bare, *pids, asked)
 
 

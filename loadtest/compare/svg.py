@@ -16,7 +16,7 @@ WIDTH: Final = 560
 _HEIGHT: Final = 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 46
 _BAR, _GAP, _GROUP_GAP = 15, 4, 16
-_NAMES: Final = 168
+_NAMES: Final = 184
 _VALUES: Final = 70
 
 

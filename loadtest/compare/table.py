@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from loadtest.compare.report import PARTS, View
+from loadtest.compare.rounds import Point
 
 NOT_SAID: Final = """\
 One machine does everything: clients, app, both sidecars and the service share its cores, and so \
@@ -22,34 +23,43 @@ access log, which cost each variant alike.
 High percentiles of short runs rest on few requests: p99.9 needs thousands.
 """.splitlines()
 
-_SMALL: Final = ("p50_us", "p90_us", "p99_us", "p99.9_us")
+_LATENCIES: Final = {
+    "p50 µs": "p50_us",
+    "p90 µs": "p90_us",
+    "p99 µs": "p99_us",
+    "p99.9 µs": "p99.9_us",
+}
+_RATE: Final = ("requests/s", "requests_per_second")
+_CPU: Final = {f"CPU µs, {name}": figure for figure, name in PARTS.items()}
+
+
+def _cells(view: View) -> dict[tuple[Point, str], str]:
+    """What the table shows: head by load and figure, each once."""
+    wanted = [(view.common, head, figure) for head, figure in (_LATENCIES | _CPU).items()]
+    if view.closed:
+        first, last = view.closed[0], view.closed[-1]
+        latencies = [(first, head, _LATENCIES[head]) for head in ("p50 µs", "p99 µs")]
+        wanted = [*latencies, (last, *_RATE), *wanted]
+    return {(point, figure): f"{point}: {head}" for point, head, figure in wanted}
 
 
 def columns(view: View) -> list[str]:
     """Heads."""
-    heads = ["variant"]
-    if view.closed:
-        first, last = view.closed[0], view.closed[-1]
-        heads += [f"{first}: p50 µs", f"{first}: p99 µs", f"{last}: requests/s"]
-    heads += [f"{view.common}: {name} µs" for name in ("p50", "p90", "p99", "p99.9")]
-    return [*heads, f"{view.common}: CPU µs of Envoys", f"{view.common}: CPU µs of service"]
+    return ["variant", *_cells(view).values()]
 
 
 def rows(view: View) -> Iterator[list[str]]:
     """Medians, with the least and the most in brackets."""
     for variant in view.variants:
-        row = [variant]
-        if view.closed:
-            first, last = view.closed[0], view.closed[-1]
-            row += [str(view.spread(variant, first, each)) for each in ("p50_us", "p99_us")]
-            row.append(str(view.spread(variant, last, "requests_per_second")))
-        row += [str(view.spread(variant, view.common, each)) for each in _SMALL]
-        *envoys, authz = PARTS
-        spent = [view.spread(variant, view.common, each).median for each in envoys]
-        row.append(f"{sum(spent):,.0f}")
-        known = view.has(variant, view.common, authz)
-        row.append(str(view.spread(variant, view.common, authz)) if known else "-")
-        yield row
+        yield [
+            variant,
+            *(
+                str(view.spread(variant, point, figure))
+                if view.has(variant, point, figure)
+                else "-"
+                for point, figure in _cells(view)
+            ),
+        ]
 
 
 def markdown(view: View) -> str:
@@ -60,3 +70,21 @@ def markdown(view: View) -> str:
     out += [f"| {' | '.join(row)} |" for row in rows(view)]
     out += ["", "What the numbers do not say:", "", *(f"- {each}" for each in NOT_SAID)]
     return "\n".join(out)
+
+
+def brief(view: View) -> tuple[str, list[dict[str, str]]]:
+    """A title and medians that fit on a terminal."""
+    point = view.common
+    wanted = {"p50 µs": "p50_us", "p99 µs": "p99_us"} | dict(
+        zip(("client Envoy", "server Envoy", "service"), PARTS, strict=True)
+    )
+    return f"At {point}; CPU in µs per request", [
+        {"variant": variant}
+        | {
+            head: f"{view.spread(variant, point, figure).median:,.0f}"
+            if view.has(variant, point, figure)
+            else "-"
+            for head, figure in wanted.items()
+        }
+        for variant in view.variants
+    ]

@@ -60,8 +60,9 @@ def test_a_run_reports_what_it_cost_and_leaves_nothing_behind() -> None:
     assert 0 < found["cpu_us"] < 10_000
     assert found["p50_us"] <= found["p99_us"] <= found["p99.9_us"] <= found["max_us"]
     assert found["checks_per_second"] == pytest.approx(run["checks"] / run["seconds"])
-    assert set(report["summary"]) == {"http2"}
-    assert set(report["summary"]["http2"]) == set(found)
+    (result,) = report["results"]
+    assert result["name"] == "ask verify, seconds 0.3, warmup 0.1, http2"
+    assert result["figures"] == {name: [value] for name, value in found.items()}
     assert "starting http2" in done.stderr
 
 
