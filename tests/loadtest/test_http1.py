@@ -21,6 +21,7 @@ DENIED = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"
 async def lane(*answers: Sequence[bytes]) -> AsyncIterator[Lane[HttpConnection]]:
     """A connection to a server that gives these answers in turn, each in pieces."""
     turns = itertools.cycle(answers)
+    ended = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -31,16 +32,21 @@ async def lane(*answers: Sequence[bytes]) -> AsyncIterator[Lane[HttpConnection]]
                     await writer.drain()
                     await asyncio.sleep(0)
         except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
+            writer.transport.abort()
+            ended.set()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     made = Lane(1, HttpConnection)
     port = server.sockets[0].getsockname()[1]
     await asyncio.get_running_loop().create_connection(lambda: made.connection, "127.0.0.1", port)
-    yield made
-    made.connection.close()
-    server.close()
-    await server.wait_closed()
+    try:
+        yield made
+    finally:
+        made.connection.close()
+        async with asyncio.timeout(10):
+            await ended.wait()
+        server.close()
+        await server.wait_closed()
 
 
 async def closed(made: Lane[HttpConnection], most: int) -> None:
