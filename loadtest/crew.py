@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from authz.demo.processes import CouldNotStart
-from loadtest.client import READY, Outcome
+from loadtest.outcome import READY, Outcome
 
 _END_SECONDS: Final = 5.0
 _LINE: Final = 16 * 1024 * 1024  # two histograms

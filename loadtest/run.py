@@ -10,8 +10,8 @@ from typing import Final, TypeVar
 
 from authz.demo.processes import CouldNotStart
 from loadtest import processes
-from loadtest.client import Outcome
 from loadtest.crew import client
+from loadtest.outcome import Outcome
 from loadtest.plan import Plan
 from loadtest.stack import Server, Stack
 

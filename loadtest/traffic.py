@@ -9,32 +9,22 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import Final
 
-from google.protobuf.message import DecodeError
-
 from authz import tokens
-from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse, HeaderValueOption, StatusCode
+from authz._proto.ext_authz_pb2 import CheckRequest
 from authz.config import IdentitySource
-from authz.errors import InvalidToken
 from authz.identity import SpiffeId
-from authz.keys import Keyring, TokenLife
+from authz.keys import Keyring
 from authz.names import Namespace
 from loadtest import mesh
+from loadtest.expected import LIFE, PREFIX, TOKEN_HEADER, Denied, Expected, Keys, LetIn, Signed
 from loadtest.headers import Field, Fields, Head
 from loadtest.plan import Ask, Plan
 
-TOKEN_HEADER: Final = "x-tenant-token"  # noqa: S105 - a header's name
-
-_PREFIX_BYTES: Final = 5  # of gRPC's framing
-_PREFIX: Final = Struct(">BL")
 _DATA_START: Final = Struct(">BHBB")
-_PERMISSION_DENIED: Final = 7  # google.rpc.Code
-_MAX_KNOWN: Final = 16
-_LIFE: Final = TokenLife()
 
 _ID_START: Final = f"{secrets.token_hex(4)}-7631-45e2-8845-"
 ID_HOLE: Final = b"0" * 12
@@ -51,116 +41,6 @@ _TRACES: Final = 20_000  # made once; far more than a header table holds
 _TIMEOUT_SECONDS: Final = 20
 
 
-class Keys:
-    """The keys that answers are judged by: those of the server's store.
-
-    `renew` reads them again, which a rotation under load makes necessary.
-    """
-
-    def __init__(self, keyring: Keyring, renew: Callable[[], Keyring] | None = None) -> None:
-        self.current = keyring
-        self._renew = renew
-
-    def verify(self, received: tokens.ReceivedToken, now: float) -> tokens.Claims:
-        """The claims of a token.
-
-        Raises:
-            InvalidToken: it is not good, by the newest keys.
-        """
-        try:
-            return self._verified(received, now)
-        except InvalidToken:
-            if self._renew is None:
-                raise
-            self.current = self._renew()
-            return self._verified(received, now)
-
-    def _verified(self, received: tokens.ReceivedToken, now: float) -> tokens.Claims:
-        return tokens.verify(received, keyring=self.current, now=now, life=_LIFE).claims
-
-
-class Expected(ABC):
-    """The answer that a call should have."""
-
-    def __init__(self) -> None:
-        self.known: set[bytes] = set()
-        """Framed messages that were found to be right."""
-
-    def judge(self, framed: bytes) -> str:
-        """What is wrong with an answer; empty if nothing is, and then it is known."""
-        if len(framed) < _PREFIX_BYTES:
-            return "no message"
-        compressed, size = _PREFIX.unpack_from(framed)
-        if compressed or size != len(framed) - _PREFIX_BYTES:
-            return "not one plain message"
-        try:
-            answer = CheckResponse.FromString(framed[_PREFIX_BYTES:])
-        except DecodeError:
-            return "not a CheckResponse"
-        problem = self._problem(answer)
-        if not problem:
-            if len(self.known) >= _MAX_KNOWN:  # tokens are renewed every minute
-                self.known.clear()
-            self.known.add(framed)
-        return problem
-
-    @abstractmethod
-    def _problem(self, answer: CheckResponse) -> str: ...
-
-
-class LetIn(Expected):
-    """The request may enter, without its token."""
-
-    def _problem(self, answer: CheckResponse) -> str:
-        if answer.status.code or answer.HasField("denied_response"):
-            return f"denied, and should be let in: {answer.status.message}"
-        changes = answer.ok_response
-        right = list(changes.headers_to_remove) == [TOKEN_HEADER] and not changes.headers
-        return "" if right else "let in with its token"
-
-
-class Denied(Expected):
-    """The request may not enter."""
-
-    def _problem(self, answer: CheckResponse) -> str:
-        right = (
-            answer.status.code == _PERMISSION_DENIED
-            and answer.denied_response.status.code == StatusCode.Forbidden
-        )
-        return "" if right else "let in, and should be denied"
-
-
-class Signed(Expected):
-    """The request gets a token of these two."""
-
-    def __init__(
-        self,
-        source: Namespace,
-        destination: Namespace,
-        keys: Keys,
-        clock: Callable[[], float],
-    ) -> None:
-        super().__init__()
-        self._parties = source, destination
-        self._keys = keys
-        self._clock = clock
-
-    def _problem(self, answer: CheckResponse) -> str:
-        changes = answer.ok_response
-        if answer.status.code or len(changes.headers) != 1 or changes.headers_to_remove:
-            return "not signed"
-        (option,) = changes.headers
-        overwrites = option.append_action == HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
-        if option.header.key != TOKEN_HEADER or not overwrites:
-            return "signed with another header"
-        try:
-            claims = self._keys.verify(tokens.parse(option.header.value), self._clock())
-        except InvalidToken as error:
-            return f"signed with a bad token: {error.reason.slug}"
-        right = (claims.source, claims.destination) == self._parties
-        return "" if right else "signed for others"
-
-
 class Call:
     """A request that is sent again and again."""
 
@@ -169,13 +49,13 @@ class Call:
     def __init__(self, head: Head, message: bytes, expected: Expected) -> None:
         self._head = head
         self.expected = expected
-        self.size = len(message) + _PREFIX_BYTES
+        self.size = len(message) + PREFIX.size
         """Of the framed message."""
         self.data_start = _DATA_START.pack(0, self.size, 0, 0x1)  # DATA with END_STREAM
         before, hole, after = message.partition(ID_HOLE)
         if not hole:
             raise ValueError("the message has no room for a request id")
-        self._before = _PREFIX.pack(0, len(message)) + before
+        self._before = PREFIX.pack(0, len(message)) + before
         self._after = after
 
     def head(self) -> Head:
@@ -286,7 +166,7 @@ class Traffic:
             destination=destination,
             keyring=self._keys.current,
             now=self._clock(),
-            life=_LIFE,
+            life=LIFE,
         )
         # By the shared hop, behind which only the token tells where a request comes from.
         request = _request(

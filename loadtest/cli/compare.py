@@ -11,9 +11,9 @@ import typer
 
 from authz.cli.output import show
 from loadtest.cli.common import BUSY, JsonFile, note, with_stack, wrong
+from loadtest.compare.course import Course
 from loadtest.compare.page import page as page_of
 from loadtest.compare.report import View, report
-from loadtest.compare.rounds import Course
 from loadtest.compare.rounds import compare as run_compare
 from loadtest.compare.table import brief
 from loadtest.compare.table import markdown as markdown_of

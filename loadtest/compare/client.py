@@ -20,9 +20,9 @@ from typing import Any, Self
 
 import uvloop
 
-from loadtest.client import READY, Outcome, encoded
 from loadtest.compare.http1 import HttpConnection
 from loadtest.load import ClosedLoop, Lane, OpenLoop
+from loadtest.outcome import READY, Outcome, encoded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,8 +19,8 @@ from authz.demo.bootstrap import ROUTER, Endpoint, Json, Service
 from authz.demo.certs import Certificate
 from loadtest import mesh, processes
 from loadtest.compare.variants import APP_PORT, Variant
+from loadtest.expected import TOKEN_HEADER
 from loadtest.stack import Server, Stack, free_ports
-from loadtest.traffic import TOKEN_HEADER
 
 SAW: Final = "x-app-saw"
 """The app's answer repeats in this header what it was given as a token."""

@@ -11,8 +11,8 @@ from typing import Final
 from authz.config import Transport
 from authz.demo.bootstrap import ROUTER, Endpoint, Json
 from authz.demo.filters import Chain, patched
+from loadtest.expected import TOKEN_HEADER
 from loadtest.plan import BadPlan
-from loadtest.traffic import TOKEN_HEADER
 
 PLAIN: Final = "no authorization"
 APP_PORT: Final = 8080

@@ -18,7 +18,8 @@ from grpc import aio
 from authz._proto.ext_authz_pb2 import CheckResponse
 from authz.demo.bootstrap import ROUTER
 from loadtest import processes
-from loadtest.compare.rounds import Comparison, Course, WrongOutcome, compare
+from loadtest.compare.course import Comparison, Course
+from loadtest.compare.rounds import WrongOutcome, compare
 from loadtest.compare.variants import PLAIN, Variant, built_in, external
 from loadtest.plan import BadPlan
 from loadtest.stack import Stack

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from loadtest.client import Outcome, encoded
 from loadtest.compare import table
+from loadtest.compare.course import Comparison, Course, Point, Sample
 from loadtest.compare.page import page
 from loadtest.compare.report import View, report
-from loadtest.compare.rounds import Comparison, Course, Point, Sample
 from loadtest.compare.variants import built_in, external
+from loadtest.outcome import Outcome, encoded
 from loadtest.result import machine
 
 NASTY = '<b>"opa"&</b>'

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from authz.config import IdentitySource, Transport
 from loadtest import mesh
 from loadtest.cli import app, main
-from loadtest.client import Client, _keyring, histogram
+from loadtest.client import Client, _keyring
+from loadtest.outcome import histogram
 from loadtest.plan import Ask, Plan
 from loadtest.result import figures
 from loadtest.run import Measured, measured
