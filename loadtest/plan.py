@@ -98,7 +98,7 @@ class Share:
 
     plan: Plan
     number: int
-    host: str
+    host: str = "127.0.0.1"
     port: int
     store: str
     kek_file: str

@@ -107,7 +107,6 @@ def test_a_plan_reaches_a_process_as_it_is() -> None:
     share = Share(
         plan=Plan(identity=IdentitySource.MTLS, ask=Ask.BOTH, connections=5, processes=2),
         number=1,
-        host="127.0.0.1",
         port=1,
         store="sqlite:x",
         kek_file="k",
