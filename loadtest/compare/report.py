@@ -20,7 +20,7 @@ _KEPT_UP: Final = 0.95
 PARTS: Final = {
     "client_envoy_us": "client's Envoy",
     "server_envoy_us": "server's Envoy",
-    "authz_us": "authorization service",
+    "authz_us": "service asked",
 }
 """Whose CPU a request takes."""
 
