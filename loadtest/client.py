@@ -185,7 +185,7 @@ class Client:
         loop = asyncio.get_running_loop()
         async with gate, asyncio.timeout(_CONNECT_SECONDS):
             await loop.create_connection(
-                lambda: lane.connection, "127.0.0.1", self._share.port, ssl=context
+                lambda: lane.connection, self._share.host, self._share.port, ssl=context
             )
             await lane.connection.ready
 

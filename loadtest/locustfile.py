@@ -13,7 +13,7 @@ from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
 from authz.errors import AuthzError
-from loadtest.swarm.direct import DirectCheck, Flooder, NewTenant
+from loadtest.swarm.direct import DirectCheck, NewTenant
 from loadtest.swarm.http import ThroughEnvoy
 from loadtest.swarm.result import Result, unanswered
 from loadtest.swarm.session import session
@@ -34,7 +34,7 @@ from loadtest.swarm.shapes import (
 )
 
 __all__ = [
-    "Churn", "DirectCheck", "Flood", "Flooder", "NewTenant", "Ramp", "Reload", "Replacement",
+    "Churn", "DirectCheck", "Flood", "NewTenant", "Ramp", "Reload", "Replacement",
     "Revocation", "Rotation", "Soak", "Spike", "Steady", "ThroughEnvoy", "WorkerKilled",
 ]  # fmt: skip
 

@@ -96,6 +96,7 @@ class Share:
 
     plan: Plan
     number: int
+    host: str = "127.0.0.1"
     port: int
     store: str
     kek_file: str

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from authz.errors import AuthzError
 
-PATIENCE: Final = 60.0  # seconds; the slowest command is a replacement, which drains
+PATIENCE: Final = 60.0
+"""Seconds; what takes long by itself is a replacement, which drains."""
 
 Handler = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
@@ -24,17 +25,17 @@ class StackFailed(AuthzError):
     """The stack could not do what it was told, or is not there."""
 
 
-def tell(path: str, do: str, **arguments: Any) -> dict[str, Any]:
+def tell(path: str, do: str, *, patience: float = PATIENCE, **arguments: Any) -> dict[str, Any]:
     """Have the stack at `path` do something; what it says to that.
 
-    Blocks, or lets other greenlets run where sockets are gevent's.
+    Blocks, or lets other greenlets run where sockets are gevent's. `patience` is in seconds.
 
     Raises:
         StackFailed: it could not, or there is none.
     """
     try:
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(PATIENCE)
+            connection.settimeout(patience)
             connection.connect(path)
             connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
             with connection.makefile("rb") as lines:

@@ -16,25 +16,28 @@ from authz import tokens
 from authz._proto.ext_authz_pb2 import CheckResponse
 from authz.demo.client import TOKEN_HEADER
 from authz.demo.mesh import ACTIVATOR
+from authz.demo.scenarios.row import INVALID, MISSING, NOT_ALLOWED
 from authz.errors import InvalidToken
 from authz.testing import check_request
+from loadtest.swarm import changed
+from loadtest.swarm.changed import INITECH, KEYS
 from loadtest.swarm.control import StackFailed
 from loadtest.swarm.expect import LEAKED
-from loadtest.swarm.http import GRANT, KEYS
 from loadtest.swarm.session import now, record, session
 
 ALLOWED: Final = "200"
+_KIND: Final = "CHECK"
 _SECONDS: Final = 10.0
 _METHOD: Final = "/envoy.service.auth.v3.Authorization/Check"
 _SERVICE_CONFIG: Final = '{"loadBalancingConfig": [{"round_robin": {}}]}'
 
-# Who calls whom, what must come of it, and whether keys or grant are changed while we look.
+# Who calls whom, and what must come of it.
 PAIRS: Final = [
-    ("acme-web", "acme-web", ALLOWED, False),
-    ("acme-web", "acme-db", ALLOWED, False),
-    ("initech", "acme-db", ALLOWED, True),
-    ("globex", "acme-db", "403 not-allowed", False),
-    ("initech", "acme-web", "403 not-allowed", False),
+    ("acme-web", "acme-web", ALLOWED),
+    ("acme-web", "acme-db", ALLOWED),
+    (INITECH, "acme-db", ALLOWED),
+    ("globex", "acme-db", NOT_ALLOWED),
+    (INITECH, "acme-web", NOT_ALLOWED),
 ]
 
 Ask = Callable[..., CheckResponse]
@@ -73,7 +76,6 @@ class Checks(User):
     """What sidecars ask."""
 
     abstract = True
-    kind = "CHECK"
 
     def ask(
         self, ask: Ask, question: str, request: bytes, upstream: str = ""
@@ -95,7 +97,7 @@ class Checks(User):
         token = _token(answer)
         seen = answer if isinstance(answer, str) else _parties(token)
         wanted = f"200 {source} to {destination}"
-        record(self, self.kind, name, begun, seen=seen, expected=wanted)
+        record(self, _KIND, name, begun, seen=seen, expected=wanted)
         return token if seen == wanted else ""
 
     def verify(  # noqa: PLR0917 - what a request to a pod consists of
@@ -110,7 +112,7 @@ class Checks(User):
         begun = now()
         answer = self.ask(ask, "verify", request)
         seen = answer if isinstance(answer, str) else _outcome(answer)
-        record(self, self.kind, name, begun, seen=seen, expected=expected(begun, now()))
+        record(self, _KIND, name, begun, seen=seen, expected=expected(begun, now()))
 
 
 class DirectCheck(Checks):
@@ -125,19 +127,14 @@ class DirectCheck(Checks):
     @task(10)
     def sign_and_verify(self) -> None:
         """A token is made for a request, which shows it behind the hop."""
-        source, destination, expected, changing = random.choice(PAIRS)  # noqa: S311
+        source, destination, expected = random.choice(PAIRS)  # noqa: S311
         begun = now()
         token = self.sign(self._of(source), source, destination)
         if not token:
             return
 
         def outcome(_: float, ended: float) -> str | None:
-            if not changing:
-                return expected
-            withdrawn = session.timeline.version(GRANT, begun, ended)
-            if withdrawn is None or session.timeline.version(KEYS, begun, ended) is None:
-                return None
-            return expected if withdrawn % 2 == 0 else "403 not-allowed"
+            return changed.outcome(source, expected, begun, ended)
 
         name = "verify" if expected == ALLOWED else "verify, foreign"
         self.verify(self._of(destination), name, outcome, token, destination)
@@ -147,7 +144,7 @@ class DirectCheck(Checks):
         """A token is shown again. It counts until its keys are revoked."""
         if self._held is None:
             begun = now()
-            token = self.sign(self._of("initech"), "initech", "acme-db")
+            token = self.sign(self._of(INITECH), INITECH, "acme-db")
             version = session.timeline.version(KEYS, begun, now())
             if not token or version is None:
                 return
@@ -155,14 +152,11 @@ class DirectCheck(Checks):
         token, signed = self._held
 
         def outcome(begun: float, ended: float) -> str | None:
-            withdrawn = session.timeline.version(GRANT, begun, ended)
             revoked = session.timeline.version(KEYS, begun, ended)
-            if revoked is None or (withdrawn is None and revoked == signed):
-                return None
-            if revoked > signed:
-                self._held = None
-                return "403 token-invalid"
-            return ALLOWED if withdrawn is not None and withdrawn % 2 == 0 else "403 not-allowed"
+            if revoked is None or revoked == signed:
+                return changed.outcome(INITECH, ALLOWED, begun, ended)
+            self._held = None
+            return INVALID
 
         self.verify(self._of("acme-db"), "verify, held", outcome, token, "acme-db")
 
@@ -173,7 +167,7 @@ class DirectCheck(Checks):
         self.verify(
             self._of("acme-db"), "verify, mTLS alone", _always(ALLOWED), "", "acme-db", peer
         )
-        self.verify(self._of("acme-db"), "verify, no token", _always(_MISSING), "", "acme-db")
+        self.verify(self._of("acme-db"), "verify, no token", _always(MISSING), "", "acme-db")
 
     @task(2)
     def verify_stolen(self) -> None:
@@ -181,7 +175,7 @@ class DirectCheck(Checks):
         token = self.sign(self._of("acme-web"), "acme-web", "acme-db")
         if not token:
             return
-        ask, invalid = self._of("acme-db"), _always("403 token-invalid")
+        ask, invalid = self._of("acme-db"), _always(INVALID)
         thief = "spiffe://cluster.local/ns/mallory/sa/app"
         self.verify(ask, "verify, stolen", invalid, token, "acme-db", thief)
         claims, _, mac = token.rpartition(".")
@@ -206,9 +200,7 @@ class NewTenant(Checks):
         try:
             certificate = session.tell("issue", namespace=name)
         except StackFailed as error:
-            record(
-                self, self.kind, "certificate", now(), seen=f"no answer: {error}", expected=ALLOWED
-            )
+            record(self, _KIND, "certificate", now(), seen=f"no answer: {error}", expected=ALLOWED)
             return
         with channel(certificate) as through:
             ask = asking(through)
@@ -218,27 +210,7 @@ class NewTenant(Checks):
             stranger = sidecar(session.path, "globex")
             if token := self.sign(stranger, "globex", name, "sign for a new namespace"):
                 row = "verify, foreign to a new namespace"
-                self.verify(ask, row, _always("403 not-allowed"), token, name)
-
-
-class Flooder(Checks):
-    """One tenant asks as fast as it can, while the shape says so."""
-
-    fixed_count = 8
-    kind = "FLOOD"
-
-    def wait_time(self) -> float:
-        """Seconds until it asks again."""
-        return 0.0 if session.going("flood") else 0.2
-
-    @task
-    def flood(self) -> None:
-        """Ask for a token."""
-        if session.going("flood"):
-            self.sign(sidecar(session.path, "mallory"), "mallory", "mallory", "flood")
-
-
-_MISSING: Final = "403 token-missing"
+                self.verify(ask, row, _always(NOT_ALLOWED), token, name)
 
 
 def _always(expected: str) -> Callable[[float, float], str]:

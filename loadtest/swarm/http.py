@@ -12,11 +12,11 @@ from locust import FastHttpUser, between, task
 from authz.demo.bootstrap import ORIGINAL_DESTINATION
 from authz.demo.client import REASON_HEADER, TOKEN_HEADER
 from authz.demo.scenarios.row import NOT_ALLOWED, app, idle
+from loadtest.swarm import changed
+from loadtest.swarm.changed import INITECH
 from loadtest.swarm.expect import LEAKED
 from loadtest.swarm.session import now, record, session
 
-GRANT: Final = "the grant of acme-db for initech"
-KEYS: Final = "the keys of initech"
 GATEWAY: Final = "gateway"
 
 
@@ -30,18 +30,7 @@ class Flow:
     """The namespace whose sidecar they enter, or `GATEWAY`."""
     host: str
     expected: str
-    granted: bool = False
-    """Whether that is for a grant and for keys that are changed while we look."""
     external: bool = False
-
-    def outcome(self, begun: float, ended: float) -> str | None:
-        """What must come of a request that took from `begun` to `ended`."""
-        if not self.granted:
-            return self.expected
-        withdrawn = session.timeline.version(GRANT, begun, ended)
-        if withdrawn is None or session.timeline.version(KEYS, begun, ended) is None:
-            return None
-        return self.expected if withdrawn % 2 == 0 else NOT_ALLOWED
 
 
 FLOWS: Final = [
@@ -49,8 +38,8 @@ FLOWS: Final = [
     Flow("own namespace, by the hop", 10, "acme-web", idle("acme-web"), "200 acme-web"),
     Flow("sibling", 15, "acme-web", app("acme-db"), "200 acme-db"),
     Flow("sibling, by the hop", 10, "acme-web", idle("acme-db"), "200 acme-db"),
-    Flow("granted", 10, "initech", app("acme-db"), "200 acme-db", granted=True),
-    Flow("granted, by the hop", 10, "initech", idle("acme-db"), "200 acme-db", granted=True),
+    Flow("granted", 10, INITECH, app("acme-db"), "200 acme-db"),
+    Flow("granted, by the hop", 10, INITECH, idle("acme-db"), "200 acme-db"),
     Flow("foreign", 5, "globex", app("acme-db"), NOT_ALLOWED),
     Flow("foreign, by the hop", 5, "globex", idle("acme-db"), NOT_ALLOWED),
     Flow("external", 5, "acme-web", "api.example.org", "200 external", external=True),
@@ -86,7 +75,8 @@ class ThroughEnvoy(FastHttpUser):
             "GET", f"http://{address}/hello", headers=headers
         )
         seen = _seen(answer)
-        record(self, "HTTP", flow.name, begun, seen=seen, expected=flow.outcome(begun, now()))
+        expected = changed.outcome(flow.source, flow.expected, begun, now())
+        record(self, "HTTP", flow.name, begun, seen=seen, expected=expected)
 
 
 def _seen(answer: Any) -> str:

@@ -107,6 +107,10 @@ class Replicas:
         worker = random.choice(sorted(processes.family(parent) - {parent}))  # noqa: S311
         os.kill(worker, signal.SIGKILL)
 
+    def some(self) -> Endpoint:
+        """Where the one listens that runs longest."""
+        return next(place.listen for place in self._places if place.child)
+
     async def crash(self) -> None:
         """End all of them without warning."""
         await asyncio.gather(*(it.child.kill() for it in self._places if it.child))

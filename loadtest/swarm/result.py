@@ -13,7 +13,7 @@ from loadtest.swarm.expect import UNSIGNED
 
 @dataclass(frozen=True)
 class Result:
-    """Numbers of a run. The flood of a hostile tenant counts only where it got wrong answers."""
+    """Numbers of a run."""
 
     requests: int
     failed: int

@@ -19,7 +19,7 @@ import locust
 from locust.env import Environment
 from locust.runners import MasterRunner
 
-from loadtest.swarm.control import StackFailed, tell
+from loadtest.swarm.control import PATIENCE, StackFailed, tell
 from loadtest.swarm.expect import WINDOW, Change, Timeline, Verdict, judge
 
 _ROOT: Final = Path(__file__).parent.parent.parent
@@ -122,6 +122,17 @@ class Session:
         self.attach(message["path"])
         self.timeline.replace(message["changes"])
 
+    def flood(self, seconds: float) -> None:
+        """Have a tenant flood a replica.
+
+        Raises:
+            StackFailed: it could not, or got wrong answers.
+        """
+        came = self.tell("flood", seconds=seconds, patience=seconds + PATIENCE)
+        _log.info("the flood: %.0f answers a second", came["right"] / seconds)
+        if came["problems"]:
+            raise StackFailed(f"wrong outcomes: {came['problems']}")
+
     def change(self, subject: str, do: str, **arguments: Any) -> None:
         """Make a change that outcomes hang on, and say when it begins and when all know of it."""
         before = list(self.timeline.changes)
@@ -130,15 +141,6 @@ class Session:
         gevent.sleep(_LEAD)
         closes = self.tell(do, **arguments)["at"] + WINDOW
         self.announce([*before, Change(subject, opens, closes)])
-
-    def set_going(self, subject: str, going: bool) -> None:
-        """Have something be so from now on, told as a change that is under way; or end it."""
-        others = [it for it in self.timeline.changes if it.subject != subject]
-        self.announce([*others, Change(subject, now())] if going else others)
-
-    def going(self, subject: str) -> bool:
-        """Whether that is so right now."""
-        return self.timeline.version(subject, now(), now()) is None
 
 
 session: Final = Session()
@@ -156,7 +158,7 @@ def record(
 
     Args:
         user: who made it.
-        kind: the way in: HTTP, CHECK or FLOOD.
+        kind: the way in: HTTP or CHECK.
         name: the row.
         begun: when, in seconds since the epoch.
         seen: its outcome.

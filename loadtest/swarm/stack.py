@@ -33,6 +33,7 @@ from authz.keys import Keyring, TokenLife
 from authz.keystore import Keks, SealedStore, generate_kek_file, open_store, read_kek_file, update
 from authz.names import parse_namespace
 from loadtest.swarm.control import StackFailed, listening
+from loadtest.swarm.flood import Flood
 from loadtest.swarm.replicas import COUNT, Place, Replicas
 
 GRANT: Final = "grants:\n  - {to: acme-db, from: initech}\n"
@@ -52,7 +53,9 @@ class Stack:
         self._replicas = replicas
         self._envoys = envoys
         self._policy = policy
+        self._policy_text = policy.read_text()
         self._store = _opened(directory)
+        self._flood = Flood(mesh.authority, directory)
         self._busy = asyncio.Lock()
         self._replacing = asyncio.Lock()
 
@@ -79,6 +82,8 @@ class Stack:
             case "kill-worker":
                 self._replicas.kill_worker()
                 return {}
+            case "flood":
+                return await self._flood.run(self._replicas.some(), order["seconds"])
             case "facts":
                 return {"unsigned": await self._unsigned(), "memory": self._replicas.memory()}
         raise StackFailed(f"there is no command {order['do']!r}")
@@ -115,7 +120,7 @@ class Stack:
         return rotation.rotate_root(keyring, now, delay=_ROTATION_DELAY, life=_LIFE)
 
     def _write_policy(self, granted: bool, *, broken: bool) -> Mapping[str, Any]:
-        text = POLICY if granted else POLICY.replace(GRANT, "")
+        text = self._policy_text if granted else self._policy_text.replace(GRANT, "")
         fresh = self._policy.with_suffix(".new")
         fresh.write_text("tenants: [broken\n" if broken else text)
         fresh.replace(self._policy)
