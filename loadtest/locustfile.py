@@ -11,32 +11,17 @@ from locust import events
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
+from locust.stats import RequestStats, StatsEntry
 
 from authz.errors import AuthzError
 from loadtest.swarm.direct import DirectCheck, NewTenant
+from loadtest.swarm.expect import UNSIGNED
 from loadtest.swarm.http import ThroughEnvoy
 from loadtest.swarm.result import Result, unanswered
 from loadtest.swarm.session import session
-from loadtest.swarm.shapes import (
-    SHAPES,
-    Churn,
-    Flood,
-    Ramp,
-    Reload,
-    Replacement,
-    Revocation,
-    Rotation,
-    Soak,
-    Spike,
-    Steady,
-    Swarm,
-    WorkerKilled,
-)
+from loadtest.swarm.shapes import SHAPES, Chosen
 
-__all__ = [
-    "Churn", "DirectCheck", "Flood", "NewTenant", "Ramp", "Reload", "Replacement",
-    "Revocation", "Rotation", "Soak", "Spike", "Steady", "ThroughEnvoy", "WorkerKilled",
-]  # fmt: skip
+__all__ = ["Chosen", "DirectCheck", "NewTenant", "ThroughEnvoy"]
 
 _STOP_SECONDS: Final = 15  # a request in flight may take as long
 _USERS: Final = 20
@@ -45,7 +30,10 @@ _log: Final = logging.getLogger("loadtest")
 
 def _options(parser: LocustArgumentParser) -> None:
     parser.add_argument(
-        "--shape", choices=list(SHAPES), default="steady", help="what happens (default: steady)"
+        "--shape",
+        choices=list(SHAPES),
+        default="steady",
+        help="the load, and what happens meanwhile (default: steady)",
     )
     parser.add_argument(
         "--max-p99-ms", type=float, default=500, metavar="MS",
@@ -76,6 +64,9 @@ def _begin(environment: Environment, **_: Any) -> None:
     runner, options = environment.runner, environment.parsed_options
     assert runner is not None  # noqa: S101 - Locust makes them before
     assert options is not None  # noqa: S101
+    if environment.reset_stats:
+        _log.warning("--reset-stats does not count here: it would forget wrong outcomes")
+        environment.reset_stats = False
     environment.stop_timeout = environment.stop_timeout or _STOP_SECONDS
     if isinstance(runner, WorkerRunner):
         runner.register_message("stack", lambda msg, **_: session.heard(msg.data))
@@ -83,9 +74,6 @@ def _begin(environment: Environment, **_: Any) -> None:
         return
     options.num_users = options.num_users or _USERS  # Locust's own default is one
     options.spawn_rate = options.spawn_rate or options.num_users / 2
-    shape = (environment.available_shape_classes or {})[SHAPES[options.shape].__name__]
-    shape.runner = runner
-    environment.shape_class = shape
     session.start(environment, _flags(options), options.stack)
     _Judge(environment)
     if isinstance(runner, MasterRunner):
@@ -122,15 +110,13 @@ class _Judge:
             return
         self._running = False
         environment = self._environment
-        options, shape, runner = (
-            environment.parsed_options, environment.shape_class, environment.runner
-        )  # fmt: skip
+        options, runner = environment.parsed_options, environment.runner
         assert options is not None  # noqa: S101
         assert runner is not None  # noqa: S101
         ratio = options.max_fail_ratio
         if ratio is None:
-            ratio = shape.max_fail_ratio if isinstance(shape, Swarm) else 0.0
-        result = Result.of(environment.stats)
+            ratio = SHAPES[options.shape].max_fail_ratio
+        result = _result(environment.stats)
         broken = [*session.problems, *(it["msg"] for it in runner.exceptions.values())]
         try:
             facts = session.tell("facts")
@@ -155,3 +141,24 @@ class _Judge:
     def _quit(self, **_: Any) -> None:
         self._stop()
         session.end()
+
+
+def _result(stats: RequestStats) -> Result:
+    entries = list(stats.entries.values())
+    mix = StatsEntry(stats, "", "")
+    for entry in entries:
+        if entry.method != "WRONG":
+            mix.extend(entry)
+    return Result(
+        requests=mix.num_requests,
+        failed=mix.num_failures,
+        wrong=sum(entry.num_requests for entry in entries if entry.method == "WRONG"),
+        either=sum(entry.num_requests for entry in entries if entry.method == "WINDOW"),
+        unsigned=sum(
+            error.occurrences
+            for error in stats.errors.values()
+            if str(error.error).startswith(UNSIGNED)
+        ),
+        p50_ms=mix.get_response_time_percentile(0.5) or 0,
+        p99_ms=mix.get_response_time_percentile(0.99) or 0,
+    )

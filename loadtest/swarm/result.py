@@ -1,14 +1,10 @@
-"""Whether a run was good: what Locust's statistics say, against what may be."""
+"""Whether a run was good. It knows nothing of Locust, whose import changes a whole process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from locust.stats import RequestStats, StatsEntry
-
-from loadtest.swarm.expect import UNSIGNED
 
 
 @dataclass(frozen=True)
@@ -16,34 +12,15 @@ class Result:
     """Numbers of a run."""
 
     requests: int
+    """Those with a wrong outcome are not among them."""
     failed: int
     wrong: int
     either: int
+    """They came in a window of change."""
     unsigned: int
+    """They had no token; they are among the failed ones."""
     p50_ms: float
     p99_ms: float
-
-    @classmethod
-    def of(cls, stats: RequestStats) -> Result:
-        """What the statistics say."""
-        entries = list(stats.entries.values())
-        mix = StatsEntry(stats, "", "")
-        for entry in entries:
-            if entry.method in {"HTTP", "CHECK", "WINDOW"}:
-                mix.extend(entry)
-        return cls(
-            requests=mix.num_requests,
-            failed=mix.num_failures,
-            wrong=_requests(entries, "WRONG"),
-            either=_requests(entries, "WINDOW"),
-            unsigned=sum(
-                error.occurrences
-                for error in stats.errors.values()
-                if str(error.error).startswith(UNSIGNED)
-            ),
-            p50_ms=mix.get_response_time_percentile(0.5) or 0,
-            p99_ms=mix.get_response_time_percentile(0.99) or 0,
-        )
 
     def broken(self, *, max_p99_ms: float, max_fail_ratio: float, unanswered: int) -> list[str]:
         """What is not as it should be.
@@ -85,7 +62,3 @@ class Result:
 def unanswered(before: Mapping[str, Any], after: Mapping[str, Any]) -> int:
     """How often nobody answered a sidecar that asked for a token, between two looks."""
     return int(after["unsigned"]) - int(before["unsigned"])
-
-
-def _requests(entries: Iterable[StatsEntry], method: str) -> int:
-    return sum(entry.num_requests for entry in entries if entry.method == method)
