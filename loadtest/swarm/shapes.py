@@ -145,14 +145,12 @@ class Chosen(LoadTestShape):
         assert options is not None  # noqa: S101
         ran: float = self.get_run_time()  # type: ignore[no-untyped-call]
         seconds = options.run_time or self._shape.seconds
-        part = ran / seconds
-        if part >= 1:
-            # What has begun ends before the users do: they would not see it otherwise.
-            if all(each.ready() for each in self._doing):
-                return None
-            part = 0.999
+        part = min(ran / seconds, 1.0)
         while self._to_come and self._to_come[0].at <= part:
             self._doing.append(gevent.spawn(_do, self._to_come.pop(0), seconds))
+        # What has begun ends before the users do: they would not see it otherwise.
+        if part >= 1 and all(each.ready() for each in self._doing):
+            return None
         classes = [ThroughEnvoy, DirectCheck, *self._shape.more]
         users = [it for it in environment.user_classes if it in classes]
         return max(1, round(options.num_users * self._shape.load(part))), options.spawn_rate, users
