@@ -23,8 +23,8 @@ TABLE_SIZE: Final = 4096
 _OVERHEAD: Final = 32
 _MAX_REMEMBERED: Final = 64  # blocks
 _MOST_REMEMBERED: Final = 1024
-"""Bytes of all blocks that are remembered. What they decode to may take 60 times as much, as long as
-the connection lasts. Envoy's have some 45 bytes: most of their fields are in the table."""
+"""Bytes of all blocks that are remembered. What they decode to may take 60 times as much, and stays
+while the connection is idle. Envoy's have some 45 bytes: most of their fields are in the table."""
 
 
 class Field:
