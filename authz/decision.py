@@ -12,7 +12,7 @@ from math import inf
 from authz import tokens
 from authz.destination import destination_of, only_namespace
 from authz.errors import InvalidIdentity, InvalidToken, Reason
-from authz.facts import Facts, Question
+from authz.facts import BY_PATH, Facts, Hop, Question
 from authz.identity import SpiffeId, short_account
 from authz.keys import Keyring, TokenLife
 from authz.names import PUBLIC, Namespace
@@ -116,6 +116,21 @@ class _Arrival:
         """The destination's port, which a hop on the way does not know."""
         return None if self.question is Question.TRANSIT else self.facts.port
 
+    @property
+    def meant_for(self) -> tuple[Namespace, ...]:
+        """The namespaces for one of which a token must be made.
+
+        Where the hop chooses by the path, a token was made for the hop itself: whoever signed saw
+        where the request goes, and not what its path means there. The broker's ingress carries it
+        on to the channel.
+        """
+        hop = self.facts.hop if self.question is Question.TRANSIT else None
+        if hop in BY_PATH:
+            return (self.facts.caller.namespace,)
+        if hop is Hop.CHANNEL:
+            return self.destination, self.facts.caller.namespace
+        return (self.destination,)
+
     def allow(self, ground: Ground, parties: Parties, *, good_until: float = inf) -> Allow:
         return Allow(ground, _left_by(self.question), parties, good_until=good_until)
 
@@ -212,7 +227,7 @@ def _by_token(arrival: _Arrival, rules: Rules, now: float) -> Allow | Deny:
         service_account=claims.service_account,
         claimed_source=None,
     )
-    if claims.destination != arrival.destination:
+    if claims.destination not in arrival.meant_for:
         return Deny(Reason.MEANT_FOR_ANOTHER_NAMESPACE, parties)
     if not _may_present(arrival, claims.source, rules.policy):
         return Deny(Reason.PRESENTED_BY_A_STRANGER, parties)

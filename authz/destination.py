@@ -63,12 +63,19 @@ def _by_hop(facts: Facts, policy: Policy) -> Namespace | None:
         case Hop.ACTIVATOR:
             return _by_activator(facts, policy)
         case Hop.BROKER:
-            start, _, rest = facts.path.partition("?")[0].partition("/")
-            return None if start else only_namespace((rest.partition("/")[0],))
+            return _by_path("/", facts.path)
+        case Hop.TRIGGER:
+            return _by_path("/triggers/", facts.path)
         case Hop.CHANNEL:
             return namespace_of_host(facts.host, policy.cluster_domains)
         case None:
             return None
+
+
+def _by_path(start: str, path: str) -> Namespace | None:
+    """The segment of the path behind `start`."""
+    before, found, rest = path.partition("?")[0].partition(start)
+    return only_namespace((rest.partition("/")[0],)) if found and not before else None
 
 
 def _by_activator(facts: Facts, policy: Policy) -> Namespace | None:

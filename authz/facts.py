@@ -5,7 +5,7 @@ is used so that a lie hurts only whoever tells it.
 """
 
 import enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from authz.identity import SpiffeId
 
@@ -29,8 +29,14 @@ class Hop(enum.StrEnum):
     """By Knative-Serving-Namespace if -Revision is there too, else by Host."""
     BROKER = "broker"
     """By the first segment of the path: Eventing's broker-ingress."""
+    TRIGGER = "trigger"
+    """By the second segment of the path, behind `triggers`: Eventing's broker-filter."""
     CHANNEL = "channel"
     """By Host: Eventing's channel dispatcher."""
+
+
+BY_PATH: Final = frozenset({Hop.BROKER, Hop.TRIGGER})
+"""Hops that choose by the path, which nobody looks at when a token is made for the way to them."""
 
 
 class Asked(NamedTuple):

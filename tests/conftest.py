@@ -5,6 +5,14 @@ from __future__ import annotations
 import os
 
 import pytest
+from xdist.remote import Producer
+
+from tests.scheduling import Together, scheduler
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together:
+    return scheduler(config, log)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

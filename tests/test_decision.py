@@ -667,7 +667,7 @@ def transit(
     return verdict.ground
 
 
-WHERE = [
+WHERE: list[tuple[Hop, dict[str, Any]]] = [
     (Hop.GATEWAY, {"upstream": IN_ISTIO.format("acme-db")}),
     (
         Hop.GATEWAY,
@@ -677,8 +677,6 @@ WHERE = [
     (Hop.ACTIVATOR, {"host": "r.acme-db.svc.cluster.local"}),
     (Hop.ACTIVATOR, {"host": "r.acme-db.svc.cluster.local", "serving_namespace": ("globex",)}),
     (Hop.ACTIVATOR, {"host": "r.acme-db.svc.cluster.local", "serving_revision": ("r",)}),
-    (Hop.BROKER, {"path": "/acme-db/default"}),
-    (Hop.BROKER, {"path": "/acme-db?x"}),
     (Hop.CHANNEL, {"host": "c-kn-channel.acme-db.svc.cluster.local"}),
 ]
 
@@ -693,6 +691,56 @@ def test_transit_decides_as_verify_would_for_where_the_hop_will_send_it(
     assert transit(hop, token("globex", "acme-db"), **facts) is Reason.NO_GRANT
     assert transit(hop, token("globex", "globex"), **facts) is Reason.MEANT_FOR_ANOTHER_NAMESPACE
     assert transit(hop, **facts) is Reason.TOKEN_MISSING
+
+
+@pytest.mark.parametrize(("hop", "facts"), [(hop, facts) for hop, facts in WHERE[:-1]])
+def test_a_token_for_the_hop_itself_counts_where_eventing_carries_it_and_nowhere_else(
+    hop: Hop, facts: dict[str, Any]
+) -> None:
+    own = token("acme-web", ACTIVATOR.namespace)
+    assert transit(hop, own, peer=WEB, **facts) is Reason.MEANT_FOR_ANOTHER_NAMESPACE
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("acme-web", Ground.SAME_TENANT),
+        ("initech", Ground.GRANTED),
+        ("globex", Reason.NO_GRANT),  # who made a broker of its own point at this channel
+    ],
+)
+def test_an_event_goes_on_to_the_channel_by_the_token_that_brought_it(
+    source: str, expected: Ground | Reason
+) -> None:
+    hop, facts = WHERE[-1]
+    carried = token(source, ACTIVATOR.namespace)
+    kept = ask(Question.SIGN, ACTIVATOR, upstream=IN_ISTIO.format("x"), tokens=(carried,))
+    assert isinstance(kept, Allow)
+    assert kept.header is HeaderAction.KEEP
+    assert transit(hop, carried, peer=ACTIVATOR, **facts) is expected
+    assert transit(hop, carried, peer=PROMETHEUS, **facts) is Reason.PRESENTED_BY_A_STRANGER
+
+
+@pytest.mark.parametrize(
+    ("hop", "path"),
+    [
+        (Hop.BROKER, "/acme-db/default"),
+        (Hop.BROKER, "/acme-db?x"),
+        (Hop.TRIGGER, "/triggers/acme-db/trigger/uid"),
+        (Hop.TRIGGER, "/triggers/acme-db?x"),
+    ],
+)
+def test_a_hop_that_goes_by_the_path_is_where_its_tokens_are_made_for(hop: Hop, path: str) -> None:
+    """Signing does not look at paths, so each token on the way to Eventing is one for Eventing."""
+    own = str(ACTIVATOR.namespace)
+    facts = {"path": path}
+    assert transit(hop, token("acme-web", own), peer=WEB, **facts) is Ground.SAME_TENANT
+    assert transit(hop, token("initech", own), peer=PARTNER, **facts) is Ground.GRANTED
+    assert transit(hop, token("globex", own), **facts) is Reason.NO_GRANT
+    stolen = token("acme-web", own)
+    assert transit(hop, stolen, **facts) is Reason.PRESENTED_BY_A_STRANGER
+    meant_for_db = token("acme-web", "acme-db")
+    assert transit(hop, meant_for_db, peer=WEB, **facts) is Reason.MEANT_FOR_ANOTHER_NAMESPACE
 
 
 @pytest.mark.parametrize(
@@ -722,6 +770,12 @@ def test_transit_decides_as_verify_would_for_where_the_hop_will_send_it(
         (Hop.BROKER, {"path": "/"}),
         (Hop.BROKER, {"path": ""}),
         (Hop.BROKER, {"path": "/../globex/default"}),
+        (Hop.TRIGGER, {"path": "/globex/default"}),
+        (Hop.TRIGGER, {"path": "//triggers/globex/t"}),
+        (Hop.TRIGGER, {"path": "/triggers//globex"}),
+        (Hop.TRIGGER, {"path": "/%74riggers/globex/t"}),
+        (Hop.TRIGGER, {"path": "/triggers/glob%65x/t"}),
+        (Hop.TRIGGER, {"path": "/triggers"}),
         (Hop.CHANNEL, {"host": "c-kn-channel.globex"}),
     ],
 )

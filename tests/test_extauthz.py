@@ -474,7 +474,7 @@ def test_new_rules_count_from_the_next_check_on() -> None:
 
 def test_a_broker_is_asked_about_by_the_path_of_the_request() -> None:
     hop = [("x-authz-question", "transit"), ("x-authz-hop", "broker")]
-    carried = ((HEADER, token("bank", "bank")),)
+    carried = ((HEADER, token("bank", str(ACTIVATOR.namespace))),)
     for path, expected in (("/bank/default", True), ("/shop/default", False), ("/", False)):
         request = check_request(principal=str(GATEWAY), headers=carried, path=path)
         assert opens(ask(boundary(ENFORCING), request, ACTIVATOR, hop)) is expected

@@ -156,9 +156,30 @@ MUTATIONS = [
     Mutation(
         "a broker's path may begin anywhere",
         "destination",
-        "return None if start else only_namespace",
-        "return only_namespace",
+        "if found and not before else None",
+        "if found else None",
         f"{DECISION}::test_transit_denies_where_it_cannot_tell_the_destination",
+    ),
+    Mutation(
+        "tokens for any namespace count where the path decides",
+        "decision",
+        "return (self.facts.caller.namespace,)",
+        "return self.destination, self.facts.caller.namespace",
+        f"{DECISION}::test_a_hop_that_goes_by_the_path_is_where_its_tokens_are_made_for",
+    ),
+    Mutation(
+        "tokens for the hop count on every hop",
+        "decision",
+        "if hop is Hop.CHANNEL:",
+        "if hop is not None:",
+        f"{DECISION}::test_a_token_for_the_hop_itself_counts_where_eventing_carries_it_and_nowhere_else",
+    ),
+    Mutation(
+        "no token for the hop counts at a channel",
+        "decision",
+        "if hop is Hop.CHANNEL:",
+        "if False:",
+        f"{DECISION}::test_an_event_goes_on_to_the_channel_by_the_token_that_brought_it",
     ),
     Mutation(
         "an unknown destination is waved through",
@@ -263,7 +284,7 @@ MUTATIONS = [
     Mutation(
         "tokens for anybody",
         "decision",
-        "if claims.destination != arrival.destination:",
+        "if claims.destination not in arrival.meant_for:",
         "if False:",
         f"{DECISION}::test_a_token_for_another_namespace_is_denied_even_within_the_tenant",
     ),

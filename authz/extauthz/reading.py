@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from authz._proto.ext_authz_pb2 import AttributeContext, CheckRequest
-from authz.facts import Asked, Facts, Hop, Question
+from authz.facts import BY_PATH, Asked, Facts, Hop, Question
 from authz.identity import SpiffeId
 from authz.policy import Policy
 
@@ -66,7 +66,7 @@ def facts_of(
     http = attributes.request.http
     headers = headers_of(http, token_header)
     principal = attributes.source.principal
-    reads_path = asked.hop is Hop.BROKER or policy.reads_path_of(principal)
+    reads_path = asked.hop in BY_PATH or policy.reads_path_of(principal)
     return Facts(
         caller,
         asked.hop,

@@ -89,6 +89,10 @@ BROKER = Door(
     patches.Proxy("sidecar", "knative-eventing", {"eventing.knative.dev/brokerRole": "ingress"}),
     *(8080, "INBOUND"),
 )
+FILTER = Door(
+    patches.Proxy("sidecar", "knative-eventing", {"eventing.knative.dev/brokerRole": "filter"}),
+    *(8080, "INBOUND"),
+)
 CHANNEL = Door(
     patches.Proxy(
         *("sidecar", "knative-eventing"),

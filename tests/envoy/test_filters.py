@@ -15,6 +15,7 @@ from authz.testing import workload
 from tests.envoy.bench import (
     BROKER,
     CHANNEL,
+    FILTER,
     LOCAL,
     PUBLIC,
     SCRAPED,
@@ -40,6 +41,7 @@ CHAINS = {
     "public": PUBLIC,
     "local": LOCAL,
     "broker": BROKER,
+    "trigger": FILTER,
     "channel": CHANNEL,
 }
 METADATA = {
@@ -55,6 +57,7 @@ METADATA = {
         "x-authz-upstream": "outbound|80||app.acme-web.svc.cluster.local",
     },
     "broker": {"x-authz-question": "transit", "x-authz-hop": "broker"},
+    "trigger": {"x-authz-question": "transit", "x-authz-hop": "trigger"},
     "channel": {"x-authz-question": "transit", "x-authz-hop": "channel"},
     "public": {
         "x-authz-question": "public",
@@ -75,6 +78,7 @@ READ = {
     "public": {"x-request-id"},
     "local": {TOKEN, "user-agent", "k-network-probe", "x-request-id"},
     "broker": {TOKEN, "user-agent", "k-network-probe", "x-request-id"},
+    "trigger": {TOKEN, "user-agent", "k-network-probe", "x-request-id"},
     "channel": {TOKEN, "user-agent", "k-network-probe", "x-request-id"},
 }
 
@@ -177,12 +181,12 @@ def names(door: Door, others: Sequence[dict[str, Any]] = ()) -> list[str]:
     return [it["name"].removeprefix("tenant-authz.") for it in found]
 
 
-@pytest.mark.parametrize("door", [TRANSIT, replace(TRANSIT, port=8013), BROKER, CHANNEL])
+@pytest.mark.parametrize("door", [TRANSIT, replace(TRANSIT, port=8013), BROKER, FILTER, CHANNEL])
 def test_a_hop_asks_transit_in_place_of_verify(door: Door) -> None:
     assert names(door) == ["transit"]
 
 
-@pytest.mark.parametrize("door", [TRANSIT, BROKER, CHANNEL])
+@pytest.mark.parametrize("door", [TRANSIT, BROKER, FILTER, CHANNEL])
 def test_a_hop_s_other_ports_ask_verify(door: Door) -> None:
     assert names(replace(door, port=9092)) == ["verify", "strip"]
     assert names(replace(door, port=9090)) == ["scrape", "verify", "strip"]
@@ -253,8 +257,6 @@ def test_nothing_asks_in_our_own_namespace(port: int) -> None:
 
 
 def test_the_brokers_filter_takes_events_from_the_channel_alone() -> None:
-    door = replace(BROKER, proxy=replace(BROKER.proxy, labels={BROKER_ROLE: "filter"}))
-    assert names(door) == ["strip"]
     (policy,) = [it for it in shipped() if it["kind"] == "AuthorizationPolicy"]
     assert policy["spec"]["selector"]["matchLabels"] == {BROKER_ROLE: "filter"}
 
@@ -266,6 +268,7 @@ def test_every_filter_and_its_statistics_have_names_of_their_own() -> None:
         assert it["name"].startswith("tenant-authz.")
         kinds.setdefault(it["name"], set()).add(it["typed_config"]["@type"])
     assert all(len(types) == 1 for types in kinds.values())
-    prefixes = {"sign", "verify", "transit", "public", "local", "broker", "channel", "tcp"}
+    prefixes = {"sign", "verify", "transit", "public", "local", "broker", "trigger"}
+    prefixes |= {"channel", "tcp"}
     found = {it["typed_config"].get("stat_prefix") for it in added} - {None}
     assert found == {f"tenant_authz_{it}" for it in prefixes}

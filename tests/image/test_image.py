@@ -17,7 +17,6 @@ from tests.image.engine import ROOT, let_through
 from tests.support import Folder, at_last, connected, http_get, token_in
 
 pytestmark = [
-    pytest.mark.xdist_group("image"),  # one engine, one image
     pytest.mark.timeout(600),  # the first run makes a base image
 ]
 

@@ -14,7 +14,7 @@ from tests.deploy.manifests import DEPLOY, pod, server
 from tests.image.container import Container
 from tests.support import Folder, at_last, connected, outcome
 
-pytestmark = [pytest.mark.xdist_group("image"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 AGENT = "/var/lib/istio/data"  # where Istio's agent writes, and mounts
 

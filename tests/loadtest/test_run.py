@@ -28,8 +28,6 @@ from loadtest.stack import Server, Setup, Stack
 QUICK = Plan(seconds=0.3, warmup=0.1)
 SHORT = ("--seconds", "0.3", "--warmup", "0.1")
 
-pytestmark = pytest.mark.xdist_group("loadtest")
-
 
 @asynccontextmanager
 async def serving(setup: Setup, policy: str | None = None) -> AsyncIterator[tuple[Stack, Server]]:

@@ -75,7 +75,6 @@ def test_a_tenth_of_grpcio_is_not_enough() -> None:
     ]
 
 
-@pytest.mark.xdist_group("loadtest")
 async def test_runs_are_repeated_in_turn_on_servers_of_their_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

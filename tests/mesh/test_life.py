@@ -20,7 +20,6 @@ from tests.support import at_last, eventually
 pytestmark = [
     needs_network,
     pytest.mark.envoy,
-    pytest.mark.xdist_group("mesh"),
     pytest.mark.timeout(240),
 ]
 

@@ -14,7 +14,6 @@ pytestmark = [
     needs_network,
     pytest.mark.envoy,
     pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.xdist_group("mesh"),
     pytest.mark.timeout(240),
 ]
 

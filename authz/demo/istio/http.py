@@ -111,6 +111,10 @@ def _virtual_service_route(service: VirtualService, it: Route) -> Json:
     else:
         clusters = [{"name": name, "weight": weight} for name, weight in names]
         action["weighted_clusters"] = {"clusters": clusters}
+    if it.rewrite:
+        action["host_rewrite_literal"] = it.rewrite
+    if it.mirror is not None:
+        action["request_mirror_policies"] = [{"cluster": "outbound|{1}||{0}".format(*it.mirror)}]
     headers = [{"name": ":authority", "string_match": {"prefix": it.authority}}]
     if it.probe_hash:
         headers.append({"name": "K-Network-Hash", "string_match": {"exact": "override"}})

@@ -106,8 +106,9 @@ async def running(
             async with _process("activator", pod, namespace, directory, options) as program:
                 yield program
         case "broker-ingress" | "broker-filter" | "imc-dispatcher" | "pingsource":
-            # Any address will do: its sidecar goes by port and Host.
-            options = ["--address", _ANY, "--via", f"{pod.address}:80", *_EVENTING[pod.role]]
+            # Any address but its own, which is not captured: its sidecar goes by port and Host.
+            via = world.service(pod.name, pod.namespace).address
+            options = ["--address", _ANY, "--via", f"{via}:80", *_EVENTING[pod.role]]
             async with _process("eventing", pod, namespace, directory, options) as program:
                 yield program
         case _:

@@ -91,6 +91,10 @@ class Route:
     """Request headers that are set, whatever was there."""
     probe_hash: str = ""
     """Only requests that ask for this hash to be put in: net-istio's probes."""
+    rewrite: str = ""
+    """What becomes of the authority: a DomainMapping's, once the route is chosen."""
+    mirror: tuple[str, int] | None = None
+    """Host and port to which a copy of each request goes."""
 
 
 @dataclass(frozen=True)
