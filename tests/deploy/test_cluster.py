@@ -4,6 +4,7 @@ The API double takes its RBAC from the rendered manifests.
 """
 
 import asyncio
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from authz.config import Settings, load_settings
+from authz.demo.certs import Certificate
 from authz.testing import check_request
 from tests.deploy.manifests import (
     DEPLOY,
@@ -98,8 +100,13 @@ def two(folder: Folder, api: ApiDouble) -> Iterator[tuple[Process, Process]]:
 async def lets_in(folder: Folder, server: Process) -> str:
     """What the server says to `shop`, at the door of `bank`."""
     request = check_request(principal="spiffe://cluster.local/ns/shop/sa/till")
-    async with connected(server.port, folder.workload("bank")) as client:
+    async with connected(server.port, bank(folder)) as client:
         return outcome(await client.check("verify", request))
+
+
+@functools.cache
+def bank(folder: Folder) -> Certificate:
+    return folder.workload("bank")
 
 
 async def test_the_job_fills_the_empty_secret_and_servers_go_on_by_themselves(
