@@ -146,7 +146,7 @@ async def test_nothing_is_merged_before_both_were_read(api: ApiDouble) -> None:
         api.forbidden = set()
         await until(lambda: seen.merged)
         assert seen.policy.of(WEB).tenant == "acme"
-    assert any("install deploy/crds" in problem for problem in seen.problems)
+    assert any("install deploy/components" in problem for problem in seen.problems)
 
 
 async def test_another_file_is_merged_with_the_same_cluster(api: ApiDouble) -> None:

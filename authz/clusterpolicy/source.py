@@ -15,7 +15,7 @@ from authz.policy import Grant, Policy
 
 _PACE: Final = Pace()
 _GATHER: Final = 0.1  # seconds in which changes are gathered into one merge
-_MISSING: Final = "; install deploy/crds"
+_MISSING: Final = "; install deploy/components/policy-from-cluster"
 
 Age = tuple[str, str]
 
