@@ -8,15 +8,16 @@ activator's certificate, so that only the token tells where a request comes from
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from authz.demo import bootstrap, envoy
-from authz.demo.bootstrap import ROUTER, Endpoint, Json, Service
+from authz.demo.bootstrap import Endpoint, Json, Service
 from authz.demo.certs import Certificate
+from authz.demo.patches import Patches, Proxy, shipped
 from loadtest import mesh, processes
 from loadtest.compare.variants import APP_PORT, Variant
 from loadtest.expected import TOKEN_HEADER
@@ -78,7 +79,7 @@ async def app(directory: Path, host: str) -> AsyncIterator[Endpoint]:
         ],
         "response_headers_to_add": [{"header": {"key": SAW, "value": f"%REQ({TOKEN_HEADER})%"}}],
     }
-    listener = bootstrap.gateway_listener(endpoint, APP_PORT, [answer], [ROUTER])
+    listener = bootstrap.gateway_listener(endpoint, [answer])
     config = bootstrap.envoy_config([listener], [])
     async with envoy.running(_APP, config, directory, envoy.binary()):
         yield endpoint
@@ -102,8 +103,13 @@ async def way(
     service = Service("web", _DESTINATION.namespace, inbound, _DESTINATION, "10.96.0.1")
     client = bootstrap.envoy_config(
         [
-            bootstrap.outbound_listener("0.0.0.0_80", signed, [service], variant.outbound),
-            bootstrap.outbound_listener("0.0.0.0_81", bare, [service], [ROUTER]),
+            _filtered(
+                bootstrap.outbound_listener("0.0.0.0_80", signed, [service]),
+                variant,
+                _SOURCE.namespace,
+                variant.outbound,
+            ),
+            bootstrap.outbound_listener("0.0.0.0_81", bare, [service]),
         ],
         [
             bootstrap.service_cluster(service, certificates.hop),
@@ -113,7 +119,14 @@ async def way(
     )
     client["static_resources"]["secrets"] = list(variant.secrets)
     pod = bootstrap.envoy_config(
-        [bootstrap.inbound_listener(inbound, APP_PORT, certificates.destination, variant.inbound)],
+        [
+            _filtered(
+                bootstrap.inbound_listener(inbound, APP_PORT, certificates.destination),
+                variant,
+                _DESTINATION.namespace,
+                variant.inbound,
+            )
+        ],
         [
             bootstrap.static_cluster(f"inbound|{APP_PORT}||", behind),
             *_authz_cluster(variant, certificates.destination, server),
@@ -132,6 +145,22 @@ async def way(
         elif variant.target is not None:
             asked = processes.listening(variant.target.port)  # if it runs here
         yield Way(variant, signed, bare, *pids, asked)
+
+
+def _filtered(
+    listener: Json, variant: Variant, namespace: str, own_filters: Sequence[Json]
+) -> Json:
+    """A listener with what the variant puts before the router."""
+    if variant.asks:
+        engine = Patches.of(shipped())
+        config = bootstrap.envoy_config([listener], [])
+        config = engine.applied(Proxy("sidecar", namespace, {}), config)
+        (listener,) = config["static_resources"]["listeners"]
+    (chain,) = listener["filter_chains"]
+    chain.pop("filter_chain_match", None)  # by the port in a cluster, here it is a free one
+    manager = chain["filters"][-1]["typed_config"]
+    manager["http_filters"] = [*own_filters, *manager["http_filters"]]
+    return listener
 
 
 def _authz_cluster(variant: Variant, certificate: Certificate, server: Server | None) -> list[Json]:

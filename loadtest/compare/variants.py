@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from authz.config import Transport
-from authz.demo.bootstrap import ROUTER, Endpoint, Json
-from authz.demo.filters import Chain, patched
+from authz.demo.bootstrap import Endpoint, Json
 from loadtest.expected import TOKEN_HEADER
 from loadtest.plan import BadPlan
 
@@ -23,13 +22,17 @@ _SECRET_NAME: Final = "static-token"  # noqa: S105 - the name of one
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One way. The filters are whole chains, with the router."""
+    """One way."""
 
     name: str
     note: str
     """What it is, in a line for people."""
-    outbound: Sequence[Json]
-    inbound: Sequence[Json]
+    asks: bool = False
+    """Whether the filters are those that ship."""
+    outbound: Sequence[Json] = ()
+    """Else: HTTP filters before the router, on the way out of the first sidecar."""
+    inbound: Sequence[Json] = ()
+    """The same, into the second one."""
     secrets: Sequence[Json] = ()
     """Of the client's Envoy, by SDS's rules."""
     transport: Transport | None = None
@@ -42,13 +45,11 @@ class Variant:
 
 def built_in() -> list[Variant]:
     """All but external ones."""
-    asks_outbound, asks_inbound = _asking()
     ours = [
         Variant(
             name=f"tenant-authz, {transport}",
             note=f"this service, transport {transport}, asked by both sidecars over mTLS",
-            outbound=asks_outbound,
-            inbound=asks_inbound,
+            asks=True,
             transport=transport,
         )
         for transport in Transport
@@ -56,8 +57,6 @@ def built_in() -> list[Variant]:
     plain = Variant(
         name=PLAIN,
         note="two sidecars and mTLS between them, nothing else",
-        outbound=[ROUTER],
-        inbound=[ROUTER],
         denies=False,
     )
     return [plain, *ours, _native(), _lua()]
@@ -77,22 +76,12 @@ def external(given: str) -> Variant:
         found = socket.getaddrinfo(host, int(port), socket.AF_INET, socket.SOCK_STREAM)
     except OSError as error:
         raise BadPlan(f"target: {host} of {given!r} has no IPv4 address: {error}") from None
-    outbound, inbound = _asking()
     return Variant(
         name=name,
         note=f"ext_authz at {address}, asked by both sidecars in plaintext",
-        outbound=outbound,
-        inbound=inbound,
+        asks=True,
         target=Endpoint(*found[0][4][:2]),
         denies=None,
-    )
-
-
-def _asking() -> tuple[list[Json], list[Json]]:
-    """The filters that ship."""
-    return (
-        patched([ROUTER], Chain("SIDECAR_OUTBOUND", "team0000-0", 80)),
-        patched([ROUTER], Chain("SIDECAR_INBOUND", "team0000-1", APP_PORT)),
     )
 
 
@@ -134,8 +123,8 @@ def _native() -> Variant:
     return Variant(
         name="credential_injector + RBAC",
         note="Envoy alone: one static secret, put on and compared by its own filters",
-        outbound=[injector, ROUTER],
-        inbound=[rbac, removal, ROUTER],
+        outbound=[injector],
+        inbound=[rbac, removal],
         secrets=[
             {"name": _SECRET_NAME, "generic_secret": {"secret": {"inline_string": secret}}},
         ],
@@ -162,8 +151,8 @@ end
     return Variant(
         name="Lua per namespace",
         note="a Lua filter in each sidecar of a namespace, with a static secret in its source",
-        outbound=[_script(put), ROUTER],
-        inbound=[_script(compare), ROUTER],
+        outbound=[_script(put)],
+        inbound=[_script(compare)],
     )
 
 
