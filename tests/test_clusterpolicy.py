@@ -308,3 +308,40 @@ async def test_a_server_is_unready_until_the_cluster_was_read(
         api.forbidden = set()
         server.ready()
     at_last(lambda: api.watching == 0, "its watches have ended")
+
+
+# -- what a tenant may write --------------------------------------------------------------------
+
+
+async def test_large_grants_of_one_tenant_keep_nobody_elses_from_being_read(
+    api: ApiDouble,
+) -> None:
+    """500 in one answer would be too long, and so would be 62."""
+    for number in range(40):
+        large = grant(f"large-{number}", "mallory", from_="shop")
+        large["metadata"]["annotations"] = {"a": "x" * 250_000}
+        api.put("grants", large)
+    api.put("grants", grant("readers", "zoo", from_="shop"))
+    async with followed() as (seen, cluster):
+        await until(lambda: seen.merged)
+        assert len(seen.policy.grants) == 41
+        assert seen.problems == []
+        await until(lambda: condition(api, "mallory", "large-39").get("status") == "True")
+        assert all(len(json.dumps(thing)) < 1000 for thing in cluster._statuses._objects.values())
+        assert all(len(json.dumps(request.body)) < 1000 for request in api.asked("update"))
+
+
+@pytest.mark.parametrize("depth", [1, 50, *range(850, 990, 10)])
+async def test_what_is_nested_is_no_grant_and_harms_nobody(api: ApiDouble, depth: int) -> None:
+    nested: Object = {}
+    for _ in range(depth):
+        nested = {"a": nested}
+    deep = {**grant("deep", "mallory"), "spec": {"from": "shop", "deep": nested}}
+    api.objects["grants", "mallory", "deep"] = deep
+    deep["metadata"].update(uid="uid-x", resourceVersion="1000")
+    async with followed() as (seen, _):
+        await until(lambda: seen.merged or seen.problems)
+        if seen.problems:  # more than is read at all
+            return
+        assert seen.policy.grants == ()
+        await until(lambda: condition(api, "mallory", "deep").get("reason") == "Invalid")

@@ -15,7 +15,7 @@ import httpx2 as httpx
 from lightkube import ConfigError
 
 from authz.kube.connect import connect
-from authz.kube.errors import Gone, Interrupted, KubeError
+from authz.kube.errors import Gone, Interrupted, KubeError, TooLong
 
 LONGEST: Final = 4 << 20
 """Bytes of one answer, or of one line of a watch. The largest Secret is 1.4 MB in base64."""
@@ -25,7 +25,7 @@ Object = dict[str, Any]
 
 _CONNECT: Final = 3.0  # seconds
 _REQUEST: Final = 10.0  # seconds for all of an answer that is no watch
-_CHUNK: Final = 500  # objects in one answer to list
+_CHUNK: Final = 500  # objects in one answer to list; fewer where they are large
 _LONGEST_QUOTE: Final = 200
 _MOST_PATIENCE: Final = 60.0
 
@@ -87,9 +87,18 @@ class ApiServer:
             KubeError: the API server cannot be asked, or its answer not be read.
         """
         objects: list[Object] = []
-        params = {"limit": str(_CHUNK), **_selector(resource)}
+        params = _selector(resource)
+        limit = 1 if resource.name else _CHUNK
         while True:
-            answer = await self._request("list", resource, "GET", resource.path, params=params)
+            params["limit"] = str(limit)
+            try:
+                answer = await self._request("list", resource, "GET", resource.path, params=params)
+            except TooLong:
+                if limit == 1:
+                    raise
+                limit = max(1, limit // 8)
+                continue
+            limit = min(_CHUNK, limit * 2)
             metadata = _mapping(answer.get("metadata"))
             items = answer.get("items")
             if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
@@ -336,7 +345,7 @@ def _garbage(resource: Resource) -> KubeError:
 
 
 def _too_long(resource: Resource) -> KubeError:
-    return KubeError(f"the answer for {resource} is longer than {LONGEST} bytes, it was not read")
+    return TooLong(f"the answer for {resource} is longer than {LONGEST} bytes, it was not read")
 
 
 def _slow(verb: str, resource: Resource) -> KubeError:
