@@ -183,9 +183,9 @@ def _with_labels(thing: Object) -> Object | None:
 def _needed(thing: Object) -> Object:
     """A grant as far as it is read or written here: the rest may be whatever a tenant likes."""
     metadata = thing.get("metadata") or {}
-    small: Object = {
-        name: thing[name] for name in ("apiVersion", "kind", "status") if name in thing
-    }
+    small: Object = {"apiVersion": f"{GRANTS.group}/{GRANTS.version}", "kind": "Grant"}
+    if "status" in thing:
+        small["status"] = thing["status"]
     small["metadata"] = {name: metadata[name] for name in _METADATA if name in metadata}
     spec = thing.get("spec")
     small["spec"] = spec if _is_flat_and_small(spec) else _SOMETHING_ELSE

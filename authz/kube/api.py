@@ -15,7 +15,7 @@ import httpx2 as httpx
 from lightkube import ConfigError
 
 from authz.kube.connect import connect
-from authz.kube.errors import Gone, Interrupted, KubeError, TooLong
+from authz.kube.errors import Gone, Interrupted, KubeError, TooMuch
 
 LONGEST: Final = 4 << 20
 """Bytes of one answer, or of one line of a watch. The largest Secret is 1.4 MB in base64."""
@@ -78,7 +78,8 @@ class ApiServer:
     ) -> tuple[list[Object], str]:
         """All objects there are, and the resource version from which a watch may go on.
 
-        Of each object, only what `keep` makes of it stays in memory; `None` for nothing.
+        Of each object, only what `keep` makes of it stays in memory; `None` for nothing. One that
+        is more than we read comes as its metadata, for whoever made it may do so on purpose.
 
         A `get` of a single object would not do: it tells the version at which that was changed
         last, and from one so old the API server lets nobody watch.
@@ -88,17 +89,19 @@ class ApiServer:
         """
         objects: list[Object] = []
         params = _selector(resource)
-        limit = 1 if resource.name else _CHUNK
+        part, limit = resource, _CHUNK
         while True:
             params["limit"] = str(limit)
             try:
-                answer = await self._request("list", resource, "GET", resource.path, params=params)
-            except TooLong:
-                if limit == 1:
+                answer = await self._request("list", part, "GET", resource.path, params=params)
+            except TooMuch:
+                if resource.name or (limit == 1 and part.metadata_only):
                     raise
+                if limit == 1:
+                    part = replace(resource, metadata_only=True)
                 limit = max(1, limit // 8)
                 continue
-            limit = min(_CHUNK, limit * 2)
+            part, limit = resource, min(_CHUNK, limit * 2)
             metadata = _mapping(answer.get("metadata"))
             items = answer.get("items")
             if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
@@ -325,7 +328,9 @@ def _selector(resource: Resource) -> dict[str, str]:
 def _parsed(content: bytes, resource: Resource) -> Any:
     try:
         return json.loads(content)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise TooMuch(f"the answer for {resource} is nested too deeply to be read") from None
+    except ValueError:
         raise _garbage(resource) from None
 
 
@@ -345,7 +350,7 @@ def _garbage(resource: Resource) -> KubeError:
 
 
 def _too_long(resource: Resource) -> KubeError:
-    return TooLong(f"the answer for {resource} is longer than {LONGEST} bytes, it was not read")
+    return TooMuch(f"the answer for {resource} is longer than {LONGEST} bytes, it was not read")
 
 
 def _slow(verb: str, resource: Resource) -> KubeError:

@@ -25,8 +25,8 @@ class Gone(KubeError):
     """The API server has forgotten what we want to go on from: list again."""
 
 
-class TooLong(KubeError):
-    """The answer is longer than we read: ask for less at once."""
+class TooMuch(KubeError):
+    """The answer is longer, or nested more deeply, than we read: ask for less at once."""
 
 
 class Interrupted(KubeError):
