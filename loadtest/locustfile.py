@@ -42,7 +42,7 @@ def _options(parser: LocustArgumentParser) -> None:
     parser.add_argument(
         "--max-fail-ratio", type=float, default=None, metavar="SHARE",
         help="fail where a larger share of legitimate requests gets no answer "
-        "(default: 0; 0.01 where a worker is killed)",
+        "(default: by shape; 0 in rotation and replacement, 0.001 in most others)",
     )  # fmt: skip
     hidden: dict[str, Any] = {"include_in_web_ui": False}
     parser.add_argument(
@@ -130,7 +130,9 @@ class _Judge:
         )
         _log.info("%s", result)
         _log.info(
-            "the service's memory: %.0f MiB before, %.0f MiB after",
+            "answers that an Envoy did not wait for: %d; the service's memory: %.0f MiB before, "
+            "%.0f MiB after",
+            facts["timeouts"] - session.facts["timeouts"],
             session.facts["memory"] / 2**20,
             facts["memory"] / 2**20,
         )

@@ -53,10 +53,11 @@ class Verdict(enum.Enum):
     EITHER = "either"
     """It came while that was being changed on which it hangs."""
     FAILED = "failed"
-    """Nobody was let in who should not be, and nobody was judged wrongly: there was no answer."""
+    """There was no answer, or it came of there having been none to a sidecar before."""
 
 
 LEAKED: Final = "WITH A TOKEN"
+UNTOUCHED: Final = "with what its app wrote for a token"
 UNSIGNED: Final = "unsigned"
 _NO_TOKEN: Final = "403 token-missing"  # noqa: S105 - what a denial says
 
@@ -79,8 +80,10 @@ def judge(seen: str, expected: str | None) -> tuple[Verdict, str]:
         return Verdict.FAILED, seen
     if expected is None:
         return Verdict.EITHER, ""
+    # Signing fails open. Whether it really was not answered is looked up after the run.
+    if UNTOUCHED in seen:
+        return Verdict.FAILED, f"{UNSIGNED}: sent out as it was, for nobody had answered"
     if seen == _NO_TOKEN:
-        # Signing fails open. Whether it really was not answered is looked up after the run.
         return Verdict.FAILED, f"{UNSIGNED}: denied, for nobody had answered the caller's sidecar"
     if expected[:3] == seen[:3] == "403":
         return Verdict.FAILED, f"denied for another reason: {seen}, not {expected}"

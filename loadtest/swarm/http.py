@@ -14,10 +14,11 @@ from authz.demo.client import REASON_HEADER, TOKEN_HEADER
 from authz.demo.scenarios.row import NOT_ALLOWED, app, idle
 from loadtest.swarm import changed
 from loadtest.swarm.changed import INITECH
-from loadtest.swarm.expect import LEAKED
+from loadtest.swarm.expect import LEAKED, UNTOUCHED
 from loadtest.swarm.session import now, record, session
 
 GATEWAY: Final = "gateway"
+_WRITTEN: Final = "v1.a.b.c"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class ThroughEnvoy(FastHttpUser):
         headers = {"Host": flow.host}
         if flow.external:
             # What the app writes there must not leave the mesh.
-            headers |= {ORIGINAL_DESTINATION: session.site["external"], TOKEN_HEADER: "v1.a.b.c"}
+            headers |= {ORIGINAL_DESTINATION: session.site["external"], TOKEN_HEADER: _WRITTEN}
         address = (
             session.site["gateway"]
             if flow.source == GATEWAY
@@ -87,5 +88,10 @@ def _seen(answer: Any) -> str:
     if status != 200:
         return f"{status} {answer.headers.get(REASON_HEADER, '')}".rstrip()
     echoed = json.loads(answer.content)
-    leaked = any(name == TOKEN_HEADER for name, _ in echoed["headers"])
-    return f"200 {echoed['app']}{f', {LEAKED}' if leaked else ''}"
+    seen = f"200 {echoed['app']}"
+    match [value for name, value in echoed["headers"] if name == TOKEN_HEADER]:
+        case []:
+            return seen
+        case [value] if value == _WRITTEN:
+            return f"{seen}, {UNTOUCHED}"
+    return f"{seen}, {LEAKED}"

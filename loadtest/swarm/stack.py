@@ -40,6 +40,8 @@ GRANT: Final = "grants:\n  - {to: acme-db, from: initech}\n"
 _DRAIN_SECONDS: Final = 10.0  # as deploy/base/settings.yaml has it
 _ROTATION_DELAY: Final = 2  # seconds until a new key signs; every server has seen it by then
 _LIFE: Final = TokenLife()
+# Requests that went on unsigned, since nobody answered in time; questions that took too long.
+_FACTS: Final = r"(tenant_authz_sign\.failure_mode_allowed|authz-system.*\.upstream_rq_timeout)$"
 _OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -85,7 +87,7 @@ class Stack:
             case "flood":
                 return await self._flood.run(self._replicas.some(), order["seconds"])
             case "facts":
-                return {"unsigned": await self._unsigned(), "memory": self._replicas.memory()}
+                return await self._facts()
         raise StackFailed(f"there is no command {order['do']!r}")
 
     def _site(self) -> Mapping[str, Any]:
@@ -126,15 +128,15 @@ class Stack:
         fresh.replace(self._policy)
         return {"at": _now()}
 
-    async def _unsigned(self) -> int:
-        """Requests that went on unsigned, since nobody answered in time."""
-        texts = await asyncio.gather(
-            *(
-                it.admin("/stats?filter=tenant_authz_sign.failure_mode_allowed")
-                for it in self._envoys
-            )
-        )
-        return sum(int(line.rpartition(":")[2]) for text in texts for line in text.splitlines())
+    async def _facts(self) -> Mapping[str, int]:
+        """What Envoys have counted since they began, and what the service holds."""
+        texts = await asyncio.gather(*(it.admin(f"/stats?filter={_FACTS}") for it in self._envoys))
+        counts = [line.rpartition(": ") for text in texts for line in text.splitlines()]
+        return {
+            "unsigned": sum(int(n) for name, _, n in counts if name.endswith("mode_allowed")),
+            "timeouts": sum(int(n) for name, _, n in counts if name.endswith("rq_timeout")),
+            "memory": self._replicas.memory(),
+        }
 
 
 def _files(certificate: Certificate) -> Mapping[str, str]:
