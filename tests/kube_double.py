@@ -344,6 +344,7 @@ class ApiDouble:
             "list": self._list,
             "create": self._create,
             "update": self._update,
+            "delete": self._remove,
         }[request.verb](request)
         if writer is not None:
             _send(writer, status, content)
@@ -389,6 +390,13 @@ class ApiDouble:
         if subresource:
             return 200, await self._put(key, {**before, "status": request.body.get("status")})
         return 200, await self._put(key, request.body)
+
+    async def _remove(self, request: Request) -> tuple[int, Object]:
+        key = (request.plural, request.namespace, request.name)
+        if key not in self.objects:
+            return 404, _status(404, f'{request.plural} "{request.name}" not found')
+        await self._delete(key)
+        return 200, _status(200, "deleted")
 
     async def _watch(self, request: Request, writer: asyncio.StreamWriter) -> None:
         since = int(request.params["resourceVersion"])
@@ -503,7 +511,7 @@ async def _read(reader: asyncio.StreamReader) -> Request:
     if steps[0] == "namespaces" and len(steps) > 2:
         namespace, steps = steps[1], steps[2:]
     name = "/".join(steps[1:]) or params.get("fieldSelector", "").removeprefix("metadata.name=")
-    verb = {"POST": "create", "PUT": "update"}.get(method)
+    verb = {"POST": "create", "PUT": "update", "DELETE": "delete"}.get(method)
     if verb is None:
         verb = "watch" if params.get("watch") == "true" else "list"
     content = json.loads(body) if body else None

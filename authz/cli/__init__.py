@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from authz.cli import keys, platform, policy, tenant, token
+from authz.cli.conformance import conformance
+from authz.cli.doctor import doctor
 from authz.cli.output import exits
 from authz.cli.report import report
 from authz.cli.settings import takes
@@ -31,6 +33,10 @@ app.command(
     epilog="Example: kubectl -n authz-system logs -l app=authz --tail=-1 | authz report - "
     "--policy policy.yaml"
 )(report)
+app.command(epilog="Example: authz doctor dumps/ --pods pods.json")(doctor)
+app.command(epilog="Example: authz conformance --image registry.example/tenant-authz:0.1.0")(
+    conformance
+)
 
 
 def main() -> None:

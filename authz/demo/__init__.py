@@ -12,7 +12,7 @@ import asyncio
 import sys
 from typing import Final
 
-from authz.demo.processes import CouldNotStart
+from authz.errors import AuthzError
 
 __all__ = ["run"]
 
@@ -42,7 +42,7 @@ def run(*, once: bool, json: bool, knative: bool = False) -> int:
         return AS_EXPECTED if asyncio.run(play(once=once, json=json)) else DIFFERENT
     except ModuleNotFoundError as error:
         return _give_up(f"there is no module {error.name}: pip install 'tenant-authz[demo]'")
-    except CouldNotStart as error:
+    except AuthzError as error:
         return _give_up(str(error))
     except (KeyboardInterrupt, asyncio.CancelledError):
         return _give_up("interrupted before the end")

@@ -27,7 +27,7 @@ from authz.demo import apps, bootstrap, envoy
 from authz.demo.bootstrap import AUTHZ_PORT, CLUSTER_DOMAIN, EVERY_ADDRESS, Endpoint, Json, Service
 from authz.demo.certs import Authority, Certificate
 from authz.demo.envoy import Envoy
-from authz.demo.patches import Patches, Proxy, shipped
+from authz.envoyfilters import Patches, Proxy, shipped
 from authz.identity import SpiffeId
 from authz.names import Namespace
 

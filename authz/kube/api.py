@@ -133,6 +133,14 @@ class ApiServer:
         """
         await self._request("create", resource, "POST", resource.path, body=made)
 
+    async def delete(self, resource: Resource, name: str) -> None:
+        """Delete an object, and what it owns; some of it may go on ending for a while.
+
+        Raises:
+            KubeError: it was not deleted; with status 404, there was none.
+        """
+        await self._request("delete", resource, "DELETE", f"{resource.path}/{name}")
+
     async def watch(
         self, resource: Resource, version: str, seconds: float
     ) -> AsyncGenerator[Object | None, None]:

@@ -11,9 +11,8 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 
-from authz import tokens
+from authz import envoyfilters, tokens
 from authz._proto.ext_authz_pb2 import CheckResponse
-from authz.demo import patches
 from authz.demo.ask import in_words as answer_in_words
 from authz.demo.istio.client import Tls
 from authz.demo.istio.mesh import AUTHZ
@@ -293,12 +292,14 @@ def scoped(pod: str, move: Move) -> Move:
     """A move by a pod whose sidecar sees its own namespace and the platform's alone."""
 
     async def moved(stage: Stage) -> str:
-        scope = YAML(typ="safe").load(patches.directory() / "components/sidecar-scope/sidecar.yaml")
-        await stage.patch([*patches.shipped(), scope], [pod])
+        scope = YAML(typ="safe").load(
+            envoyfilters.directory() / "components/sidecar-scope/sidecar.yaml"
+        )
+        await stage.patch([*envoyfilters.shipped(), scope], [pod])
         try:
             return await move(stage)
         finally:
-            await stage.patch(patches.shipped(), [pod])
+            await stage.patch(envoyfilters.shipped(), [pod])
 
     return moved
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from authz import tokens
+from authz import envoyfilters, tokens
 from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
-from authz.demo import envoy, patches
+from authz.demo import envoy
 from authz.demo.certs import Certificate
 from authz.demo.istio import cluster, proxies
 from authz.demo.istio.client import Answer, NoAnswer, Tls
@@ -313,7 +313,7 @@ class Stage:
 
     async def _change(self, without: Without, *, back: bool) -> None:
         if without.documents is not None:
-            shipped = patches.shipped()
+            shipped = envoyfilters.shipped()
             await self.patch(shipped if back else without.documents(shipped), without.pods)
         if without.policy:
             await self.mesh.set_policy(policy() if back else without.policy)
@@ -328,11 +328,11 @@ class Stage:
         installed = [*mesh.world.documents, *documents]
         public = self.identity(str(mesh.pod("outside/server").identity))
         control = Istiod(mesh.world, Objects(installed), public, Routes())
-        engine = patches.Patches.of(installed)
+        engine = envoyfilters.Patches.of(installed)
         for name in pods:
             pod = mesh.pod(name)
             assert pod.proxy != "none"
-            who = patches.Proxy(pod.proxy, pod.namespace, pod.labels)
+            who = envoyfilters.Proxy(pod.proxy, pod.namespace, pod.labels)
             told = engine.applied(who, control.config(pod, mesh.certificate(name)))
             config = control.routes.written_into(told)
             await mesh.kill_proxy(name)

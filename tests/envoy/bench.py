@@ -11,11 +11,12 @@ from random import randrange
 
 import httpx
 
-from authz.demo import apps, bootstrap, envoy, patches
+from authz import envoyfilters
+from authz.demo import apps, bootstrap, envoy
 from authz.demo.bootstrap import EVERY_ADDRESS, Endpoint, Json, Service
 from authz.demo.certs import Certificate
 from authz.demo.mesh import AUTHZ
-from authz.demo.patches import Patches, shipped
+from authz.envoyfilters import Patches, shipped
 from tests.envoy.scripted import ScriptedAuthz
 
 AUTHZ_CLUSTER = "outbound|9000||authz.authz-system.svc.cluster.local"
@@ -25,7 +26,7 @@ AUTHZ_CLUSTER = "outbound|9000||authz.authz-system.svc.cluster.local"
 class Door:
     """What istiod compares an EnvoyFilter with: one listener, or filter chain, of one proxy."""
 
-    proxy: patches.Proxy
+    proxy: envoyfilters.Proxy
     port: int
     direction: str = ""
     """Of a sidecar's listener: INBOUND or OUTBOUND."""
@@ -72,11 +73,11 @@ class Door:
 
 
 def sidecar(namespace: str, direction: str, port: int, app: str = "app") -> Door:
-    return Door(patches.Proxy("sidecar", namespace, {"app": app}), port, direction)
+    return Door(envoyfilters.Proxy("sidecar", namespace, {"app": app}), port, direction)
 
 
 def gateway(port: int, istio: str = "ingressgateway") -> Door:
-    return Door(patches.Proxy("gateway", "istio-system", {"istio": istio}), port)
+    return Door(envoyfilters.Proxy("gateway", "istio-system", {"istio": istio}), port)
 
 
 SIGN = sidecar("acme-web", "OUTBOUND", 80)
@@ -86,15 +87,19 @@ SCRAPED = sidecar("acme-web", "INBOUND", 9090)
 PUBLIC = gateway(8080)
 LOCAL = gateway(8081)
 BROKER = Door(
-    patches.Proxy("sidecar", "knative-eventing", {"eventing.knative.dev/brokerRole": "ingress"}),
+    envoyfilters.Proxy(
+        "sidecar", "knative-eventing", {"eventing.knative.dev/brokerRole": "ingress"}
+    ),
     *(8080, "INBOUND"),
 )
 FILTER = Door(
-    patches.Proxy("sidecar", "knative-eventing", {"eventing.knative.dev/brokerRole": "filter"}),
+    envoyfilters.Proxy(
+        "sidecar", "knative-eventing", {"eventing.knative.dev/brokerRole": "filter"}
+    ),
     *(8080, "INBOUND"),
 )
 CHANNEL = Door(
-    patches.Proxy(
+    envoyfilters.Proxy(
         *("sidecar", "knative-eventing"),
         {
             "messaging.knative.dev/channel": "in-memory-channel",

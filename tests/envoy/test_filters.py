@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from authz.demo.certs import Authority
-from authz.demo.patches import shipped
+from authz.envoyfilters import shipped
 from authz.testing import workload
 from tests.envoy.bench import (
     BROKER,

@@ -14,7 +14,7 @@ import pytest
 from authz.demo import bootstrap, envoy
 from authz.demo.bootstrap import Endpoint, Json
 from authz.demo.certs import Authority
-from authz.demo.patches import Patches, Proxy, shipped
+from authz.envoyfilters import Patches, Proxy, shipped
 from authz.testing import workload
 from tests.envoy.bench import AUTHZ_CLUSTER, ISTIO, Workbench, free_port
 from tests.envoy.scripted import always, denying

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from authz.demo.patches import Patches, directory, shipped
+from authz.envoyfilters import Patches, directory, shipped
 from authz.policy import Role
 from authz.policyfile import parse_policy, read_policy
 

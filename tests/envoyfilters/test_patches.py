@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from authz.demo.bootstrap import EVERY_ADDRESS
-from authz.demo.patches import CannotPatch, Patches, Proxy, shipped
-from authz.demo.processes import CouldNotStart
+from authz.envoyfilters import CannotPatch, Patches, Proxy, shipped
 
 MANAGER = "envoy.filters.network.http_connection_manager"
 TCP = "envoy.filters.network.tcp_proxy"
@@ -487,5 +486,5 @@ def test_other_documents_are_left_out() -> None:
 
 
 def test_an_unknown_overlay_is_told() -> None:
-    with pytest.raises(CouldNotStart, match="no overlay 'typo'"):
+    with pytest.raises(CannotPatch, match="no overlay 'typo'"):
         shipped("typo")

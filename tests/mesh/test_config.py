@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from authz.demo import envoy, patches
+from authz import envoyfilters
+from authz.demo import envoy
 from authz.demo.certs import Authority
 from authz.demo.istio import authorization, cluster
 from authz.demo.istio.istiod import Istiod
@@ -266,7 +267,7 @@ def test_a_cluster_of_the_mesh(bench: Bench) -> None:
 def test_where_there_is_no_sidecar_there_is_no_tls_but_by_a_rule(bench: Bench) -> None:
     name = "outbound|80||knative-local-gateway.istio-system.svc.cluster.local"
     assert "transport_socket" not in named(clusters(bench.config("globex/hello")), name)
-    with_ours = clusters(bench.config("globex/hello", *patches.shipped()))
+    with_ours = clusters(bench.config("globex/hello", *envoyfilters.shipped()))
     assert "transport_socket" in named(with_ours, name)
     authz = named(with_ours, "outbound|9000||authz.authz-system.svc.cluster.local")
     [peer] = authz["transport_socket"]["typed_config"]["common_tls_context"]["validation_context"][
@@ -279,7 +280,7 @@ def test_where_there_is_no_sidecar_there_is_no_tls_but_by_a_rule(bench: Bench) -
 
 
 def test_the_gateways_listeners(bench: Bench) -> None:
-    config = bench.config("istio-system/gateway", *patches.shipped())
+    config = bench.config("istio-system/gateway", *envoyfilters.shipped())
     assert [it["name"] for it in listeners(config)] == [
         "0.0.0.0_8080",
         "0.0.0.0_8443",
@@ -368,12 +369,12 @@ def test_envoy_accepts_it_with_everything_that_ships(
 ) -> None:
     who = WORLD.pods[pod]
     assert who.proxy != "none"
-    documents = patches.shipped(overlay)
+    documents = envoyfilters.shipped(overlay)
     routes = Routes()
     objects = Objects([*WORLD.documents, *documents])
     made = Istiod(WORLD, objects, bench.public, routes).config(who, bench.public)
-    proxy = patches.Proxy(who.proxy, who.namespace, who.labels)
-    config = routes.written_into(patches.Patches.of(documents).applied(proxy, made))
+    proxy = envoyfilters.Proxy(who.proxy, who.namespace, who.labels)
+    config = routes.written_into(envoyfilters.Patches.of(documents).applied(proxy, made))
     file = tmp_path / "envoy.json"
     file.write_text(json.dumps(config))
     argv = [

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from authz.demo import envoy, patches
+from authz import envoyfilters
+from authz.demo import envoy
 from authz.demo.istio import cluster, programs, proxies, rules
 from authz.demo.istio.client import Client, NoAnswer
 from authz.demo.istio.directory import own_directory
@@ -17,7 +18,7 @@ from authz.demo.istio.objects import Objects
 from authz.demo.istio.policy import standard_policy
 from authz.demo.istio.routes import Routes
 from authz.demo.istio.rules import PROXY_UID
-from authz.demo.istio.world import Json, Pod, World
+from authz.demo.istio.world import DOMAIN, Json, Pod, World
 from authz.demo.service import AuthzServer, Site
 
 Patched = Callable[[tuple[Json, ...]], Iterable[Json]]
@@ -58,7 +59,7 @@ async def running(
         CouldNotStart: something did not come up.
     """
     world = world or cluster.standard()
-    documents = [*world.documents, *patched(patches.shipped(overlay)), *extra]
+    documents = [*world.documents, *patched(envoyfilters.shipped(overlay)), *extra]
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(own_directory())
         addresses = {pod.id: pod.address for pod in world.pods.values()}
@@ -76,7 +77,7 @@ async def _start(mesh: Mesh, documents: list[Json], policy: str, stack: AsyncExi
     executable = envoy.binary()
     public = mesh.authority.issue(mesh.pod("outside/server").identity)
     control = Istiod(mesh.world, Objects(documents), public, Routes())
-    engine = patches.Patches.of(documents)
+    engine = envoyfilters.Patches.of(documents)
 
     async def program(pod: Pod) -> None:
         started = programs.running(mesh.world, pod, mesh.network[pod.id], mesh.directory)
@@ -84,9 +85,9 @@ async def _start(mesh: Mesh, documents: list[Json], policy: str, stack: AsyncExi
 
     async def proxy(pod: Pod) -> None:
         assert pod.proxy != "none"  # noqa: S101 - for the type checker
-        who = patches.Proxy(pod.proxy, pod.namespace, pod.labels)
+        who = envoyfilters.Proxy(pod.proxy, pod.namespace, pod.labels)
         told = engine.applied(who, control.config(pod, mesh.certificate(pod.id)))
-        config = control.routes.written_into(told)
+        config = control.routes.written_into(told) | {"node": node(pod, who.istio_version)}
         mesh.configs[pod.id] = config
         argv = mesh.network[pod.id].argv(PROXY_UID)
         started = proxies.running(pod.id, config, mesh.directory, executable, argv)
@@ -134,3 +135,22 @@ async def _authz(mesh: Mesh, policy: str, stack: AsyncExitStack) -> None:
     mesh.authz = AuthzServer(site, mesh.directory, stack)
     await mesh.authz.command("keys", "init", "--generate-kek")
     await mesh.authz.start()
+
+
+def node(pod: Pod, istio_version: str) -> Json:
+    """What Istio's agent tells Envoy about its pod: `bootstrap.node` in a config_dump."""
+    kind = "router" if pod.proxy == "gateway" else "sidecar"
+    place = f"{pod.name}.{pod.namespace}~{pod.namespace}.svc.{DOMAIN}"
+    return {
+        "id": f"{kind}~{pod.address}~{place}",
+        "cluster": f"{pod.name}.{pod.namespace}",
+        "metadata": {
+            "NAME": pod.name,
+            "NAMESPACE": pod.namespace,
+            "SERVICE_ACCOUNT": pod.service_account,
+            "ISTIO_VERSION": istio_version,
+            "INTERCEPTION_MODE": "REDIRECT",
+            "LABELS": dict(pod.labels),
+            "ANNOTATIONS": {},
+        },
+    }

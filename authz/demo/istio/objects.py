@@ -1,6 +1,6 @@
 """The fields of Istio's objects that the model knows: who they are for, and what they say.
 
-Kubernetes documents, ours and the world's. EnvoyFilters are read by `authz.demo.patches`.
+Kubernetes documents, ours and the world's. EnvoyFilters are read by `authz.envoyfilters`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Objects:
             if it["metadata"]["namespace"] == ROOT_NAMESPACE and not it["spec"].get("selector")
         ]
         for it in chosen:
-            mode = it["spec"].get("portLevelMtls", {}).get(port, {}).get("mode")
+            mode = _ports(it).get(port, {}).get("mode")
             if mode and mode != "UNSET":
                 return str(mode)
         for it in (*chosen, *spaces, *mesh):
@@ -65,7 +65,7 @@ class Objects:
             port
             for it in self.for_pod("PeerAuthentication", pod)
             if it["spec"].get("selector")
-            for port in it["spec"].get("portLevelMtls", {})
+            for port in _ports(it)
         }
 
     def traffic_policy(self, host: str) -> Json:
@@ -116,3 +116,8 @@ def imported(imports: list[str] | None, own: str, namespace: str, host: str) -> 
 
 def _full(host: str, namespace: str) -> str:
     return host if "." in host else f"{host}.{namespace}.svc.{DOMAIN}"
+
+
+def _ports(policy: Json) -> dict[int, Json]:
+    """What a PeerAuthentication says of ports; keys of an object are text, as in YAML they are."""
+    return {int(port): mtls for port, mtls in policy["spec"].get("portLevelMtls", {}).items()}

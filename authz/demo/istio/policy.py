@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 
-from authz.demo import patches
+from authz import envoyfilters
 
 _TENANTS: Final[dict[str, Any]] = {
     "default_mode": "enforce",
@@ -20,7 +20,7 @@ _TENANTS: Final[dict[str, Any]] = {
 def standard_policy(**changes: Any) -> str:
     """The policy as YAML, with `changes` to its top-level fields."""
     yaml = YAML(typ="safe", pure=True)
-    policy = yaml.load(patches.directory() / "policy.yaml")
+    policy = yaml.load(envoyfilters.directory() / "policy.yaml")
     written = io.StringIO()
     yaml.dump({**policy, **_TENANTS, **changes}, written)
     return written.getvalue()

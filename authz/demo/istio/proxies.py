@@ -75,7 +75,7 @@ async def running(
     config_file = directory / f"{stem}.json"
     admin = {"address": {"pipe": {"path": str(admin_socket)}}}
     config_file.write_text(json.dumps({**config, "admin": admin}, separators=(",", ":")))
-    argv = [*prefix, *envoy.command(name, executable, config_file)]
+    argv = [*prefix, *envoy.command(config["node"]["id"], executable, config_file)]
     async with child(f"Envoy {name}", argv, directory / f"{stem}.envoy.log") as process:
         proxy = Proxy(process, admin_socket)
         await process.until(proxy.ready)

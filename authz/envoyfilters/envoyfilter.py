@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
-from authz.demo.merge import Json
-from authz.demo.processes import CouldNotStart
+from authz.envoyfilters.merge import Json
+from authz.errors import AuthzError
 
 _EVERYWHERE: Final = frozenset({"INSERT_FIRST", "INSERT_BEFORE", "INSERT_AFTER", "ADD", "REPLACE"})
 _OPERATIONS: Final = {
@@ -21,8 +21,8 @@ _OPERATIONS: Final = {
 _CONTEXTS: Final = frozenset({"ANY", "GATEWAY", "SIDECAR_INBOUND", "SIDECAR_OUTBOUND"})
 
 
-class CannotPatch(CouldNotStart):
-    """An EnvoyFilter asks for what istiod refuses, or for what this file does not know."""
+class CannotPatch(AuthzError):
+    """An EnvoyFilter is not there, asks for what istiod refuses, or for what we do not know."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """EnvoyFilters, applied to an Envoy's configuration as istiod applies them.
 
-So the demo and the tests run exactly what `kubectl apply -k envoyfilters` installs. Whatever istiod
-knows and this does not is an error.
+Whatever istiod knows and this does not is an error.
 """
 
 from __future__ import annotations
@@ -16,12 +15,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from authz.demo.envoyfilter import CannotPatch, EnvoyFilter, Patch, Proxy, read
-from authz.demo.merge import CannotMerge
-from authz.demo.patching import patched_clusters, patched_listeners
-from authz.demo.processes import CouldNotStart
-
-__all__ = ["CannotPatch", "Patches", "Proxy", "directory", "shipped"]
+from authz.envoyfilters.envoyfilter import CannotPatch, EnvoyFilter, Patch, Proxy, read
+from authz.envoyfilters.merge import CannotMerge
+from authz.envoyfilters.patching import patched_clusters, patched_listeners
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ def directory() -> Path:
     for candidate in (package / "_envoyfilters", package.parent / "envoyfilters"):
         if candidate.is_dir():
             return candidate
-    raise CouldNotStart(f"no manifests beside {package}: install from a wheel or a clone")
+    raise CannotPatch(f"no manifests beside {package}: install from a wheel or a clone")
 
 
 @cache
@@ -100,9 +96,9 @@ def shipped(overlay: str = "") -> tuple[dict[str, Any], ...]:
     They are read as rendered, see `envoyfilters/render.py`: no kustomize is needed.
 
     Raises:
-        CouldNotStart: there is no such overlay.
+        CannotPatch: there is no such overlay.
     """
     file = directory() / "rendered" / f"{overlay or 'enforce'}.yaml"
     if not file.is_file():
-        raise CouldNotStart(f"no overlay {overlay!r} in {directory() / 'overlays'}")
+        raise CannotPatch(f"no overlay {overlay!r} in {directory() / 'overlays'}")
     return tuple(YAML(typ="safe").load_all(file))

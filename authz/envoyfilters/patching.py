@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from typing import Final
 
-from authz.demo.envoyfilter import Patch, Proxy
-from authz.demo.merge import CannotMerge, Json, merged, merged_any
+from authz.envoyfilters.envoyfilter import Patch, Proxy
+from authz.envoyfilters.merge import CannotMerge, Json, merged, merged_any
 
 _VIRTUAL: Final = frozenset({"virtualInbound", "virtualOutbound"})
 _MANAGER: Final = "envoy.filters.network.http_connection_manager"

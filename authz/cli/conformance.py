@@ -1,0 +1,81 @@
+"""`authz conformance`: are tenants kept apart on this cluster?"""
+
+import asyncio
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from authz.cli.output import AsJson, print_json, show
+from authz.conformance import MATRIX, Driver, play
+from authz.errors import BadSettings
+
+
+def conformance(
+    *,
+    box: Annotated[
+        bool, typer.Option("--box", help="On the mesh in a box on this machine; needs root.")
+    ] = False,
+    image: Annotated[
+        str | None, typer.Option("--image", help="For the tenants' pods: it must have python3.")
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", help="NAME=VALUE of both namespaces, so that pods get sidecars."),
+    ] = None,
+    prepared: Annotated[
+        bool,
+        typer.Option("--prepared", help="The two namespaces are there, and stay."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make two throwaway tenants, play paths and attacks between them, and clean up.
+
+    On the cluster that KUBECONFIG or our pod's service account names. It must have Istio and
+    Knative, and the two namespaces must be enforced: by `default_mode`, by the policy, or by their
+    label where the policy takes labels. They are tenant-authz-conformance-a and -b.
+
+    Exit code 1: a call came out differently from what it must.
+    """
+    outcomes = asyncio.run(play(_driver(image, label or [], box=box, prepared=prepared), MATRIX))
+    different = sum(not it.as_expected for it in outcomes)
+    rows = [it.told() for it in outcomes]
+    if as_json:
+        print_json({"calls": rows, "different": different})
+    else:
+        show(rows, title="Two tenants, and what came of each call", as_json=False)
+        typer.echo(f"{len(rows)} calls, {different} different from what they must be")
+    if different:
+        raise typer.Exit(1)
+
+
+def _driver(image: str | None, labels: list[str], *, box: bool, prepared: bool) -> Driver:
+    if box:
+        return _box()
+    try:
+        from authz.conformance import kubernetes  # noqa: PLC0415 - needs its extra
+    except ModuleNotFoundError as error:
+        raise BadSettings(
+            [f"there is no module {error.name}: pip install 'tenant-authz[kubernetes]'"]
+        ) from None
+    pairs = [it.partition("=") for it in labels]
+    if bad := [name for name, equals, _ in pairs if not (name and equals)]:
+        raise BadSettings([f"--label: {bad[0]!r}: write NAME=VALUE"])
+    chosen = {name: value for name, _, value in pairs} or {"istio-injection": "enabled"}
+    site = kubernetes.Site(
+        image or f"tenant-authz:{version('tenant-authz')}", chosen, prepared=prepared
+    )
+    return kubernetes.driver(site)
+
+
+def _box() -> Driver:
+    try:
+        from authz.conformance import box  # noqa: PLC0415 - needs its extra
+        from authz.demo.istio import network  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise BadSettings(
+            [f"there is no module {error.name}: pip install 'tenant-authz[demo]'"]
+        ) from None
+    if why := network.missing():
+        raise BadSettings([f"--box: {why}"])
+    return box.driver()

@@ -1,0 +1,160 @@
+"""What should be in force: read from the documents that are installed, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any, Final
+
+from authz.doctor.dump import CannotRead, Json, Workload
+from authz.envoyfilters import CannotPatch, Patches, Proxy
+
+ASKS: Final = ".ext_authz.v3.ExtAuthz"
+_INSERTS: Final = frozenset({"INSERT_FIRST", "INSERT_BEFORE", "INSERT_AFTER", "ADD"})
+
+
+class Expected:
+    """The documents that are installed, and what follows from them.
+
+    Args:
+        documents: Kubernetes objects, such as `authz.envoyfilters.shipped()`.
+        plaintext: namespaces that take plaintext on purpose.
+        root_namespace: Istio's.
+
+    Raises:
+        CannotPatch: an EnvoyFilter uses what is unknown here.
+    """
+
+    def __init__(
+        self,
+        documents: Iterable[Mapping[str, Any]],
+        *,
+        plaintext: Iterable[str] = (),
+        root_namespace: str = "istio-system",
+    ) -> None:
+        self.documents = tuple(documents)
+        self.plaintext = frozenset(plaintext)
+        self._root = root_namespace
+        self._all = Patches.of(self.documents, root_namespace)
+        self._without_removals = Patches.of(map(_without_removals, self.documents), root_namespace)
+
+    # ---- filters ----
+
+    @cached_property
+    def ours(self) -> frozenset[str]:
+        """Names of the filters that we insert."""
+        return frozenset(it["name"] for it in self._inserted())
+
+    @cached_property
+    def asking(self) -> frozenset[str]:
+        """Those of them that ask the service."""
+        return frozenset(it["name"] for it in self._inserted() if _asks(it))
+
+    @cached_property
+    def clusters(self) -> frozenset[str]:
+        """By which clusters they ask it."""
+        services = (it["typed_config"]["grpc_service"] for it in self._inserted() if _asks(it))
+        return frozenset(it["envoy_grpc"]["cluster_name"] for it in services)
+
+    @cached_property
+    def token_headers(self) -> frozenset[str]:
+        """Which headers are ours: those that strip removes."""
+        rules = (it["typed_config"].get("request_rules", ()) for it in self._inserted())
+        return frozenset(rule["header"] for several in rules for rule in several)
+
+    def bare(self, listener: Json) -> Json:
+        """The listener without our filters, as istiod would have made it without us."""
+        result = dict(listener)
+        if "filter_chains" in listener:
+            result["filter_chains"] = [self._bare_chain(it) for it in listener["filter_chains"]]
+        if "default_filter_chain" in listener:
+            result["default_filter_chain"] = self._bare_chain(listener["default_filter_chain"])
+        return result
+
+    def listeners(self, workload: Workload, *, removals: bool = True) -> list[Json]:
+        """What its listeners should be; without `removals`, as if we took no filter away anywhere.
+
+        Raises:
+            CannotRead: the patches do not fit these listeners.
+        """
+        patches = self._all if removals else self._without_removals
+        bare = [self.bare(it) for it in workload.listeners]
+        config = {"static_resources": {"listeners": bare}}
+        try:
+            applied = patches.applied(workload.proxy, config)
+        except (CannotPatch, KeyError) as error:
+            raise CannotRead(f"{workload.name}: its listeners cannot be patched: {error}") from None
+        listeners: list[Json] = applied["static_resources"]["listeners"]
+        return listeners
+
+    def source(self, name: str, proxy: Proxy) -> str:
+        """Which EnvoyFilter should have inserted a filter: `namespace/name`."""
+        for it in self._of("EnvoyFilter"):
+            spec, metadata = it["spec"], it["metadata"]
+            labels = spec.get("workloadSelector", {}).get("labels", {})
+            if (
+                metadata["namespace"] in {self._root, proxy.namespace}
+                and labels.items() <= proxy.labels.items()
+                and any(value["name"] == name for value in _values(it))
+            ):
+                return f"{metadata['namespace']}/{metadata['name']}"
+        return ""
+
+    # ---- other objects ----
+
+    def selected(self, kind: str, proxy: Proxy) -> Iterator[Mapping[str, Any]]:
+        """Objects with a selector that picks this proxy's pod."""
+        for it in self._of(kind):
+            labels = it["spec"].get("selector", {}).get("matchLabels", {})
+            if it["metadata"]["namespace"] == proxy.namespace and labels.items() <= (
+                proxy.labels.items()
+            ):
+                yield it
+
+    def mutual(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Hosts to which DestinationRules demand mutual TLS of the mesh, and their policy."""
+        for it in self._of("DestinationRule"):
+            policy = it["spec"].get("trafficPolicy", {})
+            if policy.get("tls", {}).get("mode") == "ISTIO_MUTUAL":
+                yield it["spec"]["host"], policy
+
+    def _of(self, kind: str) -> Iterator[Mapping[str, Any]]:
+        return (it for it in self.documents if it["kind"] == kind)
+
+    def _inserted(self) -> Iterator[Json]:
+        for it in self._of("EnvoyFilter"):
+            yield from _values(it)
+
+    def _bare_chain(self, chain: Json) -> Json:
+        filters = [self._bare_filter(it) for it in self._without(chain.get("filters", ()))]
+        return chain | {"filters": filters}
+
+    def _bare_filter(self, one: Json) -> Json:
+        typed = one.get("typed_config", {})
+        if "http_filters" not in typed:
+            return one
+        return one | {
+            "typed_config": typed | {"http_filters": self._without(typed["http_filters"])}
+        }
+
+    def _without(self, filters: Iterable[Json]) -> list[Json]:
+        return [it for it in filters if it.get("name") not in self.ours]
+
+
+def _values(envoy_filter: Mapping[str, Any]) -> Iterator[Json]:
+    for it in envoy_filter["spec"]["configPatches"]:
+        filters = it["applyTo"] in {"HTTP_FILTER", "NETWORK_FILTER"}
+        if filters and it["patch"]["operation"] in _INSERTS:
+            yield it["patch"]["value"]
+
+
+def _asks(value: Json) -> bool:
+    return str(value["typed_config"]["@type"]).endswith(ASKS)
+
+
+def _without_removals(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    if document["kind"] != "EnvoyFilter":
+        return document
+    patches = document["spec"]["configPatches"]
+    kept = [it for it in patches if it["patch"]["operation"] != "REMOVE"]
+    return {**document, "spec": {**document["spec"], "configPatches": kept}}

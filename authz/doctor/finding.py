@@ -1,0 +1,293 @@
+"""What can be wrong: each rule with why it matters and how to mend it, each finding with where."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Self
+
+_APPLY = "apply the filters again, `kubectl apply -k envoyfilters`"
+_FOREIGN = (
+    "look for another EnvoyFilter that touches it (`kubectl get envoyfilter -A`), then " + _APPLY
+)
+
+
+class Rule(enum.Enum):
+    """A rule that was broken, by a word for scripts."""
+
+    why: str
+    mend: str
+
+    def __new__(cls, slug: str, why: str, mend: str) -> Self:
+        """Make a member of its word, why it matters and how to mend it."""
+        member = object.__new__(cls)
+        member._value_ = slug
+        member.why = why
+        member.mend = mend
+        return member
+
+    SIGN_MISSING = (
+        "sign-missing",
+        "what goes out here has no token, and shared hops deny it",
+        _APPLY,
+    )
+    VERIFY_MISSING = (
+        "verify-missing",
+        "requests get in here without being asked about",
+        _APPLY,
+    )
+    TCP_MISSING = (
+        "tcp-missing",
+        "whoever offers another ALPN gets in here by raw TCP, unasked",
+        _APPLY,
+    )
+    STRIP_MISSING = (
+        "strip-missing",
+        "the app sees tokens, or a client's own token is passed on",
+        _APPLY,
+    )
+    TRANSIT_MISSING = (
+        "transit-missing",
+        "a shared hop passes on what anybody sends",
+        _APPLY,
+    )
+    PUBLIC_MISSING = (
+        "public-missing",
+        "requests from outside get no token of ours, or bring their own",
+        _APPLY,
+    )
+    SCRAPE_MISSING = (
+        "scrape-missing",
+        "with the service down, nothing is scraped and nothing scales",
+        _APPLY,
+    )
+    CARRY_MISSING = (
+        "carry-missing",
+        "a broker's events lose their token and are denied at the channel",
+        _APPLY,
+    )
+    FILTER_MISSING = (
+        "filter-missing",
+        "a filter that ships is not there",
+        _APPLY,
+    )
+    UNCOVERED = (
+        "uncovered",
+        "no filter of ours fits here, so nobody is asked",
+        "give the port an HTTP or TCP protocol (`appProtocol`), or close it with a NetworkPolicy",
+    )
+    NOT_ASKED_PORT = (
+        "port-not-asked",
+        "what comes in here gets no token, so that pods deny it, or calls past us",
+        "name the port in envoyfilters/base/values.yaml",
+    )
+    UNEXPECTED = (
+        "unexpected",
+        (
+            "a filter is where it must not be: the service would ask itself, or a shared "
+            "hop deny everybody"
+        ),
+        "see that the EnvoyFilter that removes it is installed, then " + _APPLY,
+    )
+    ORDER = (
+        "order",
+        (
+            "a filter before ours can admit or rewrite what we judge; one after sign or "
+            "public can change the token"
+        ),
+        _FOREIGN,
+    )
+    REPEATED = (
+        "repeated",
+        "the same is asked twice, and the second answer may contradict the first",
+        _FOREIGN,
+    )
+    FAILS_OPEN = (
+        "fails-open",
+        "whoever makes the service fail gets in everywhere",
+        "apply overlays/enforce instead of overlays/shadow",
+    )
+    SWITCHED_OFF = (
+        "switched-off",
+        "the filter is there and asks nobody",
+        (
+            "apply overlays/enforce instead of overlays/break-glass, and look for what else"
+            " disables it"
+        ),
+    )
+    QUESTION = (
+        "question",
+        "the service answers another question than the one that arises here",
+        _FOREIGN,
+    )
+    UPSTREAM = (
+        "upstream",
+        "the service would believe the Host header about where the request goes",
+        _FOREIGN,
+    )
+    MUTATION = (
+        "mutation",
+        "a service that was taken over could change any header",
+        _FOREIGN,
+    )
+    ALLOWED_HEADERS = (
+        "allowed-headers",
+        "the service lacks a header that it decides by, or is sent secrets that it does not need",
+        _FOREIGN,
+    )
+    RAW_HEADERS = (
+        "raw-headers",
+        "repeated headers arrive joined, and one may hide the other",
+        _FOREIGN,
+    )
+    TIMEOUT = (
+        "timeout",
+        "a service that hangs holds up each request that long, or is given up too soon",
+        "set it in envoyfilters/base/values.yaml",
+    )
+    WRONG_CLUSTER = (
+        "wrong-cluster",
+        "somebody else is asked instead of the service",
+        _FOREIGN,
+    )
+    STRIP_RULE = (
+        "strip-rule",
+        "the token's header is not removed",
+        _FOREIGN,
+    )
+    SCRAPE_RULE = (
+        "scrape-rule",
+        "more than the autoscaler and Prometheus get in without being asked about",
+        _FOREIGN,
+    )
+    STATUS_ON_ERROR = (
+        "status-on-error",
+        "during an outage, probes take our denial for the app's",
+        _FOREIGN,
+    )
+    EARLY_CONNECT = (
+        "early-connect",
+        "an app that speaks first greets a client that is then denied",
+        _FOREIGN,
+    )
+    FIELD = (
+        "field",
+        "the filter differs from the one that ships",
+        _FOREIGN,
+    )
+    NO_POLICY = (
+        "no-policy",
+        "the hop is open to callers for whom nothing is asked as strictly",
+        "apply the AuthorizationPolicy that ships with the filters of this hop",
+    )
+    ROUTE_OVERRIDE = (
+        "route-override",
+        "for this route the filter is off, or asks something else",
+        "look for the EnvoyFilter or VirtualService that sets typed_per_filter_config",
+    )
+    ROUTE_HEADER = (
+        "route-header",
+        "a route changes the token after we have answered",
+        "take the header out of the VirtualService",
+    )
+    REFUSED = (
+        "refused",
+        "the proxy refused what istiod sent; the older configuration goes on",
+        "see istiod's log for the NACK, and the EnvoyFilter that it names",
+    )
+    CLUSTER_MISSING = (
+        "cluster-missing",
+        "the filters cannot reach the service: they fail as if it were down",
+        (
+            "let the `Sidecar` of this namespace import authz-system/*, and see that "
+            "Service authz exists"
+        ),
+    )
+    CLUSTER_HTTP2 = (
+        "cluster-http2",
+        "gRPC needs HTTP/2: each question fails",
+        "call the Service's port `grpc`, or give it appProtocol grpc",
+    )
+    CLUSTER_PLAINTEXT = (
+        "cluster-plaintext",
+        "anybody on the way can read tokens and answer in the service's place",
+        "apply base/destinationrule.yaml, and look for another DestinationRule for this host",
+    )
+    CLUSTER_IDENTITY = (
+        "cluster-identity",
+        "another workload can answer in the service's place",
+        "apply base/destinationrule.yaml: subjectAltNames must name the service, and nobody else",
+    )
+    CLUSTER_ANONYMOUS = (
+        "cluster-anonymous",
+        "the service cannot tell who asks, and denies",
+        "use tls mode ISTIO_MUTUAL in the DestinationRule",
+    )
+    CLUSTER_OUTLIER = (
+        "cluster-outlier",
+        "each request that is sent to a dead replica waits and fails",
+        "apply base/destinationrule.yaml",
+    )
+    CLUSTER_TIMES = (
+        "cluster-times",
+        "connections to a dead replica take long, or live for ever and never find new ones",
+        "apply base/destinationrule.yaml",
+    )
+    GATEWAY_PLAINTEXT = (
+        "gateway-plaintext",
+        "the local gateway does not know who calls: a stolen token counts",
+        "apply base/local-gateway.yaml: its server must be HTTPS with tls mode ISTIO_MUTUAL",
+    )
+    NO_CAPTURE = (
+        "no-capture",
+        "what arrives does not pass the proxy",
+        "use interception by iptables or CNI; no `captureMode: NONE`",
+    )
+    EXCLUDED_PORT = (
+        "excluded-port",
+        "these ports are reached past the proxy, by everybody",
+        "take the annotation away; deploy/platform has an admission policy against it",
+    )
+    PLAINTEXT = (
+        "plaintext",
+        (
+            "whoever calls in plaintext has no identity, and what a namespace lets in "
+            "without one gets in"
+        ),
+        "set PeerAuthentication to STRICT: components/strict-mtls",
+    )
+    NO_PROXY = (
+        "no-proxy",
+        "a pod without a sidecar takes calls from everybody, unasked",
+        (
+            "label its namespace istio-injection=enabled and start it again, or shut it off"
+            " with a NetworkPolicy"
+        ),
+    )
+    NEVER_VERIFIES = (
+        "never-verifies",
+        "its calls are signed, calls to it are not verified",
+        "see that its pods have a sidecar, and that verify is in them",
+    )
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One hole."""
+
+    workload: str
+    """`namespace/pod`, or the namespace."""
+    where: str
+    what: str
+    rule: Rule
+
+    def row(self) -> dict[str, str]:
+        """As the command line prints it."""
+        return {
+            "workload": self.workload,
+            "where": self.where,
+            "rule": self.rule.value,
+            "what": self.what,
+            "why": self.rule.why,
+            "mend": self.rule.mend,
+        }

@@ -1,0 +1,213 @@
+"""The driver for Kubernetes, against a double of the API server. No cluster was at hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from authz.conformance import MATRIX, Row, play
+from authz.conformance.kubernetes import NAMES, Site, driver
+from authz.conformance.matrix import Must
+from authz.conformance.play import CouldNotProve
+from authz.kube import KubeError
+from tests.command import Run, in_process
+from tests.kube_double import ApiDouble, Fault
+
+Json = dict[str, Any]
+Says = Callable[[Row], Json]
+
+IDEAL: Mapping[Must, Json] = {
+    Must.ALLOWED: {"status": 200},
+    Must.DENIED: {"status": 403, "reason": "not-allowed"},
+    Must.KEPT_OUT: {"status": 0, "error": "ConnectionResetError"},
+}
+SITE = Site("registry.example/tenant-authz:0.1.0", patience=3)
+
+
+class Cluster:
+    """What controllers and kubelets would do, at each pause of the driver."""
+
+    def __init__(self, api: ApiDouble) -> None:
+        self.api = api
+        self.says: Says = lambda row: IDEAL[row.must]
+        self.ready = True
+        self.made: dict[str, Json] = {}
+        """Everything that there was, by kind, namespace and name."""
+
+    async def pause(self) -> None:
+        for (plural, space, name), thing in list(self.api.objects.items()):
+            self.made[f"{thing.get('kind', plural)} {space}/{name}"] = thing
+            if "status" not in thing and self.ready:
+                self._settle(plural, space, name, thing)
+
+    def _settle(self, plural: str, space: str, name: str, thing: Json) -> None:
+        if plural == "deployments":
+            self.api.put(plural, thing | {"status": {"availableReplicas": 1}})
+            self._running(space, {"app": "plain"}, "10.0.0.1")
+        elif plural == "services" and "serving" in thing["apiVersion"]:
+            ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+            self.api.put(plural, thing | {"status": ready})
+            self._running(space, {"serving.knative.dev/service": name}, "10.0.0.2")
+        elif name.startswith("probe-"):
+            caller = name.split("-")[1]
+            results = [self.says(row) for row in MATRIX if row.caller == caller]
+            ended = {"terminated": {"exitCode": 0, "message": json.dumps(results)}}
+            status = {"containerStatuses": [{"name": "probe", "state": ended}]}
+            self.api.put(plural, thing | {"status": status})
+
+    def _running(self, space: str, labels: Json, address: str) -> None:
+        name = f"pod-{'-'.join(labels.values())}"
+        pod = {
+            "metadata": {"namespace": space, "name": name, "labels": labels},
+            "status": {"podIP": address},
+        }
+        self.api.put("pods", pod)
+
+    @property
+    def left(self) -> set[str]:
+        """What of ours is there still; what a namespace takes with it is not."""
+        asked = [
+            it.body["metadata"] for it in self.api.asked("create") if it.plural == "namespaces"
+        ]
+        gone = {it["name"] for it in asked}
+        gone -= {name for plural, _, name in self.api.objects if plural == "namespaces"}
+        ours = {key: it for key, it in self.api.objects.items() if "kind" in it}
+        return {f"{plural} {name}" for plural, space, name in ours if space not in gone}
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    with ApiDouble.running() as api:
+        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path / "config")))
+        yield Cluster(api)
+
+
+async def test_all_is_made_played_and_taken_away(cluster: Cluster) -> None:
+    outcomes = await play(driver(SITE, cluster.pause), MATRIX)
+    assert [it.row for it in outcomes] == list(MATRIX)
+    assert all(it.as_expected for it in outcomes)
+    assert cluster.left == set()
+    spaces = [f"Namespace /{it}" for it in NAMES.values()]
+    assert all(
+        cluster.made[it]["metadata"]["labels"]
+        == {"istio-injection": "enabled", "tenant-authz.dev/mode": "enforce"}
+        for it in spaces
+    )
+
+
+async def test_the_objects_are_what_kubernetes_expects(cluster: Cluster) -> None:
+    await play(driver(SITE, cluster.pause), MATRIX)
+    pods = 0
+    for thing in cluster.made.values():
+        if "kind" not in thing:
+            continue
+        plain = {key: it for key, it in thing.items() if key != "status"}
+        template = plain.get("spec", {}).get("template", plain).get("spec", {})
+        for container in template.get("containers", ()):
+            pods += 1
+            assert container["securityContext"]["runAsNonRoot"] is True
+            assert template["automountServiceAccountToken"] is False
+        if "serving" not in thing["apiVersion"]:
+            kubernetes_validate.validate(plain, kubernetes_validate.latest_version(), strict=True)
+    assert pods >= 7
+    bare = [it for name, it in cluster.made.items() if "probe-bare" in name]
+    assert bare[0]["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
+
+
+async def test_calls_name_the_tenants_and_addresses(cluster: Cluster) -> None:
+    await play(driver(SITE, cluster.pause), MATRIX)
+    [probe] = [it for name, it in cluster.made.items() if "probe-b-" in name]
+    calls = json.loads(probe["spec"]["containers"][0]["command"][3])
+    urls = {it["url"] for it in calls}
+    assert f"http://plain.{NAMES['a']}/" in urls
+    assert {"http://10.0.0.1:9999/", "http://10.0.0.2:9090/metrics"} <= urls
+    assert not any("{" in it for it in urls)
+
+
+async def test_a_difference_is_told(cluster: Cluster) -> None:
+    cluster.says = lambda row: {"status": 200}
+    outcomes = await play(driver(SITE, cluster.pause), MATRIX)
+    assert {it.row.must for it in outcomes if not it.as_expected} == {Must.DENIED, Must.KEPT_OUT}
+
+
+async def test_prepared_namespaces_stay_and_what_was_made_in_them_goes(cluster: Cluster) -> None:
+    for name in NAMES.values():
+        cluster.api.put("namespaces", {"kind": "Namespace", "metadata": {"name": name}})
+    site = Site(SITE.image, prepared=True, patience=3)
+    await play(driver(site, cluster.pause), MATRIX)
+    assert cluster.left == {f"namespaces {it}" for it in NAMES.values()}
+
+
+async def test_what_is_there_already_is_neither_used_nor_deleted(cluster: Cluster) -> None:
+    mine = {"kind": "Namespace", "metadata": {"name": NAMES["b"]}}
+    cluster.api.put("namespaces", mine)
+    with pytest.raises(CouldNotProve, match=f"{NAMES['b']} is there already"):
+        await play(driver(SITE, cluster.pause), MATRIX)
+    assert cluster.left == {f"namespaces {NAMES['b']}"}
+
+
+async def test_what_does_not_come_up_is_told_and_taken_away(cluster: Cluster) -> None:
+    cluster.ready = False
+    with pytest.raises(CouldNotProve, match=r"plain in namespace .* not ready after 3 polls"):
+        await play(driver(SITE, cluster.pause), MATRIX)
+    assert cluster.left == set()
+
+
+async def test_a_refusal_in_the_middle_leaves_nothing(cluster: Cluster) -> None:
+    cluster.api.fault("create", Fault(500, after=True))
+    with pytest.raises(KubeError, match="500"):
+        await play(driver(SITE, cluster.pause), MATRIX)
+    assert cluster.left == set()
+
+
+async def test_a_pod_without_a_sidecar_that_is_not_admitted_is_kept_out(cluster: Cluster) -> None:
+    pause = cluster.pause
+    refused: list[bool] = []
+
+    async def strict() -> None:
+        await pause()
+        if any("probe-b-" in name for name in cluster.made) and not refused:
+            refused.append(True)
+            text = "ValidatingAdmissionPolicy 'tenant-authz' denied request: no opt-out"
+            cluster.api.fault("create", Fault(422, text))
+
+    outcomes = await play(driver(SITE, strict), MATRIX)
+    bare = [it for it in outcomes if it.row.caller == "bare"]
+    assert all(it.as_expected for it in outcomes)
+    assert {it.came["error"] for it in bare} == {"its pod is not admitted"}
+
+
+async def test_a_refusal_by_rbac_is_not_taken_for_proof(cluster: Cluster) -> None:
+    pause = cluster.pause
+    refused: list[bool] = []
+
+    async def strict() -> None:
+        await pause()
+        if any("probe-b-" in name for name in cluster.made) and not refused:
+            refused.append(True)
+            cluster.api.fault("create", Fault(403, "pods is forbidden: cannot create"))
+
+    with pytest.raises(KubeError, match="403"):
+        await play(driver(SITE, strict), MATRIX)
+    assert cluster.left == set()
+
+
+async def test_a_probe_that_says_nonsense(cluster: Cluster) -> None:
+    cluster.says = lambda row: "x"  # type: ignore[assignment,return-value]
+    with pytest.raises(CouldNotProve, match="no result"):
+        await play(driver(SITE, cluster.pause), MATRIX)
+    assert cluster.left == set()
+
+
+def test_usage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run: Run = in_process(monkeypatch, capsys)
+    assert run("conformance", "--label", "typo").code == 2
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
+    assert run("conformance").code == 3

@@ -1,0 +1,92 @@
+"""What runs inside pods: its server and its calls, over real sockets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from authz.conformance import MATRIX, Outcome, Row, probe
+from authz.conformance.matrix import Must
+
+
+@contextmanager
+def serving(kind: str) -> Iterator[int]:
+    server = probe.server(f"{kind}0")
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield int(server.socket.getsockname()[1])
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_it_tells_what_came_of_calls_as_json(tmp_path: Path) -> None:
+    with serving("") as http, serving("tcp:") as tcp:
+        calls = [
+            {"url": f"http://127.0.0.1:{http}/"},
+            {
+                "url": "http://name/",
+                "connect": f"127.0.0.1:{http}",
+                "headers": [["X-Tenant-Token", "a"]],
+            },
+            {"url": f"tcp://127.0.0.1:{tcp}"},
+            {"url": "http://127.0.0.1:1/"},
+            {"url": "tcp://127.0.0.1:1"},
+        ]
+        words = [sys.executable, probe.__file__, "call", json.dumps(calls)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        subprocess.run([*words, str(tmp_path / "said")], check=True)
+    wanted = [
+        {"status": 200},
+        {"status": 200, "token": True},
+        {"status": 200},
+        {"status": 0, "error": "ConnectionRefusedError"},
+        {"status": 0, "error": "ConnectionRefusedError"},
+    ]
+    assert json.loads(done.stdout) == json.loads((tmp_path / "said").read_text()) == wanted
+
+
+def test_what_it_says_fits_into_a_termination_message() -> None:
+    longest = {
+        "status": 403,
+        "reason": "token-invalid",
+        "token": True,
+        "error": "RemoteDisconnected",
+    }
+    rows = max(sum(row.caller == it for row in MATRIX) for it in ("a", "b", "bare"))
+    assert len(json.dumps([longest] * rows)) < 4096
+
+
+def test_it_imports_nothing_but_the_standard_library() -> None:
+    isolated = [sys.executable, "-I", "-S", probe.__file__, "call", "[]"]
+    assert subprocess.run(isolated, capture_output=True, check=True).stdout == b"[]\n"
+
+
+@pytest.mark.parametrize(
+    ("must", "came", "as_expected"),
+    [
+        (Must.ALLOWED, {"status": 200}, True),
+        (Must.ALLOWED, {"status": 200, "token": True}, False),
+        (Must.ALLOWED, {"status": 403, "reason": "not-allowed"}, False),
+        (Must.ALLOWED, {"status": 0}, False),
+        (Must.DENIED, {"status": 403, "reason": "not-allowed"}, True),
+        (Must.DENIED, {"status": 403}, False),
+        (Must.DENIED, {"status": 503, "reason": "not-allowed"}, False),
+        (Must.DENIED, {"status": 200}, False),
+        (Must.KEPT_OUT, {"status": 0}, True),
+        (Must.KEPT_OUT, {"status": 503}, True),
+        (Must.KEPT_OUT, {"status": 200}, False),
+        (Must.KEPT_OUT, {"status": 204}, False),
+    ],
+)
+def test_what_counts(must: Must, came: dict[str, object], as_expected: bool) -> None:
+    assert Outcome(Row("a call", "a", "http://x/", must), came).as_expected is as_expected

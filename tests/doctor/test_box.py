@@ -1,0 +1,61 @@
+"""The doctor among real Envoys: silent where all is sound, not where a rule was taken away."""
+
+from __future__ import annotations
+
+import pytest
+
+from authz.demo.istio import box, cluster
+from authz.demo.istio.mesh import Mesh
+from authz.doctor import Expected, Finding, Rule, examine, read_dump
+from authz.envoyfilters import shipped
+from tests.mesh.conftest import needs_network
+
+pytestmark = [
+    needs_network,
+    pytest.mark.envoy,
+    pytest.mark.timeout(240),
+]
+
+EXPECTED = Expected(shipped(), plaintext=["knative-serving"])
+
+
+async def examined(mesh: Mesh) -> list[Finding]:
+    found = []
+    for pod in mesh.proxies:
+        workload = read_dump(await mesh.config_dump(pod), pod)
+        assert workload.name == pod
+        found += examine(workload, EXPECTED)
+    return found
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_silent_on_every_proxy_of_the_sound_mesh(mesh: Mesh) -> None:
+    assert await examined(mesh) == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "rules"),
+    [
+        (
+            (
+                "tenant-authz-sign",
+                "tenant-authz-scrape",
+                "tenant-authz-public",
+                "tenant-authz-transit",
+            ),
+            {
+                Rule.SIGN_MISSING,
+                Rule.CARRY_MISSING,
+                Rule.SCRAPE_MISSING,
+                Rule.PUBLIC_MISSING,
+                Rule.STRIP_MISSING,
+                Rule.TRANSIT_MISSING,
+                Rule.UNEXPECTED,
+            },
+        ),
+    ],
+)
+async def test_what_real_envoys_lack(missing: tuple[str, ...], rules: set[Rule]) -> None:
+    running = box.running(cluster.standard(("acme-web",)), patched=box.without(*missing))
+    async with running as mesh:
+        assert {it.rule for it in await examined(mesh)} == rules

@@ -1,0 +1,252 @@
+"""`authz doctor`: from dumps, pods and metrics to a table and an exit code."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authz.demo.istio.box import without
+from authz.envoyfilters import directory, shipped
+from tests.command import Run, in_process
+from tests.doctor.proxies import Bench
+
+SIDECAR = "globex/plain"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return in_process(monkeypatch, capsys)
+
+
+@pytest.fixture
+def sound(bench: Bench, tmp_path: Path) -> Path:
+    file = tmp_path / "sound.json"
+    file.write_text(json.dumps(bench.dump(SIDECAR)))
+    return file
+
+
+@pytest.fixture
+def open_door(bench: Bench, tmp_path: Path) -> Path:
+    file = tmp_path / "open.json"
+    file.write_text(json.dumps(bench.dump(SIDECAR, without("tenant-authz-tcp")(shipped()))))
+    return file
+
+
+@contextmanager
+def answering(text: str) -> Iterator[tuple[str, list[str]]]:
+    """An HTTP server that always says the same, and which paths it was asked for."""
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", asked
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_sound_proxy(run: Run, sound: Path) -> None:
+    ran = run("doctor", str(sound))
+    assert (ran.code, ran.err) == (0, "")
+    assert "1 proxies examined, 0 findings" in ran.out
+
+
+def test_a_hole_is_told_with_why_and_how(run: Run, open_door: Path) -> None:
+    ran = run("doctor", str(open_door))
+    assert ran.code == 1
+    for word in (
+        SIDECAR,
+        "tcp-missing",
+        "tenant-authz.tcp is not there",
+        "raw TCP",
+        "kubectl apply",
+    ):
+        assert word in ran.out
+
+
+def test_as_json(run: Run, open_door: Path) -> None:
+    ran = run("doctor", str(open_door), "--json")
+    assert ran.code == 1
+    assert ran.json["examined"] == [SIDECAR]
+    found = ran.json["findings"][0]
+    assert found.keys() == {"workload", "where", "rule", "what", "why", "mend"}
+    assert found["workload"] == SIDECAR
+
+
+def test_from_a_folder_and_from_standard_input(
+    run: Run, sound: Path, open_door: Path, tmp_path: Path
+) -> None:
+    assert run("doctor", str(tmp_path), "--json").json["examined"] == [SIDECAR, SIDECAR]
+    assert run("doctor", "-", given=sound.read_text()).code == 0
+    assert run("doctor", "-", given=open_door.read_text()).code == 1
+
+
+def test_from_an_admin_endpoint(run: Run, sound: Path) -> None:
+    with answering(sound.read_text()) as (url, asked):
+        assert run("doctor", url).code == 0
+        assert run("doctor", f"{url}/config_dump?include_eds").code == 0
+    assert asked == ["/config_dump", "/config_dump?include_eds"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("nonsense", "no JSON"),
+        ("[]", "no `configs`"),
+        ('{"configs": []}', "lacks the BootstrapConfigDump"),
+        ('{"configs": [1]}', "not the form of a config_dump"),
+        ("[" * 100_000, "no JSON"),
+    ],
+)
+def test_what_is_no_dump(run: Run, tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "bad.json").write_text(content)
+    ran = run("doctor", "bad.json")
+    assert (ran.code, said in ran.err) == (3, True)
+
+
+def test_a_proxy_of_somebody_else(run: Run, bench: Bench, tmp_path: Path) -> None:
+    dump = bench.dump(SIDECAR)
+    dump["configs"][0]["bootstrap"]["node"]["id"] = "waypoint~10.0.0.1~a.b~b.svc"
+    (tmp_path / "waypoint.json").write_text(json.dumps(dump))
+    ran = run("doctor", "waypoint.json")
+    assert (ran.code, "no sidecar or gateway" in ran.err) == (3, True)
+
+
+def test_a_hole_counts_more_than_an_unreadable_dump(
+    run: Run, open_door: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.json").write_text("nonsense")
+    ran = run("doctor", "bad.json", str(open_door))
+    assert (ran.code, "no JSON" in ran.err, "tcp-missing" in ran.out) == (1, True, True)
+
+
+def test_what_does_not_exist_or_answer(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for place in ("missing.json", "empty", "http://127.0.0.1:1/"):
+        assert run("doctor", place).code == 3
+
+
+def test_usage(run: Run, sound: Path) -> None:
+    assert run("doctor").code == 2
+    assert run("doctor", str(sound), "--accept", "typo").code == 2
+
+
+def test_what_is_known_is_not_told(run: Run, open_door: Path) -> None:
+    known = ("--accept", "early-connect", "--accept", "tcp-missing:globex/*")
+    assert run("doctor", str(open_door), *known).code == 0
+    assert run("doctor", str(open_door), *known[:3], "tcp-missing:acme/*").code == 1
+
+
+def test_documents_of_ones_own(run: Run, bench: Bench, sound: Path, tmp_path: Path) -> None:
+    text = (directory() / "rendered" / "enforce.yaml").read_text().replace("1s", "2s")
+    (tmp_path / "mine.yaml").write_text(text)
+    ran = run("doctor", str(sound), "--filters", "mine.yaml", "--json")
+    assert {it["rule"] for it in ran.json["findings"]} == {
+        "timeout",
+        "cluster-times",
+        "cluster-outlier",
+    }
+    (tmp_path / "bad.yaml").write_text("a: b")
+    assert run("doctor", str(sound), "--filters", "bad.yaml").code == 3
+    assert run("doctor", str(sound), "--overlay", "typo").code == 3
+
+
+def _pod(name: str, *containers: str, **spec: Any) -> dict[str, Any]:
+    namespace, name = name.split("/")
+    return {
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {"containers": [{"name": it} for it in containers], **spec},
+        "status": {"phase": "Running"},
+    }
+
+
+PODS = {
+    "items": [
+        _pod("acme/sound", "app", "istio-proxy"),
+        _pod("acme/native", "app", initContainers=[{"name": "istio-proxy"}]),
+        _pod("acme/bare", "app"),
+        _pod("acme/node", "app", hostNetwork=True),
+        _pod("kube-system/dns", "app"),
+        _pod("acme/ended", "app") | {"status": {"phase": "Succeeded"}},
+    ]
+}
+
+
+def test_pods_without_a_proxy(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "pods.json").write_text(json.dumps(PODS))
+    ran = run("doctor", "--pods", "pods.json", "--json")
+    found = {it["workload"]: it["what"] for it in ran.json["findings"]}
+    assert ran.code == 1
+    assert found.keys() == {"acme/bare", "acme/node"}
+    assert "node's network" in found["acme/node"]
+    (tmp_path / "pods.json").write_text('{"items": [{}]}')
+    assert run("doctor", "--pods", "pods.json").code == 3
+
+
+def test_namespaces_that_sign_and_never_verify(run: Run) -> None:
+    with answering('authz_namespace_unverified{namespace="acme"} 1\n') as (url, _):
+        ran = run("doctor", "--metrics", f"{url}/metrics", "--json")
+    assert ran.code == 1
+    assert [(it["workload"], it["rule"]) for it in ran.json["findings"]] == [
+        ("acme", "never-verifies")
+    ]
+
+
+KUBECTL = """#!{python}
+import json, pathlib, sys
+here = pathlib.Path({here!r})
+with (here / "asked").open("a") as asked:
+    asked.write(json.dumps(sys.argv[1:]) + "\\n")
+if sys.argv[1] == "get":
+    print((here / "listed.json").read_text())
+elif "acme" in " ".join(sys.argv):
+    print((here / "sound.json").read_text())
+else:
+    sys.exit("error: no such container")
+"""
+
+
+def test_every_proxy_of_a_cluster(
+    run: Run, sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a kubectl that stands in for the real one."""
+    pods = {"items": [*PODS["items"], _pod("globex/gone", "istio-proxy")]}
+    (tmp_path / "listed.json").write_text(json.dumps(pods))
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(KUBECTL.format(python=sys.executable, here=str(tmp_path)))
+    kubectl.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    ran = run("doctor", "--cluster", "--json")
+    assert ran.json["examined"] == [SIDECAR, SIDECAR]  # both say so
+    assert {it["workload"] for it in ran.json["findings"]} == {"acme/bare", "acme/node"}
+    assert "no such container" in ran.json["unreadable"][0]
+    asked = [json.loads(line) for line in (tmp_path / "asked").read_text().splitlines()]
+    assert asked[0][:2] == ["get", "pods"]
+    wanted = ["exec", "--namespace=acme", "sound", "--container=istio-proxy"]
+    assert wanted in [it[:4] for it in asked]
+    assert run("doctor", "--cluster", "--namespace", "acme", "--accept", "no-proxy").code == 0
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert run("doctor", "--cluster").code == 3
