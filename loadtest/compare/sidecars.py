@@ -17,7 +17,7 @@ from typing import Final
 from authz.demo import bootstrap, envoy
 from authz.demo.bootstrap import Endpoint, Json, Service
 from authz.demo.certs import Certificate
-from authz.demo.patches import Patches, Proxy, shipped
+from authz.envoyfilters import Patches, Proxy, shipped
 from loadtest import mesh, processes
 from loadtest.compare.variants import APP_PORT, Variant
 from loadtest.expected import TOKEN_HEADER

@@ -25,8 +25,8 @@ from authz.demo.certs import Certificate
 from authz.demo.envoy import Envoy
 from authz.demo.istio.clusters import connection_age, policy_fields
 from authz.demo.mesh import Mesh
-from authz.demo.patches import shipped
 from authz.demo.service import POLICY
+from authz.envoyfilters import shipped
 from authz.errors import AuthzError
 from authz.identity import SpiffeId
 from authz.keys import Keyring, TokenLife
