@@ -1,10 +1,11 @@
 """Files that people write: YAML in, a checked model out, or every problem with its line.
 
-Nothing is guessed: unknown fields, duplicate keys and values of another type are errors. It is
-plain data: aliases, which can make a small file grow without bound, and tags are errors, too.
+Nothing is guessed: unknown fields, duplicate keys and values of another type are errors, and so are
+fields without a value, unless a file says otherwise: what was to narrow a grant would open it. It
+is plain data: aliases, which can make a small file grow without bound, and tags are errors, too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -25,8 +26,17 @@ STRICT: Final = ConfigDict(extra="forbid", frozen=True, strict=True)
 M = TypeVar("M", bound=BaseModel)
 
 
-def parse_plain(text: str, kind: type[M], what: str, wrong: type[ProblemsError]) -> tuple[M, Any]:
+def parse_plain(
+    text: str,
+    kind: type[M],
+    what: str,
+    wrong: type[ProblemsError],
+    *,
+    may_be_empty: bool = False,
+) -> tuple[M, Any]:
     """Read a file's text; `what` is the file's name in problems, such as "policy".
+
+    With `may_be_empty`, it is up to `kind` whether a field may be there without a value.
 
     Returns the model, and the data for `line_of`.
 
@@ -34,16 +44,25 @@ def parse_plain(text: str, kind: type[M], what: str, wrong: type[ProblemsError])
         wrong: with every problem, each as `line <n>: <field>: <what is wrong>`.
     """
     data = _load(text, what, wrong)
+    empty = () if may_be_empty else _empty(data)
+    problems = dict.fromkeys(empty, "has no value: write one, or leave it out")
+    told = []
     try:
-        return kind.model_validate(data), data
+        model = kind.model_validate(data)
     except ValidationError as error:
+        told = [
+            (problem["loc"], _said(problem))
+            for problem in error.errors(include_url=False, include_context=False)
+            if problem["loc"] not in problems
+        ]
+    if problems or told:
         raise wrong(
             [
-                f"line {line_of(data, problem['loc'])}: "
-                f"{field_name(problem['loc']) or what}: {_said(problem)}"
-                for problem in error.errors(include_url=False, include_context=False)
+                f"line {line_of(data, location)}: {field_name(location) or what}: {said}"
+                for location, said in [*told, *problems.items()]
             ]
-        ) from None
+        )
+    return model, data
 
 
 def line_of(data: Any, location: tuple[int | str, ...]) -> int:
@@ -62,6 +81,20 @@ def line_of(data: Any, location: tuple[int | str, ...]) -> int:
 def field_name(location: tuple[int | str, ...]) -> str:
     """The name of a field, from the file's top."""
     return ".".join(str(step) for step in location)
+
+
+def _empty(data: Any, location: tuple[int | str, ...] = ()) -> Iterator[tuple[int | str, ...]]:
+    """Where nothing stands after a name, or `null`."""
+    inner: Iterable[tuple[int | str, Any]] = ()
+    if isinstance(data, Mapping):
+        inner = data.items()
+    elif isinstance(data, list):
+        inner = enumerate(data)
+    for step, value in inner:
+        if value is None:
+            yield (*location, step)
+        else:
+            yield from _empty(value, (*location, step))
 
 
 class _PlainComposer(Composer):

@@ -9,84 +9,32 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import json
+import signal
 import ssl
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import uvloop
-from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
 
 from authz.config import IdentitySource
 from authz.keys import Keyring
 from authz.keystore import Keks, open_store, read_kek_file
 from authz.names import Namespace
 from loadtest import mesh
-from loadtest.connection import Tally
+from loadtest.connection import Connection, Tally
 from loadtest.load import DRAIN_SECONDS, ClosedLoop, Lane, OpenLoop
+from loadtest.outcome import READY, Outcome, encoded
 from loadtest.plan import FIRST_SIGHT_CALLS, Share
 from loadtest.traffic import Call, Traffic
 
-READY: Final = "ready"
-
 _HANDSHAKES: Final = 32  # at once
 _CONNECT_SECONDS: Final = 30.0
-_LONGEST: Final = 600_000_000  # microseconds
-_DIGITS: Final = 3
 _clock: Final = time.time  # noqa: TID251 - tokens are made by the real clock
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a run, in one process or in all."""
-
-    right: int
-    seconds: float
-    cpu_seconds: float
-    """Of the client."""
-    latencies: str
-    """Microseconds, as an HdrHistogram in its portable form."""
-    lateness: str
-    """The same for how late calls of an open loop were begun."""
-    problems: Mapping[str, int] = field(default_factory=dict)
-    """What went wrong, and how often. What went wrong in the warm-up counts, too."""
-
-    def to_json(self) -> str:
-        """One line."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Self:
-        """Undo `to_json`."""
-        return cls(**json.loads(text))
-
-    @classmethod
-    def together(cls, *outcomes: Outcome) -> Self:
-        """Add up what several processes did at the same time."""
-        problems: Counter[str] = Counter()
-        for outcome in outcomes:
-            problems.update(outcome.problems)
-        return cls(
-            sum(outcome.right for outcome in outcomes),
-            max(outcome.seconds for outcome in outcomes),
-            sum(outcome.cpu_seconds for outcome in outcomes),
-            _added([outcome.latencies for outcome in outcomes]),
-            _added([outcome.lateness for outcome in outcomes]),
-            dict(problems),
-        )
-
-
-def histogram(encoded: str | None = None) -> HdrHistogram:
-    """An empty histogram, or one in its portable form."""
-    made = HdrHistogram(1, _LONGEST, _DIGITS)
-    if encoded is not None:
-        made.decode_and_add(encoded)
-    return made
 
 
 class Client:
@@ -95,7 +43,7 @@ class Client:
     def __init__(self, share: Share, keyring: Keyring) -> None:
         self._share = share
         self._plan = plan = share.plan
-        self._traffic = Traffic(plan, keyring, _clock)
+        self._traffic = Traffic(plan, keyring, _clock, lambda: _read_keyring(share))
         self._warm = [self._traffic.warm(n) for n in share.connections]
         self._unseen = (
             self._traffic.unseen(
@@ -104,12 +52,12 @@ class Client:
             if plan.first_sight
             else None
         )
-        self._lanes: list[Lane] = []
+        self._lanes: list[Lane[Connection]] = []
         self._problems: Counter[str] = Counter()
 
     async def prepare(self) -> None:
         """Connect, see that strangers are denied, and make every call once and for a while."""
-        self._lanes = [Lane(self._plan.in_flight) for _ in self._share.connections]
+        self._lanes = [Lane(self._plan.in_flight, Connection) for _ in self._share.connections]
         context_of = self._contexts()
         gate = asyncio.Semaphore(_HANDSHAKES)
         await asyncio.gather(
@@ -149,8 +97,8 @@ class Client:
             total.right,
             seconds,
             cpu,
-            _encoded(total.latencies),
-            _encoded(lateness),
+            encoded(total.latencies),
+            encoded(lateness),
             dict(self._problems),
         )
 
@@ -160,7 +108,7 @@ class Client:
             lane.connection.close()
 
     async def _run(
-        self, calls: Iterable[Iterable[Call]], lanes: list[Lane], seconds: float
+        self, calls: Iterable[Iterable[Call]], lanes: list[Lane[Connection]], seconds: float
     ) -> None:
         loop = ClosedLoop(lanes, seconds=seconds, most=sys.maxsize)
         for lane, lane_calls in zip(lanes, calls, strict=True):
@@ -180,12 +128,12 @@ class Client:
         return total
 
     async def _connect(
-        self, lane: Lane, context: ssl.SSLContext | None, gate: asyncio.Semaphore
+        self, lane: Lane[Connection], context: ssl.SSLContext | None, gate: asyncio.Semaphore
     ) -> None:
         loop = asyncio.get_running_loop()
         async with gate, asyncio.timeout(_CONNECT_SECONDS):
             await loop.create_connection(
-                lambda: lane.connection, "127.0.0.1", self._share.port, ssl=context
+                lambda: lane.connection, self._share.host, self._share.port, ssl=context
             )
             await lane.connection.ready
 
@@ -207,18 +155,10 @@ class Client:
         return context_of
 
 
-def _added(encoded: list[str]) -> str:
-    total = histogram()
-    for one in encoded:
-        total.decode_and_add(one)
-    return str(total.encode(), "ascii")
-
-
-def _encoded(counts: Mapping[int, int]) -> str:
-    made = histogram()
-    for microseconds, count in counts.items():
-        made.record_value(min(max(microseconds, 1), _LONGEST), count)
-    return str(made.encode(), "ascii")
+def _read_keyring(share: Share) -> Keyring:
+    """The keyring as it is now; blocks for some milliseconds."""
+    with ThreadPoolExecutor(1) as pool:  # a loop of its own: ours is running
+        return pool.submit(asyncio.run, _keyring(share)).result()
 
 
 async def _keyring(share: Share) -> Keyring:
@@ -248,6 +188,7 @@ def _say(line: str) -> None:
 
 def main() -> None:
     """Do one share."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started us, and ends us
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_live(Share.from_json(sys.stdin.readline())))
 

@@ -10,35 +10,56 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter_ns
-from typing import Final
+from typing import Any, Final, Generic, Protocol, TypeVar
 
-from loadtest.connection import Connection, Tally
-from loadtest.traffic import Call
+from loadtest.alarm import Alarm
+from loadtest.connection import Tally
 
 DRAIN_SECONDS: Final = 30.0
 _SECOND: Final = 1_000_000_000  # in nanoseconds
-_SPIN: Final = 2_000_000  # below that, timers are too coarse
+_WAKING: Final = 60_000  # what it takes to wake up; below that, spin
 _MOST_AT_ONCE: Final = 256  # so that answers are read in between
 
 
-class Lane:
+C_contra = TypeVar("C_contra", contravariant=True)
+
+
+class Link(Protocol[C_contra]):
+    """What the loops need of a connection; see `loadtest.connection.Connection`."""
+
+    tally: Tally
+    gone: bool
+
+    def call(self, call: C_contra, intended: int) -> None:
+        """Make a call as soon as there is room."""
+
+    def flush(self) -> None:
+        """Send what was called."""
+
+
+L = TypeVar("L", bound=Link[Any])
+
+
+class Lane(Generic[L]):
     """A connection and what is asked on it."""
 
-    def __init__(self, in_flight: int) -> None:
+    def __init__(
+        self, in_flight: int, connect: Callable[[int, Callable[[L, int], None]], L]
+    ) -> None:
         self.in_flight = in_flight
-        self.calls: Iterator[Call] = iter(())
-        self.connection = Connection(in_flight, self._on_room)
+        self.calls: Iterator[Any] = iter(())
+        self.connection = connect(in_flight, self._on_room)
         self._loop: ClosedLoop | OpenLoop | None = None
 
-    def begin(self, loop: ClosedLoop | OpenLoop, calls: Iterable[Call]) -> None:
+    def begin(self, loop: ClosedLoop | OpenLoop, calls: Iterable[Any]) -> None:
         """Take part in a loop, with a new tally."""
         self._loop = loop
         self.calls = iter(calls)
         self.connection.tally = Tally()
 
-    def _on_room(self, connection: Connection, ended: int) -> None:
+    def _on_room(self, connection: L, ended: int) -> None:
         del connection
         if self._loop is not None:
             self._loop.ended(self, ended)
@@ -47,21 +68,21 @@ class Lane:
 class _Loop:
     """What both kinds have in common: they end when nothing is under way any more."""
 
-    def __init__(self, lanes: Sequence[Lane], most: int) -> None:
+    def __init__(self, lanes: Sequence[Lane[Any]], most: int) -> None:
         self._lanes = lanes
         self._left = most
         self._under_way = 0
         self._over = False
         self._finished = asyncio.get_running_loop().create_future()
 
-    def ended(self, lane: Lane, count: int) -> None:
+    def ended(self, lane: Lane[Any], count: int) -> None:
         """So many calls of a lane have ended."""
         del lane
         self._under_way -= count
         if self._over and not self._under_way and not self._finished.done():
             self._finished.set_result(None)
 
-    def _begin(self, lane: Lane, intended: int) -> bool:
+    def _begin(self, lane: Lane[Any], intended: int) -> bool:
         """Begin a lane's next call; whether there was one."""
         call = next(lane.calls, None) if self._left and not lane.connection.gone else None
         if call is None:
@@ -86,7 +107,7 @@ class _Loop:
 class ClosedLoop(_Loop):
     """Keeps every lane's calls in flight."""
 
-    def __init__(self, lanes: Sequence[Lane], *, seconds: float, most: int) -> None:
+    def __init__(self, lanes: Sequence[Lane[Any]], *, seconds: float, most: int) -> None:
         """Go on for `seconds`, for `most` calls, or until the lanes have no more calls."""
         super().__init__(lanes, most)
         self._deadline = perf_counter_ns() + int(seconds * _SECOND)
@@ -100,12 +121,12 @@ class ClosedLoop(_Loop):
         await self._enough.wait()
         await self._drained()
 
-    def ended(self, lane: Lane, count: int) -> None:
+    def ended(self, lane: Lane[Any], count: int) -> None:
         """See `_Loop.ended`."""
         super().ended(lane, count)
         self._more(lane, count)
 
-    def _more(self, lane: Lane, count: int) -> None:
+    def _more(self, lane: Lane[Any], count: int) -> None:
         if self._over:
             return
         now = perf_counter_ns()
@@ -123,7 +144,13 @@ class OpenLoop(_Loop):
     """Begins calls at a fixed rate, on each lane in turn."""
 
     def __init__(
-        self, lanes: Sequence[Lane], *, rate: float, seconds: float, most: int, offset: float = 0
+        self,
+        lanes: Sequence[Lane[Any]],
+        *,
+        rate: float,
+        seconds: float,
+        most: int,
+        offset: float = 0,
     ) -> None:
         """Begin `rate` calls a second, the first after `offset` seconds."""
         super().__init__(lanes, min(most, round(rate * seconds)))
@@ -136,14 +163,18 @@ class OpenLoop(_Loop):
 
     async def run(self) -> None:
         """Until all calls have ended."""
-        self._pace()
-        await self._begun.wait()
+        self._alarm = Alarm(self._pace)
+        try:
+            self._pace()
+            await self._begun.wait()
+        finally:
+            self._alarm.close()
         await self._drained()
 
     def _pace(self) -> None:
         """Begin what is due. A call that finds no room waits, and its clock runs."""
         now = perf_counter_ns()
-        used: dict[Lane, None] = {}
+        used: dict[Lane[Any], None] = {}
         for _ in range(_MOST_AT_ONCE):
             if self._due > now:
                 break
@@ -156,11 +187,10 @@ class OpenLoop(_Loop):
             used[lane] = None
         for lane in used:
             lane.connection.flush()
-        loop = asyncio.get_running_loop()
-        wait = self._due - now
+        wait = int(self._due) - perf_counter_ns() - _WAKING
         if not self._left:
             self._begun.set()
-        elif wait > _SPIN:
-            loop.call_later((wait - _SPIN) / _SECOND, self._pace)
+        elif wait > 0:
+            self._alarm.set(wait)
         else:
-            loop.call_soon(self._pace)
+            asyncio.get_running_loop().call_soon(self._pace)

@@ -28,6 +28,8 @@ class Ask(enum.StrEnum):
     VERIFY = "verify"
     BOTH = "both"
     """In turn."""
+    MIXED = "mixed"
+    """Both, and a stranger's token, which must be denied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +98,7 @@ class Share:
 
     plan: Plan
     number: int
+    host: str = "127.0.0.1"
     port: int
     store: str
     kek_file: str

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 _PROC: Final = Path("/proc")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_LISTEN: Final = "0A"
 _CPU_CLOCK: Final = 2  # CPUCLOCK_SCHED: what clock_getcpuclockid(3) makes of a process
 
 
@@ -38,6 +39,24 @@ def family(pid: int) -> frozenset[int]:
     while more := {child for child, parent in parents.items() if parent in found} - found:
         found |= more
     return frozenset(found)
+
+
+def listening(port: int) -> frozenset[int]:
+    """Who listens on a TCP port of this machine, with families; none if that cannot be seen."""
+    sockets = {
+        f"socket:[{fields[9]}]"
+        for table in ("tcp", "tcp6")
+        for fields in map(str.split, (_PROC / "net" / table).read_text().splitlines()[1:])
+        if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port
+    }
+    found: set[int] = set()
+    for entry in _PROC.glob("[0-9]*/fd/*"):
+        try:
+            if os.readlink(entry) in sockets:  # noqa: PTH115 - it is no path
+                found.add(int(entry.parts[2]))
+        except OSError:  # it has just ended, or is not ours to see
+            continue
+    return frozenset[int]().union(*map(family, found))
 
 
 def cpu(pids: frozenset[int]) -> Cpu:

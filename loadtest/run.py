@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from authz.demo.processes import CouldNotStart
 from loadtest import processes
-from loadtest.client import READY, Outcome
-from loadtest.plan import Plan, Share
+from loadtest.crew import client
+from loadtest.outcome import Outcome
+from loadtest.plan import Plan
 from loadtest.stack import Server, Stack
 
 _PREPARE_SECONDS: Final = 180.0
-_END_SECONDS: Final = 5.0
 _AFTER_SECONDS: Final = 60.0  # a run ends so long after its time at the latest
 
 T = TypeVar("T")
@@ -75,14 +73,17 @@ async def measured(stack: Stack, server: Server, plan: Plan) -> Measured:
     try:
         before = processes.resident(pids)
         async with contextlib.AsyncExitStack() as crew:
+            shares = stack.shares(plan, server)
             clients = await asyncio.gather(
-                *(crew.enter_async_context(_client(share)) for share in stack.shares(plan, server))
+                *(crew.enter_async_context(client("loadtest.client")) for _ in shares)
             )
             async with asyncio.timeout(_PREPARE_SECONDS):
-                await asyncio.gather(*(client.ready() for client in clients))
+                for each, share in zip(clients, shares, strict=True):
+                    await each.say(share.to_json())
+                await asyncio.gather(*(each.ready() for each in clients))
             warm, cpu = processes.resident(pids), processes.cpu(pids)
             async with asyncio.timeout(plan.seconds + _AFTER_SECONDS):
-                outcomes = await asyncio.gather(*(client.outcome() for client in clients))
+                outcomes = await asyncio.gather(*(each.outcome() for each in clients))
             cpu = processes.cpu(pids).since(cpu)
             after = processes.resident(pids)
     except TimeoutError:
@@ -101,54 +102,3 @@ async def measured(stack: Stack, server: Server, plan: Plan) -> Measured:
         resident_warm=warm,
         resident_after=after,
     )
-
-
-class _Client:
-    """A client process, seen from outside."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def ready(self) -> None:
-        """Wait until it is warm."""
-        if await self._line() != READY.encode():
-            raise CouldNotStart("a client process did not get ready")
-
-    async def outcome(self) -> Outcome:
-        """Let it go, and wait for what comes of it."""
-        await self.say("go")
-        return Outcome.from_json(await self._line())
-
-    async def say(self, line: str) -> None:
-        """Write a line to it."""
-        if self._process.stdin is not None:
-            with contextlib.suppress(ConnectionError):  # the reader will notice
-                self._process.stdin.write(f"{line}\n".encode())
-                await self._process.stdin.drain()
-
-    async def _line(self) -> bytes:
-        line = b"" if self._process.stdout is None else await self._process.stdout.readline()
-        if not line:
-            raise CouldNotStart("a client process has ended early, see above")
-        return line.strip()
-
-
-@asynccontextmanager
-async def _client(share: Share) -> AsyncIterator[_Client]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "loadtest.client"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        limit=16 * 1024 * 1024,  # a line with two histograms
-    )
-    client = _Client(process)
-    try:
-        await client.say(share.to_json())
-        yield client
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(process.wait(), _END_SECONDS)
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()  # it holds nothing that would be lost
-            await asyncio.shield(process.wait())

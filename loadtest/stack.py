@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import socket
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,11 @@ from typing import Final
 
 from authz import rotation
 from authz.config import IdentitySource, Settings, Transport
-from authz.demo.certs import Authority
+from authz.demo.certs import Authority, Certificate
 from authz.demo.processes import CouldNotStart, child
-from authz.keystore import Keks, generate_kek_file, open_store, read_kek_file
+from authz.identity import SpiffeId
+from authz.keys import Keyring
+from authz.keystore import Keks, KeyStore, generate_kek_file, open_store, read_kek_file, update
 from loadtest import mesh, processes
 from loadtest.plan import Plan, Share
 
@@ -45,8 +48,10 @@ class Server:
 
     setup: Setup
     pid: int
+    host: str
     port: int
     http_port: int
+    policy_file: Path
 
     def processes(self) -> frozenset[int]:
         """It and its workers."""
@@ -65,14 +70,25 @@ class Stack:
         self._kek_file = directory / "kek"
         self._store = f"sqlite:{directory / 'keys.db'}"
         self._servers = 0
+        self.host = own_host()
 
     async def make_keys(self) -> None:
         """Make the key store."""
         generate_kek_file(self._kek_file)
-        store = open_store(self._store, Keks(read_kek_file(self._kek_file)))
+        store = self._opened()
         keyring = rotation.create(time.time())  # noqa: TID251 - keys are made now
         await store.compare_and_swap(None, keyring)
         await store.close()
+
+    async def change_keys(self, change: Callable[[Keyring], Keyring]) -> None:
+        """Change the key store under running servers, as an operator would."""
+        store = self._opened()
+        await update(store, change)
+        await store.close()
+
+    def certificate(self, identity: SpiffeId) -> Certificate:
+        """Issue a certificate."""
+        return self._authority.issue(identity)
 
     def shares(self, plan: Plan, server: Server) -> list[Share]:
         """What each client process needs. Issues the certificates that it takes."""
@@ -86,6 +102,7 @@ class Stack:
             Share(
                 plan=plan,
                 number=number,
+                host=server.host,
                 port=server.port,
                 store=self._store,
                 kek_file=str(self._kek_file),
@@ -105,10 +122,10 @@ class Stack:
         name = f"server-{self._servers}"
         policy_file = self._directory / f"{name}.yaml"
         policy_file.write_text(mesh.policy(setup.namespaces) if policy is None else policy)
-        port, http_port = _free_ports(2)
+        host, (port, http_port) = self.host, free_ports(self.host, 2)
         settings = {
-            "listen": f"127.0.0.1:{port}",
-            "http_listen": f"127.0.0.1:{http_port}",
+            "listen": f"{host}:{port}",
+            "http_listen": f"{host}:{http_port}",
             "transport": setup.transport,
             "store": self._store,
             "kek_files": str(self._kek_file),
@@ -128,8 +145,11 @@ class Stack:
         argv = [sys.executable, "-m", "authz", "serve"]
         log = self._directory / f"{name}.log"
         async with child("authz serve", argv, log, environment) as process:
-            await process.until(lambda: asyncio.to_thread(_is_ready, http_port))
-            yield Server(setup, process.process.pid, port, http_port)
+            await process.until(lambda: asyncio.to_thread(_is_ready, host, http_port))
+            yield Server(setup, process.process.pid, host, port, http_port, policy_file)
+
+    def _opened(self) -> KeyStore:
+        return open_store(self._store, Keks(read_kek_file(self._kek_file)))
 
     def _identity_settings(self, setup: Setup) -> dict[str, str]:
         match setup.identity:
@@ -152,18 +172,26 @@ def has_workers() -> bool:
     return _WORKERS in Settings.model_fields
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody has a moment ago. Workers share a port, so it cannot be 0."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+def own_host() -> str:
+    """A loopback address that hardly anybody else uses.
+
+    Outgoing connections leave from 127.0.0.1, and so may take any port there that is free now.
+    """
+    return f"127.{secrets.randbelow(254) + 1}.{secrets.randbelow(256)}.{secrets.randbelow(254) + 1}"
+
+
+def free_ports(host: str, count: int) -> list[int]:
+    """Ports that nobody had a moment ago. Workers share a port, so it cannot be 0."""
+    sockets = [socket.create_server((host, 0)) for _ in range(count)]
     ports = [int(each.getsockname()[1]) for each in sockets]
     for each in sockets:
         each.close()
     return ports
 
 
-def _is_ready(http_port: int) -> bool:
+def _is_ready(host: str, http_port: int) -> bool:
     try:
-        url = f"http://127.0.0.1:{http_port}/readyz"
+        url = f"http://{host}:{http_port}/readyz"
         with urllib.request.urlopen(url, timeout=_READY_SECONDS) as answer:
             return bool(answer.status == 200)
     except OSError:

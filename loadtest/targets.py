@@ -94,6 +94,11 @@ async def measure(stack: Stack, *, repeat: int, seconds: float, tell: Tell) -> R
     return runs
 
 
+def steps() -> int:
+    """How many runs a repeat has."""
+    return len([*_jobs()])
+
+
 def rows(runs: Runs) -> list[Row]:
     """The table."""
     return [*_costs(runs), *_speeds(runs), *_firsts(runs), *_sizes(runs), *_workers(runs)]

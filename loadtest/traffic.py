@@ -9,127 +9,36 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import Final
 
-from google.protobuf.message import DecodeError
-
 from authz import tokens
-from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse, HeaderValueOption, StatusCode
+from authz._proto.ext_authz_pb2 import CheckRequest
 from authz.config import IdentitySource
-from authz.errors import InvalidToken
 from authz.identity import SpiffeId
-from authz.keys import Keyring, TokenLife
+from authz.keys import Keyring
 from authz.names import Namespace
 from loadtest import mesh
+from loadtest.expected import LIFE, PREFIX, TOKEN_HEADER, Denied, Expected, Keys, LetIn, Signed
 from loadtest.headers import Field, Fields, Head
 from loadtest.plan import Ask, Plan
 
-TOKEN_HEADER: Final = "x-tenant-token"  # noqa: S105 - a header's name
-
-_PREFIX_BYTES: Final = 5  # of gRPC's framing
-_PREFIX: Final = Struct(">BL")
 _DATA_START: Final = Struct(">BHBB")
-_PERMISSION_DENIED: Final = 7  # google.rpc.Code
-_MAX_KNOWN: Final = 16
-_LIFE: Final = TokenLife()
 
 _ID_START: Final = f"{secrets.token_hex(4)}-7631-45e2-8845-"
 ID_HOLE: Final = b"0" * 12
 """Where in a message the id of a request goes, which is as long."""
 
+_KINDS: Final = {
+    Ask.BOTH: [Ask.SIGN, Ask.VERIFY],
+    Ask.MIXED: [Ask.SIGN, Ask.VERIFY, Ask.MIXED],  # the last stands for a stranger
+}
 _ids: Final = itertools.count()
 _TRACES: Final = 20_000  # made once; far more than a header table holds
 
 # As the filters set it, but for graver overload than a request would wait for.
 _TIMEOUT_SECONDS: Final = 20
-
-
-class Expected(ABC):
-    """The answer that a call should have."""
-
-    def __init__(self) -> None:
-        self.known: set[bytes] = set()
-        """Framed messages that were found to be right."""
-
-    def judge(self, framed: bytes) -> str:
-        """What is wrong with an answer; empty if nothing is, and then it is known."""
-        if len(framed) < _PREFIX_BYTES:
-            return "no message"
-        compressed, size = _PREFIX.unpack_from(framed)
-        if compressed or size != len(framed) - _PREFIX_BYTES:
-            return "not one plain message"
-        try:
-            answer = CheckResponse.FromString(framed[_PREFIX_BYTES:])
-        except DecodeError:
-            return "not a CheckResponse"
-        problem = self._problem(answer)
-        if not problem:
-            if len(self.known) >= _MAX_KNOWN:  # tokens are renewed every minute
-                self.known.clear()
-            self.known.add(framed)
-        return problem
-
-    @abstractmethod
-    def _problem(self, answer: CheckResponse) -> str: ...
-
-
-class LetIn(Expected):
-    """The request may enter, without its token."""
-
-    def _problem(self, answer: CheckResponse) -> str:
-        if answer.status.code or answer.HasField("denied_response"):
-            return f"denied, and should be let in: {answer.status.message}"
-        changes = answer.ok_response
-        right = list(changes.headers_to_remove) == [TOKEN_HEADER] and not changes.headers
-        return "" if right else "let in with its token"
-
-
-class Denied(Expected):
-    """The request may not enter."""
-
-    def _problem(self, answer: CheckResponse) -> str:
-        right = (
-            answer.status.code == _PERMISSION_DENIED
-            and answer.denied_response.status.code == StatusCode.Forbidden
-        )
-        return "" if right else "let in, and should be denied"
-
-
-class Signed(Expected):
-    """The request gets a token of these two."""
-
-    def __init__(
-        self,
-        source: Namespace,
-        destination: Namespace,
-        keyring: Keyring,
-        clock: Callable[[], float],
-    ) -> None:
-        super().__init__()
-        self._parties = source, destination
-        self._keyring = keyring
-        self._clock = clock
-
-    def _problem(self, answer: CheckResponse) -> str:
-        changes = answer.ok_response
-        if answer.status.code or len(changes.headers) != 1 or changes.headers_to_remove:
-            return "not signed"
-        (option,) = changes.headers
-        overwrites = option.append_action == HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
-        if option.header.key != TOKEN_HEADER or not overwrites:
-            return "signed with another header"
-        try:
-            received = tokens.parse(option.header.value)
-            claims = tokens.verify(
-                received, keyring=self._keyring, now=self._clock(), life=_LIFE
-            ).claims
-        except InvalidToken as error:
-            return f"signed with a bad token: {error.reason.slug}"
-        right = (claims.source, claims.destination) == self._parties
-        return "" if right else "signed for others"
 
 
 class Call:
@@ -140,13 +49,13 @@ class Call:
     def __init__(self, head: Head, message: bytes, expected: Expected) -> None:
         self._head = head
         self.expected = expected
-        self.size = len(message) + _PREFIX_BYTES
+        self.size = len(message) + PREFIX.size
         """Of the framed message."""
         self.data_start = _DATA_START.pack(0, self.size, 0, 0x1)  # DATA with END_STREAM
         before, hole, after = message.partition(ID_HOLE)
         if not hole:
             raise ValueError("the message has no room for a request id")
-        self._before = _PREFIX.pack(0, len(message)) + before
+        self._before = PREFIX.pack(0, len(message)) + before
         self._after = after
 
     def head(self) -> Head:
@@ -176,11 +85,17 @@ class TracedCall(Call):
 
 
 class Traffic:
-    """Makes the calls of a plan. `clock` is in seconds since the epoch."""
+    """Makes the calls of a plan. `clock` is in seconds since the epoch, for `renew` see `Keys`."""
 
-    def __init__(self, plan: Plan, keyring: Keyring, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        keyring: Keyring,
+        clock: Callable[[], float],
+        renew: Callable[[], Keyring] | None = None,
+    ) -> None:
         self._plan = plan
-        self._keyring = keyring
+        self._keys = Keys(keyring, renew)
         self._clock = clock
         self._fields = Fields()
         self._let_in, self._denied = LetIn(), Denied()
@@ -216,15 +131,20 @@ class Traffic:
         if self._plan.ask is not Ask.SIGN:
             verify = self._verify(caller, mesh.sibling(caller), "web", self._let_in)
             asked.append([verify] * (len(asked[0]) if asked else 1))
+        if self._plan.ask is Ask.MIXED:
+            stranger = self._verify(caller, mesh.stranger(caller), "web", self._denied)
+            asked.append([stranger] * len(asked[0]))
         return [call for calls in zip(*asked, strict=True) for call in calls]
 
     def _new(self, connection: int) -> Iterator[Call]:
-        kinds = [Ask.SIGN, Ask.VERIFY] if self._plan.ask is Ask.BOTH else [self._plan.ask]
+        kinds = _KINDS.get(self._plan.ask, [self._plan.ask])
         turns = itertools.cycle(itertools.product(self._plan.callers_of(connection), kinds))
         for number, (caller, kind) in enumerate(turns):
             name = f"new-{self._salt}-{connection}-{number}"
             if kind is Ask.SIGN:
                 yield self._sign(caller, Namespace(name))
+            elif kind is Ask.MIXED:
+                yield self._verify(caller, mesh.stranger(caller), name, self._denied)
             else:
                 yield self._verify(caller, mesh.sibling(caller), name, self._let_in)
 
@@ -235,7 +155,7 @@ class Traffic:
             "x-authz-question": "sign",
             "x-authz-upstream": f"outbound|80||{host}",
         }
-        expected = Signed(source, destination, self._keyring, self._clock)
+        expected = Signed(source, destination, self._keys, self._clock)
         return self._call(source, metadata, _request(host), expected)
 
     def _verify(self, caller: int, source: Namespace, account: str, expected: Expected) -> Call:
@@ -244,9 +164,9 @@ class Traffic:
             source=source,
             service_account=account,
             destination=destination,
-            keyring=self._keyring,
+            keyring=self._keys.current,
             now=self._clock(),
-            life=_LIFE,
+            life=LIFE,
         )
         # By the shared hop, behind which only the token tells where a request comes from.
         request = _request(

@@ -26,6 +26,8 @@ Writes = Callable[[asyncio.StreamWriter], Awaitable[None]]
 PATIENCE = 20.0
 TOKEN = "made-up.bearer_token.of-nobody"
 SECRET_LIMIT = 1 << 20
+DEEP = "(nested)"
+"""A value that is sent as one in 5,000 lists: deeper than Python writes or reads."""
 
 
 class Request(NamedTuple):
@@ -38,6 +40,7 @@ class Request(NamedTuple):
     params: dict[str, str]
     headers: dict[str, str]
     body: Any
+    group: str = ""
 
 
 @dataclass
@@ -104,6 +107,8 @@ class ApiDouble:
         """Verbs that RBAC refuses."""
         self.token: str | None = None
         """The only one that is accepted; `None` for all."""
+        self.rules: dict[str, list[tuple[str, Object]]] | None = None
+        """RBAC: by token, rules and the namespace in which each counts, "" for all."""
         self.bookmark_every = 0.05
         self.gone_as_event = False
         self.connections = 0
@@ -299,6 +304,8 @@ class ApiDouble:
             and request.headers.get("authorization") != f"Bearer {self.token}"
         ):
             return _send(writer, 401, _status(401, "Unauthorized"))
+        if self.rules is not None and not self._is_allowed(request):
+            return _send(writer, 403, _status(403, f"{request.plural}: cannot {request.verb}"))
         if request.verb in self.forbidden or self._is_unnamed_secret(request):
             return _send(writer, 403, _status(403, f"secrets is forbidden: cannot {request.verb}"))
         scripted = self.faults[request.verb]
@@ -310,6 +317,20 @@ class ApiDouble:
         if fault.write is not None:
             return await fault.write(writer)
         return _send(writer, fault.status, _status(fault.status, fault.message), fault.headers)
+
+    def _is_allowed(self, request: Request) -> bool:
+        assert self.rules is not None
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        name, _, subresource = request.name.partition("/")
+        what = f"{request.plural}/{subresource}" if subresource else request.plural
+        return any(
+            place in ("", request.namespace)
+            and request.group in rule["apiGroups"]
+            and what in rule["resources"]
+            and request.verb in rule["verbs"]
+            and (name in rule["resourceNames"] if "resourceNames" in rule else True)
+            for place, rule in self.rules.get(token, ())
+        )
 
     def _is_unnamed_secret(self, request: Request) -> bool:
         """RBAC with resourceNames lets nobody list or watch who does not select the name."""
@@ -434,7 +455,12 @@ def _shown(request: Request, thing: Object) -> Object:
 
 
 def _line(kind: str, thing: Object) -> bytes:
-    return json.dumps({"type": kind, "object": thing}).encode() + b"\n"
+    return _dumped({"type": kind, "object": thing}) + b"\n"
+
+
+def _dumped(content: Object) -> bytes:
+    text = json.dumps(content)
+    return text.replace(json.dumps(DEEP), "[" * 5000 + "]" * 5000).encode()
 
 
 def _status(code: int, message: str) -> Object:
@@ -458,7 +484,7 @@ def _send(
     content: Object,
     headers: dict[str, str] | None = None,
 ) -> None:
-    body = json.dumps(content).encode()
+    body = _dumped(content)
     lines = [
         f"HTTP/1.1 {status} Scripted",
         "Content-Type: application/json",
@@ -479,7 +505,8 @@ async def _read(reader: asyncio.StreamReader) -> Request:
     path, _, query = target.partition("?")
     params = dict(urllib.parse.parse_qsl(query))
     steps = path.strip("/").split("/")
-    steps = steps[2:] if steps[0] == "api" else steps[3:]
+    group = "" if steps[0] == "api" else steps[1]
+    steps = steps[3:] if group else steps[2:]
     namespace = ""
     if steps[0] == "namespaces" and len(steps) > 2:
         namespace, steps = steps[1], steps[2:]
@@ -488,4 +515,4 @@ async def _read(reader: asyncio.StreamReader) -> Request:
     if verb is None:
         verb = "watch" if params.get("watch") == "true" else "list"
     content = json.loads(body) if body else None
-    return Request(verb, steps[0], namespace, name, params, headers, content)
+    return Request(verb, steps[0], namespace, name, params, headers, content, group)

@@ -17,7 +17,7 @@ from authz.names import Namespace
 from authz.policy import Mode, Policy
 from authz.policyfile import parse_policy
 from authz.testing import check_request
-from tests.kube_double import ApiDouble, Fault, Object
+from tests.kube_double import DEEP, ApiDouble, Fault, Object
 from tests.support import Folder, at_last, connected, http_get, outcome, serving
 
 NOW = 1_800_000_000.0
@@ -146,7 +146,7 @@ async def test_nothing_is_merged_before_both_were_read(api: ApiDouble) -> None:
         api.forbidden = set()
         await until(lambda: seen.merged)
         assert seen.policy.of(WEB).tenant == "acme"
-    assert any("install deploy/crds" in problem for problem in seen.problems)
+    assert any("install deploy/components" in problem for problem in seen.problems)
 
 
 async def test_another_file_is_merged_with_the_same_cluster(api: ApiDouble) -> None:
@@ -308,3 +308,40 @@ async def test_a_server_is_unready_until_the_cluster_was_read(
         api.forbidden = set()
         server.ready()
     at_last(lambda: api.watching == 0, "its watches have ended")
+
+
+# -- what a tenant may write --------------------------------------------------------------------
+
+
+async def test_large_grants_of_one_tenant_keep_nobody_elses_from_being_read(
+    api: ApiDouble,
+) -> None:
+    """500 in one answer would be too long, and so would be 62."""
+    for number in range(40):
+        large = grant(f"large-{number}", "mallory", from_="shop")
+        large["metadata"]["annotations"] = {"a": "x" * 250_000}
+        api.put("grants", large)
+    api.put("grants", grant("readers", "zoo", from_="shop"))
+    async with followed() as (seen, cluster):
+        await until(lambda: seen.merged)
+        assert len(seen.policy.grants) == 41
+        assert seen.problems == []
+        await until(lambda: condition(api, "mallory", "large-39").get("status") == "True")
+        assert all(len(json.dumps(thing)) < 1000 for thing in cluster._statuses._objects.values())
+        assert all(len(json.dumps(request.body)) < 1000 for request in api.asked("update"))
+
+
+async def test_what_is_nested_is_no_grant_and_harms_nobody(api: ApiDouble) -> None:
+    """Deeper than can be read, it makes the whole list unreadable."""
+    for number in range(3):
+        api.put("grants", grant(f"deep-{number}", "mallory", from_="shop", deep=DEEP))
+    api.put("grants", grant("flat", "mallory", from_="shop", deep={"a": 1}))
+    api.put("grants", grant("readers", "zoo", from_="shop"))
+    async with followed() as (seen, _):
+        await until(lambda: seen.merged)
+        assert [one.destination for one in seen.policy.grants] == ["zoo"]
+        for name in ("deep-0", "deep-2", "flat"):
+            await until(lambda: condition(api, "mallory", name).get("reason") == "Invalid")  # noqa: B023
+        api.put("grants", grant("later", "mallory", from_="shop", deep=DEEP))
+        api.put("grants", grant("writers", "zoo", from_="bank"))
+        await until(lambda: len(seen.policy.grants) == 2)

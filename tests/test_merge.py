@@ -159,6 +159,8 @@ def test_what_cannot_be_read_says_which_field_and_is_no_grant() -> None:
         ({"from": 7}, "spec.from: "),
         ({"from": "shop", "serviceaccount": "reader"}, "spec.serviceaccount: there is no such"),
         ({"from": "shop", "to": "bank"}, "spec.to: there is no such field"),
+        ({"from": "shop", "serviceAccount": None}, "spec.serviceAccount: has no value"),
+        ({"from": "shop", "port": None}, "spec.port: has no value"),
         ({"from": "shop", "serviceAccount": ""}, "spec.serviceAccount: "),
         ({"from": "shop", "serviceAccount": "a/b"}, "spec.serviceAccount: 'a/b' is not the name"),
         ({"from": "shop", "port": 0}, "spec.port: "),

@@ -3,7 +3,7 @@
 import datetime as dt
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from authz.errors import InvalidName
 from authz.identity import is_service_account
@@ -45,6 +45,13 @@ class _Spec(BaseModel):
     ] = Field(None, alias="serviceAccount", min_length=1)
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     until: Annotated[str, AfterValidator(_day)] | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _has_a_value(cls, value: object) -> object:
+        if value is None:
+            raise ValueError("has no value: write one, or leave it out")
+        return value
 
 
 def labels_of(metadata: dict[str, Any]) -> Labels | None:

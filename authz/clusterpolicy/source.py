@@ -15,7 +15,13 @@ from authz.policy import Grant, Policy
 
 _PACE: Final = Pace()
 _GATHER: Final = 0.1  # seconds in which changes are gathered into one merge
-_MISSING: Final = "; install deploy/crds"
+_MISSING: Final = "; install deploy/components/policy-from-cluster"
+_METADATA: Final = frozenset(
+    {"name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp"}
+)
+_LONGEST_FIELD: Final = 300
+_MOST_FIELDS: Final = 8
+_SOMETHING_ELSE: Final = {"(something else)": True}
 
 Age = tuple[str, str]
 
@@ -82,7 +88,7 @@ class ClusterPolicy:
         listed: Callable[[list[dict[str, Any]]], None],
         changed: Callable[[dict[str, Any], bool], None],
     ) -> None:
-        keep = _with_labels if resource is NAMESPACES else _without_managers
+        keep = _with_labels if resource is NAMESPACES else _needed
         seen: AsyncGenerator[Seen, None] = follow(self._api, resource, self._pace, keep)
         async with aclosing(seen):
             async for look in seen:
@@ -138,7 +144,8 @@ class ClusterPolicy:
             if self._grants.pop(where, None) is not None:
                 self._changed.set()
             return
-        self._statuses.saw(where, _without_managers(thing))
+        thing = _needed(thing)
+        self._statuses.saw(where, thing)
         age = str(metadata.get("creationTimestamp", "")), str(metadata.get("uid", ""))
         known = age, grant_of(thing, where.namespace)
         if self._grants.get(where) != known:
@@ -173,7 +180,25 @@ def _with_labels(thing: Object) -> Object | None:
     return {"metadata": {"name": metadata.get("name"), "labels": metadata["labels"]}}
 
 
-def _without_managers(thing: Object) -> Object:
-    """A grant without its longest part, of which the API server keeps its own record."""
+def _needed(thing: Object) -> Object:
+    """A grant as far as it is read or written here: the rest may be whatever a tenant likes."""
     metadata = thing.get("metadata") or {}
-    return {**thing, "metadata": {k: v for k, v in metadata.items() if k != "managedFields"}}
+    small: Object = {"apiVersion": f"{GRANTS.group}/{GRANTS.version}", "kind": "Grant"}
+    if "status" in thing:
+        small["status"] = thing["status"]
+    small["metadata"] = {name: metadata[name] for name in _METADATA if name in metadata}
+    spec = thing.get("spec")
+    small["spec"] = spec if _is_flat_and_small(spec) else _SOMETHING_ELSE
+    return small
+
+
+def _is_flat_and_small(spec: object) -> bool:
+    """Whether it may be a grant's. What is nested is none, and may be too deep to be written."""
+    return (
+        isinstance(spec, dict)
+        and len(spec) <= _MOST_FIELDS
+        and all(
+            isinstance(value, str | int | float | None) and len(f"{name}{value}") <= _LONGEST_FIELD
+            for name, value in spec.items()
+        )
+    )

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +101,7 @@ def plan(directory: Path) -> Mesh:
     authority = Authority(directory / "certs")
     apps_of = [SpiffeId(CLUSTER_DOMAIN, Namespace(name), "app") for name in TENANTS]
     identities = [*apps_of, ACTIVATOR, GATEWAY]
-    ports = iter(_free_ports([f"{network}.{n}" for n in range(1, len(identities) + 2)], each=3))
+    ports = iter(free_ports([f"{network}.{n}" for n in range(1, len(identities) + 2)], each=3))
     workloads = [
         Workload(identity, authority.issue(identity), next(ports), next(ports), next(ports))
         for identity in identities
@@ -118,12 +118,18 @@ def plan(directory: Path) -> Mesh:
     return Mesh(authority, by_namespace, activator, gateway, authz, next(ports), next(ports))
 
 
+def configs(mesh: Mesh) -> dict[str, Json]:
+    """The configuration of every Envoy, by its name."""
+    sidecars = {namespace: _sidecar(mesh, it) for namespace, it in mesh.tenants.items()}
+    return {**sidecars, "activator": _activator(mesh), "gateway": _gateway(mesh)}
+
+
 @asynccontextmanager
-async def running(mesh: Mesh, directory: Path) -> AsyncIterator[list[Envoy]]:
-    """Run the apps and all Envoys as long as the block lasts."""
+async def running(
+    mesh: Mesh, directory: Path, changed: Mapping[str, Json] | None = None
+) -> AsyncIterator[list[Envoy]]:
+    """Run the apps and all Envoys as long as the block lasts; `changed` in place of `configs`."""
     executable = envoy.binary()
-    configs = {namespace: _sidecar(mesh, it) for namespace, it in mesh.tenants.items()}
-    configs |= {"activator": _activator(mesh), "gateway": _gateway(mesh)}
     async with AsyncExitStack() as stack:
         for namespace, tenant in mesh.tenants.items():
             await stack.enter_async_context(apps.echo(namespace, tenant.process))
@@ -136,7 +142,7 @@ async def running(mesh: Mesh, directory: Path) -> AsyncIterator[list[Envoy]]:
                             envoy.running(name, config, directory, executable)
                         )
                     )
-                    for name, config in configs.items()
+                    for name, config in (changed or configs(mesh)).items()
                 ]
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
@@ -219,7 +225,7 @@ def _mesh_clusters(mesh: Mesh, workload: Workload) -> list[Json]:
     return [*clusters, bootstrap.passthrough_cluster()]
 
 
-def _free_ports(hosts: Sequence[str], *, each: int) -> list[Endpoint]:
+def free_ports(hosts: Sequence[str], *, each: int) -> list[Endpoint]:
     """Ports that nobody uses, `each` on every host; all bound at once, so that they differ."""
     with ExitStack() as stack:
         endpoints = []

@@ -25,7 +25,7 @@ from authz.http2.limits import Limits
 from authz.http2.reading import Reader
 from authz.http2.receiving import Receiver
 from authz.http2.sending import Sender
-from authz.http2.streams import Closed, Stream
+from authz.http2.streams import Closed, Stream, Streams
 
 _LEAST_CONTENT: Final = 64
 """Bytes in a DATA frame, other than the last of a request, below which it is counted."""
@@ -35,9 +35,6 @@ _LEAST_RESETS_REMEMBERED: Final = 256
 FRAMES: Final = 256
 """Frames that `events` reads before it returns: not all of them make events, and the smallest have
 9 bytes. A request has two as a rule."""
-
-STREAM_BYTES: Final = 512
-"""What an open stream is counted as holding, beside its data."""
 
 
 class _Unfinished:
@@ -64,7 +61,7 @@ class Connection:
         self._receiver = Receiver(limits)
         self._budget = Budget(limits.credit, now, streams_cost=limits.resets_cost)
         self._encoder = Encoder()
-        self._streams: dict[int, Stream] = {}
+        self._streams = Streams()
         self._past = Closed(max(limits.streams, _LEAST_RESETS_REMEMBERED))
         self._last = frames.LARGEST_STREAM  # the highest stream that is served
         self._announced = self._ended = False  # by us
@@ -108,9 +105,7 @@ class Connection:
 
         Answers that `output` has given out are not among them.
         """
-        held = self._reader.unread + self._receiver.held + self._sender.unsent
-        if self._streams:
-            held += len(self._streams) * STREAM_BYTES
+        held = self._reader.unread + self._receiver.held + self._sender.unsent + self._streams.held
         if self._unfinished is not None:
             held += len(self._unfinished.block)
         return held
@@ -271,7 +266,8 @@ class Connection:
             head = block.head = TOO_LARGE if block.fields is None else head_of(block.fields)
         if head is TOO_LARGE:
             self.count("header_list")
-        stream = self._streams[stream_id] = Stream(head, self._now)
+        stream = Stream(head, self._now, list_size=0 if head is TOO_LARGE else block.size)
+        self._streams.open(stream_id, stream)
         if ends:
             self._complete(stream_id, stream, b"")
 
@@ -297,7 +293,7 @@ class Connection:
         """Answer a request that has all come and cannot be asked."""
         if isinstance(fault, GrpcFault) and fault.status is GrpcStatus.RESOURCE_EXHAUSTED:
             self.count("message")
-        del self._streams[stream_id]
+        self._streams.close(stream_id)
         self._budget.answered()
         self._output.append(self._encoder.refusal(stream_id, fault))
 
@@ -422,7 +418,7 @@ class Connection:
         for stream_id, stream in self._streams.items():
             self._receiver.release(stream_id, stream)
             self._sender.forget(stream_id, stream)
-        self._streams.clear()
+        self._streams.close_all()
         self._reader.clear()
         self._unfinished = None
 
@@ -438,7 +434,7 @@ class Connection:
 
     def _drop(self, stream_id: int, stream: Stream) -> None:
         """A stream ends before its answer does."""
-        del self._streams[stream_id]
+        self._streams.close(stream_id)
         self._receiver.release(stream_id, stream)
         self._sender.forget(stream_id, stream)
         if stream.ended and not stream.end:
@@ -481,7 +477,7 @@ class Connection:
         if stream is None:
             return
         if not stream.answering and self._sender.may_send(stream, message):
-            del self._streams[stream_id]
+            self._streams.close(stream_id)
             self._budget.answered()
             self._output.append(self._encoder.whole(stream_id, message))
             return

@@ -6,7 +6,7 @@ Source: RFC 9113 sections 5.2, 6.9.1 and 6.9.2.
 from authz.http2 import frames
 from authz.http2.errors import ConnectionFault, ErrorCode, StreamFault
 from authz.http2.grpc import PREFIX_BYTES, framed
-from authz.http2.streams import Stream
+from authz.http2.streams import Stream, Streams
 
 
 class Sender:
@@ -19,7 +19,7 @@ class Sender:
     Streams whose answers are all sent are taken out of `streams`.
     """
 
-    def __init__(self, streams: dict[int, Stream], output: list[bytes], limit: int) -> None:
+    def __init__(self, streams: Streams, output: list[bytes], limit: int) -> None:
         self._streams = streams
         self._output = output
         self._limit = limit
@@ -128,4 +128,4 @@ class Sender:
         self._waiting.pop(stream_id, None)
         if stream.end:
             self._output.append(stream.end)
-            del self._streams[stream_id]
+            self._streams.close(stream_id)

@@ -15,6 +15,11 @@ from typing import Final
 
 from authz.http2.events import Head
 
+STREAM_BYTES: Final = 512
+"""What an open stream is counted as holding, beside its head and its data."""
+_HEAD_FACTOR: Final = 4
+"""How much more than its header list a head holds, at most: fields may be many and short."""
+
 _RANGES_REMEMBERED: Final = 16
 
 
@@ -22,11 +27,13 @@ class Stream:
     """A stream that is open, or whose answer is under way."""
 
     __slots__ = (
-        "answering", "credit", "data", "end", "ended", "head", "received", "since", "unsent"
+        "answering", "credit", "data", "end", "ended", "head", "held", "received", "since", "unsent"
     )  # fmt: skip
 
-    def __init__(self, head: Head, now: float) -> None:
+    def __init__(self, head: Head, now: float, *, list_size: int) -> None:
         self.head = head
+        self.held = STREAM_BYTES + _HEAD_FACTOR * list_size
+        """Bytes that it is counted as holding, without data."""
         self.since = now
         """When it was opened; once its answer waits, since when that waits."""
         self.ended = False
@@ -43,6 +50,30 @@ class Stream:
         """Data of the answer that waits, if some ever had to."""
         self.end = b""
         """What to send after that, once it is known."""
+
+
+class Streams(dict[int, Stream]):
+    """Those that are known, by id."""
+
+    __slots__ = ("held",)
+
+    def __init__(self) -> None:
+        self.held = 0
+        """Bytes that they are counted as holding, without data."""
+
+    def open(self, stream_id: int, stream: Stream) -> None:
+        """A stream begins."""
+        self[stream_id] = stream
+        self.held += stream.held
+
+    def close(self, stream_id: int) -> None:
+        """A stream that is known has ended."""
+        self.held -= self.pop(stream_id).held
+
+    def close_all(self) -> None:
+        """All have ended."""
+        self.clear()
+        self.held = 0
 
 
 class Closed:

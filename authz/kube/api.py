@@ -15,7 +15,7 @@ import httpx2 as httpx
 from lightkube import ConfigError
 
 from authz.kube.connect import connect
-from authz.kube.errors import Gone, Interrupted, KubeError
+from authz.kube.errors import Gone, Interrupted, KubeError, TooMuch
 
 LONGEST: Final = 4 << 20
 """Bytes of one answer, or of one line of a watch. The largest Secret is 1.4 MB in base64."""
@@ -25,7 +25,7 @@ Object = dict[str, Any]
 
 _CONNECT: Final = 3.0  # seconds
 _REQUEST: Final = 10.0  # seconds for all of an answer that is no watch
-_CHUNK: Final = 500  # objects in one answer to list
+_CHUNK: Final = 500  # objects in one answer to list; fewer where they are large
 _LONGEST_QUOTE: Final = 200
 _MOST_PATIENCE: Final = 60.0
 
@@ -78,7 +78,8 @@ class ApiServer:
     ) -> tuple[list[Object], str]:
         """All objects there are, and the resource version from which a watch may go on.
 
-        Of each object, only what `keep` makes of it stays in memory; `None` for nothing.
+        Of each object, only what `keep` makes of it stays in memory; `None` for nothing. One that
+        is more than we read comes as its metadata, for whoever made it may do so on purpose.
 
         A `get` of a single object would not do: it tells the version at which that was changed
         last, and from one so old the API server lets nobody watch.
@@ -87,9 +88,20 @@ class ApiServer:
             KubeError: the API server cannot be asked, or its answer not be read.
         """
         objects: list[Object] = []
-        params = {"limit": str(_CHUNK), **_selector(resource)}
+        params = _selector(resource)
+        part, limit = resource, _CHUNK
         while True:
-            answer = await self._request("list", resource, "GET", resource.path, params=params)
+            params["limit"] = str(limit)
+            try:
+                answer = await self._request("list", part, "GET", resource.path, params=params)
+            except TooMuch:
+                if resource.name or (limit == 1 and part.metadata_only):
+                    raise
+                if limit == 1:
+                    part = replace(resource, metadata_only=True)
+                limit = max(1, limit // 8)
+                continue
+            part, limit = resource, min(_CHUNK, limit * 2)
             metadata = _mapping(answer.get("metadata"))
             items = answer.get("items")
             if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
@@ -324,7 +336,9 @@ def _selector(resource: Resource) -> dict[str, str]:
 def _parsed(content: bytes, resource: Resource) -> Any:
     try:
         return json.loads(content)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise TooMuch(f"the answer for {resource} is nested too deeply to be read") from None
+    except ValueError:
         raise _garbage(resource) from None
 
 
@@ -344,7 +358,7 @@ def _garbage(resource: Resource) -> KubeError:
 
 
 def _too_long(resource: Resource) -> KubeError:
-    return KubeError(f"the answer for {resource} is longer than {LONGEST} bytes, it was not read")
+    return TooMuch(f"the answer for {resource} is longer than {LONGEST} bytes, it was not read")
 
 
 def _slow(verb: str, resource: Resource) -> KubeError:

@@ -25,5 +25,9 @@ class Gone(KubeError):
     """The API server has forgotten what we want to go on from: list again."""
 
 
+class TooMuch(KubeError):
+    """The answer is longer, or nested more deeply, than we read: ask for less at once."""
+
+
 class Interrupted(KubeError):
     """The connection ended, or nothing came any more: go on from where we were."""

@@ -161,7 +161,7 @@ def parse_tenants(text: str) -> Tenants:
     """
     if len(text) > MAX_BYTES:
         raise BadSettings([f"the tenants file is larger than {MAX_BYTES} bytes"])
-    file, data = parse_plain(text, Tenants, "tenants file", BadSettings)
+    file, data = parse_plain(text, Tenants, "tenants file", BadSettings, may_be_empty=True)
     problems = list(_contradictions(file, data))
     if problems:
         raise BadSettings(problems)

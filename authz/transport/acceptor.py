@@ -46,8 +46,11 @@ class Acceptor:
     def stop(self) -> None:
         """Take those that have connected already, then nobody any more."""
         self._pause()
-        while self._accept():
-            pass
+        try:
+            while self._accept():
+                pass
+        except OSError:  # as in `_on_ready`; those who are connected have to be seen through
+            self._closed("accept")
         self._socket.close()
 
     async def greeted(self) -> None:

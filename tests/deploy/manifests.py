@@ -41,6 +41,21 @@ def rendered(name: str) -> tuple[Json, ...]:
     return tuple(YAML(typ="safe", pure=True).load_all(done.stdout))
 
 
+def with_component(name: str, component: str, folder: Path) -> list[Json]:
+    """What an install renders to with a component. `folder` is empty, and is filled."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("there is no kubectl to render with")
+    shutil.copytree(DEPLOY, folder / "deploy")
+    own = folder / "own"
+    own.mkdir()
+    lines = f"resources: [../deploy/{name}]\ncomponents: [../deploy/components/{component}]\n"
+    (own / "kustomization.yaml").write_text(lines)
+    command = ["kubectl", "kustomize", str(own)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not done.stderr, done.stderr
+    return list(YAML(typ="safe", pure=True).load_all(done.stdout))
+
+
 def everything() -> Iterator[tuple[str, Json]]:
     """Every object that ships, with where it is from."""
     for name in kustomizations():

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from authz.http2 import Cancelled, Limits, Request
 from authz.http2.budget import PER_ANSWER, PER_SECOND
-from authz.http2.connection import FRAMES, STREAM_BYTES
+from authz.http2.connection import FRAMES
 from authz.http2.hpack import TABLE_SIZE
 from authz.http2.settings import INITIAL_WINDOW_SIZE
-from authz.http2.streams import Closed
+from authz.http2.streams import STREAM_BYTES, Closed
 from tests.http2 import wire
 from tests.http2.wire import (
     CONTINUATION,
@@ -615,16 +615,18 @@ def test_what_waits_is_counted_and_given_back() -> None:
     peer = Peer(initial={INITIAL_WINDOW_SIZE: 0})
     assert peer.connection.buffered == 0
     peer.send(open_stream(1))
-    assert peer.connection.buffered == STREAM_BYTES
+    opened = peer.connection.buffered
+    fields = ":methodPOST", ":schemehttp", ":path/a/b", "content-typeapplication/grpc"
+    assert opened == STREAM_BYTES + 4 * sum(len(field) + 32 for field in fields)
     peer.send(data(1, b"x" * 100, 0))
-    assert peer.connection.buffered == STREAM_BYTES + 100
+    assert peer.connection.buffered == opened + 100
     peer.send(ping()[:5])
-    assert peer.connection.buffered == STREAM_BYTES + 105
+    assert peer.connection.buffered == opened + 105
     peer.send(ping()[5:], rst(1))
     assert peer.connection.buffered == 0
     peer.send(ask(3))
     peer.respond(b"y" * 1000)
-    assert peer.connection.buffered == STREAM_BYTES + 1005
+    assert peer.connection.buffered == opened + 1005
     peer.send(window_update(3, 2000))
     assert peer.connection.buffered == 0
     peer.send(frame(HEADERS, 0, 5, BLOCK), frame(CONTINUATION, 0, 5, b"\x83"))

@@ -86,6 +86,7 @@ class Checked(Peer):
         streams = connection._streams
         assert not connection._output
         assert len(streams) <= LIMITS.streams
+        assert streams.held == sum(one.held for one in streams.values())
         assert receiver.held == sum(len(one.data or b"") for one in streams.values())
         assert receiver.held <= LIMITS.buffered
         assert receiver._holding.keys() == {n for n, one in streams.items() if one.data is not None}

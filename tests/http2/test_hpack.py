@@ -560,7 +560,19 @@ def test_few_and_short_blocks_are_remembered() -> None:
         decoder.decode(b"\x00\x01a\x02" + n.to_bytes(2, "big"))
         assert len(decoder._remembered) <= 64
     decoder.decode(b"\x82" * 1025)
-    assert all(len(block) <= 1024 for block in decoder._remembered)
+    assert b"\x82" * 1025 not in decoder._remembered
+
+
+def test_all_blocks_that_are_remembered_are_short_together() -> None:
+    decoder = Decoder(MAX_LIST)
+    for n in range(100):
+        block = b"\x82" * (n * 37 % 500) + b"\x00\x01a\x01" + bytes((n,))
+        assert decoder.decode(block) is decoder.decode(block)
+        assert sum(map(len, decoder._remembered)) <= 1024
+    decoder.decode(b"\x40\x01a\x01b")
+    for n in range(30):
+        decoder.decode(b"\x82" * 30 + bytes((0x82 + n % 5,)))
+    assert len(decoder._remembered) == 5  # forgetting counts anew, and what is known counts once
 
 
 @pytest.mark.parametrize("first", range(0x01, 0x0F))

@@ -9,8 +9,9 @@ import pytest
 from authz.extauthz.answers import answer
 from authz.verdict import Allow, Ground, HeaderAction, Parties
 from loadtest.connection import Connection
+from loadtest.expected import TOKEN_HEADER, LetIn
 from loadtest.headers import Fields
-from loadtest.traffic import ID_HOLE, TOKEN_HEADER, Call, LetIn
+from loadtest.traffic import ID_HOLE, Call
 
 HEAD = b"\x88\x00\x0ccontent-type\x10application/grpc"
 OK = b"\x00\x0bgrpc-status\x010"

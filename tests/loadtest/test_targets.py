@@ -8,7 +8,7 @@ import pytest
 
 from authz.config import Transport
 from loadtest import targets
-from loadtest.client import Outcome, histogram
+from loadtest.outcome import Outcome, histogram
 from loadtest.processes import Cpu
 from loadtest.run import Measured
 from loadtest.stack import Stack

@@ -133,3 +133,26 @@ def test_a_plan_that_cannot_be_is_refused(wrong: dict[str, object], named: str) 
 
 def test_warm_tokens_outlive_the_longest_run() -> None:
     assert TokenLife().seconds > MAX_SECONDS + 60
+
+
+def test_a_stranger_who_is_let_in_is_noticed(keyring: Keyring) -> None:
+    calls = traffic(keyring, ask=Ask.MIXED, namespaces=20).warm(0)
+    everybody = mesh.policy(20) + "default_mode: shadow\n"
+    problems = {answered(call, keyring, policy=everybody) for call in calls}
+    assert problems == {"", "let in, and should be denied"}
+
+
+def test_a_token_of_a_newer_key_is_judged_by_the_newest_keys(keyring: Keyring) -> None:
+    rotated = rotation.rotate_root(keyring, NOW, delay=0, life=TokenLife())
+    read_again = 0
+
+    def renew() -> Keyring:
+        nonlocal read_again
+        read_again += 1
+        return rotated
+
+    asked = Traffic(Plan(ask=Ask.SIGN, namespaces=10), keyring, lambda: NOW, renew)
+    assert [answered(call, rotated) for call in asked.warm(0)] == [""] * 10
+    assert read_again == 1
+    another = rotation.create(NOW)
+    assert all("unknown" in answered(call, another) for call in asked.warm(0))

@@ -1,16 +1,20 @@
 """Attacks over real sockets, each with the bound that holds."""
 
+import asyncio
 import dataclasses
+import os
+import resource
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
 from authz.testing import workload
 from tests.http2 import wire
-from tests.support import SERVER_NAME, Issuer, at_last, eventually
+from tests.support import PATIENCE, SERVER_NAME, Issuer, at_last, eventually
 from tests.transport.process import process
 from tests.transport.raw import h2_context, raw
 from tests.transport.support import BANK, LIMITS, SHOP, listening, material
@@ -334,3 +338,33 @@ async def test_a_listener_out_of_descriptors_goes_on_when_it_has_some_again() ->
             acceptor._socket = real
             assert await client.ask(1) == "0"
         assert server.errors == []
+
+
+async def test_a_listener_out_of_descriptors_still_drains() -> None:
+    async with listening() as server, raw(server.port) as client:
+        assert await client.ask(1) == "0"
+        with socket.socket() as late, no_descriptors_left():
+            late.connect(("127.0.0.1", server.port))
+            stopping = asyncio.create_task(server.http2.stop(grace=PATIENCE))
+            await client.until(lambda: bool(client.goaways))
+        client.writer.transport.abort()
+        await stopping
+        assert set(server.closed) == {"accept", "drain"}
+
+
+@contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    """This process can open nothing, until the end of the block."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = [int(one.name) for one in Path("/proc/self/fd").iterdir()]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(used) + 1, hard))
+    filled = []
+    try:
+        with suppress(OSError):
+            while True:
+                filled.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for one in filled:
+            os.close(one)

@@ -175,3 +175,48 @@ async def test_a_crowd_that_takes_no_answers_stays_under_the_limit() -> None:
                 await asyncio.wait([asyncio.ensure_future(client.next())], timeout=5)
                 most = max(most, server.resident - before)
         assert 8 * MIB < most < 16 * MIB * 2.5, f"{most / MIB:.1f} MiB"
+
+
+async def test_what_idle_connections_had_in_their_header_blocks_is_not_kept() -> None:
+    """64 blocks of each, full of fields that take far more room decoded: it was 3 MiB for each."""
+    with process(request_seconds=60) as server:
+        async with raw(server.port) as first:
+            assert await first.ask(1) == "0"
+        before = server.resident
+        async with AsyncExitStack() as stack:
+            for _ in range(20):
+                client = await stack.enter_async_context(raw(server.port))
+                assert await client.ask(1) == "0"  # from now on, these fields are in the table
+                fields = client.request(3)[9:].partition(wire.data(3, wire.framed(b"hello")))[0]
+                for stream_id in range(3, 131, 2):
+                    block = fields + b"\x0f\x00\x00" * (260 + stream_id // 2)
+                    head = wire.frame(wire.HEADERS, wire.END_HEADERS, stream_id, block)
+                    client.write(head + wire.data(stream_id, wire.framed(b"hello")))
+                await client.until(lambda: len(client.statuses) == 65)  # noqa: B023 - at once
+                assert set(client.statuses.values()) == {"0"}
+            each = (server.resident - before) / 20
+        assert each < 0.25 * MIB, f"{each / MIB:.2f} MiB"
+
+
+async def test_heads_of_requests_that_do_not_end_stay_under_the_limit() -> None:
+    """HEADERS without DATA, full of short fields: they take 22 MiB for each of 10 connections."""
+    with process(buffered_bytes=16 * MIB, request_seconds=60) as server:
+        async with raw(server.port) as first:
+            assert await first.ask(1) == "0"
+        before, most = server.resident, 0
+        async with AsyncExitStack() as stack:
+            for _ in range(10):
+                client = await stack.enter_async_context(raw(server.port))
+                assert await client.ask(1) == "0"
+                fields = client.request(3)[9:].partition(wire.data(3, wire.framed(b"hello")))[0]
+                block = fields + b"\x0f\x00\x00" * 320
+                heads = [
+                    wire.frame(
+                        wire.HEADERS, wire.END_HEADERS, n, block + b"\0\1%c\0" % (n % 26 + 97)
+                    )
+                    for n in range(3, 1993, 2)
+                ]
+                client.write(b"".join(heads) + wire.ping())
+                await asyncio.wait([asyncio.ensure_future(client.next())], timeout=5)
+                most = max(most, server.resident - before)
+        assert most < 16 * MIB * 2, f"{most / MIB:.1f} MiB"

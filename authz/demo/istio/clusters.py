@@ -62,10 +62,10 @@ def outbound(
                 }
             }
         },
-        **_policy(policy),
+        **policy_fields(policy),
     }
     if port.protocol != "tcp":
-        cluster |= _protocol(_speaks(port) | _ages(policy))
+        cluster |= _protocol(_speaks(port) | connection_age(policy))
     mode = policy.get("tls", {}).get("mode")
     # Automatic mutual TLS: to pods that have a sidecar. Else only what a DestinationRule says.
     if mode == "ISTIO_MUTUAL" or (mode is None and all(it.proxy == "sidecar" for it in pods)):
@@ -94,7 +94,7 @@ def common(*, sidecar: bool) -> list[Json]:
     ]
 
 
-def _policy(policy: Json) -> Json:
+def policy_fields(policy: Json) -> Json:
     """The fields of a DestinationRule's trafficPolicy that the model knows."""
     fields: Json = {}
     pool = policy.get("connectionPool", {}).get("tcp", {})
@@ -108,10 +108,13 @@ def _policy(policy: Json) -> Json:
             "base_ejection_time": outlier["baseEjectionTime"],
             "max_ejection_percent": outlier["maxEjectionPercent"],
         }
+        threshold = {"value": outlier.get("minHealthPercent", 0)}
+        fields["common_lb_config"] = {"healthy_panic_threshold": threshold}
     return fields
 
 
-def _ages(policy: Json) -> Json:
+def connection_age(policy: Json) -> Json:
+    """How long a connection may last, as a DestinationRule says."""
     duration = policy.get("connectionPool", {}).get("tcp", {}).get("maxConnectionDuration")
     if duration is None:
         return {}

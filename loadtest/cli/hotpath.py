@@ -1,56 +1,28 @@
-"""The words that people type. Exit codes: 0 ok, 1 a wrong answer, 2 usage, 3 could not start."""
+"""`hotpath`."""
 
 from __future__ import annotations
 
-import asyncio
-import signal
-import sys
-import tempfile
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, fields
-from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
 import typer
 
-from authz.cli.output import AsJson, print_json, show
+from authz.cli.output import show
 from authz.config import IdentitySource, Transport
-from authz.errors import AuthzError
-from loadtest import targets as held
+from loadtest.cli.common import BUSY, JsonFile, note, with_stack, wrong
 from loadtest.hotpath import hotpath as run_hotpath
-from loadtest.plan import MAX_CALLS, Ask, BadPlan, Plan
-from loadtest.result import machine, spreads, stored
+from loadtest.plan import MAX_CALLS, Ask, Plan
+from loadtest.result import figures, machine, spreads, stored
 from loadtest.run import Measured
-from loadtest.stack import Stack
-
-T = TypeVar("T")
+from loadtest.stored import STDOUT, Result, write
 
 _DEFAULT: Final = Plan()
 _WHO, _HOW, _LOAD = "Who asks what", "How it is measured", "Load"
-_BUSY: Final = 0.9
 
-app = typer.Typer(
-    name="loadtest",
-    help="Measures the service, with a stack of its own on this machine's loopback interface.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer()
 
 
-def main() -> None:
-    """Run the command line; every error on purpose becomes a text and an exit code."""
-    try:
-        app(prog_name="python -m loadtest")
-    except AuthzError as error:
-        typer.secho(str(error), fg=typer.colors.RED, err=True)
-        sys.exit(2 if isinstance(error, BadPlan) else 3)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        typer.echo("interrupted before the end", err=True)
-        sys.exit(3)
-
-
-@app.callback()
 def _options() -> None:
     """Measures the service, with a stack of its own on this machine's loopback interface."""
 
@@ -63,7 +35,7 @@ def _option(name: str, text: str, panel: str, **more: Any) -> Any:
     epilog="Examples: python -m loadtest hotpath --compare 5; "
     "python -m loadtest hotpath --ask sign --identity mtls --namespaces 100 --connections 100 "
     "--in-flight 1 --rate 5000; "
-    "python -m loadtest hotpath --ask both --first-sight --json"
+    "python -m loadtest hotpath --ask both --first-sight --json first.json"
 )
 def hotpath(  # noqa: PLR0917 - Typer makes options of them
     ask: Annotated[Ask, _option("ask", "What the clients ask.", _WHO)] = _DEFAULT.ask,
@@ -127,7 +99,7 @@ def hotpath(  # noqa: PLR0917 - Typer makes options of them
             max=100,
         ),
     ] = 0,
-    as_json: AsJson = False,
+    json_file: JsonFile = None,
 ) -> None:
     """Ask one server as fast as it can, or at a fixed rate, and see what that costs it.
 
@@ -138,82 +110,42 @@ def hotpath(  # noqa: PLR0917 - Typer makes options of them
     given = locals()
     plan = Plan(**{field.name: given[field.name] for field in fields(Plan)})
     transports = [*Transport] if compare else [transport]
-    runs = _with_stack(
-        lambda stack: run_hotpath(
-            stack, plan, transports, repeat=compare or 1, workers=workers, tell=_tell
-        )
+    runs = with_stack(
+        lambda stack, _, tell: run_hotpath(
+            stack, plan, transports, repeat=compare or 1, workers=workers, tell=tell
+        ),
+        steps=len(transports) * (1 + (compare or 1)),
     )
-    if as_json:
-        print_json({"machine": machine(), "summary": _summary(runs), "runs": [*map(stored, runs)]})
-    else:
+    if json_file is not None:
+        write(_report(runs), json_file)
+    if json_file != STDOUT:
         _show(runs)
-    _end(runs)
+    end(runs)
 
 
-@app.command(
-    epilog="Examples: python -m loadtest targets; "
-    "python -m loadtest targets --repeat 9 --seconds 3 --json > targets.json"
-)
-def targets(
-    repeat: Annotated[
-        int, typer.Option("--repeat", help="How often each run is done.", min=1, max=100)
-    ] = 5,
-    seconds: Annotated[
-        float, typer.Option("--seconds", help="How long each run is.", min=0.1, max=60)
-    ] = 2,
-    as_json: AsJson = False,
-) -> None:
-    """Measure everything that the project holds itself to; print it as a Markdown table.
-
-    Takes some ten minutes, and a machine that does nothing else. What counts is
-    the median; the spread stands beside it. Draining behind an Envoy is a test,
-    and not measured here.
-    """
-    runs = _with_stack(
-        lambda stack: held.measure(stack, repeat=repeat, seconds=seconds, tell=_tell)
-    )
-    rows = held.rows(runs)
-    every = [run for each in runs.values() for run in each]
-    if as_json:
-        results = {
-            f"{name}, {transport}": [stored(run) for run in each]
-            for (name, transport), each in runs.items()
-        }
-        rows_ = [asdict(row) for row in rows]
-        print_json({"machine": machine(), "targets": rows_, "runs": results})
-    else:
-        typer.echo(held.markdown(rows))
-    _end(every)
-
-
-def _with_stack(act: Callable[[Stack], Coroutine[Any, Any, T]]) -> T:
-    async def acting() -> T:
-        task = asyncio.current_task()
-        if task is not None:  # SIGTERM takes everything down as Ctrl-C does
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        with tempfile.TemporaryDirectory(prefix="authz-loadtest-") as directory:
-            stack = Stack(Path(directory))
-            await stack.make_keys()
-            return await act(stack)
-
-    return asyncio.run(acting())
-
-
-def _summary(runs: Iterable[Measured]) -> dict[str, Any]:
-    by_transport: dict[str, list[Measured]] = {}
-    for run in runs:
-        by_transport.setdefault(run.transport, []).append(run)
+def _report(runs: list[Measured]) -> dict[str, Any]:
+    title = _title(runs[0].plan)
+    results = [
+        asdict(Result.of(f"{title}, {transport}", [*map(figures, each)]))
+        for transport, each in _by_transport(runs).items()
+    ]
     return {
-        transport: {name: asdict(spread) for name, spread in spreads(each).items()}
-        for transport, each in by_transport.items()
+        "kind": "hotpath",
+        "machine": machine(),
+        "results": results,
+        "runs": [*map(stored, runs)],
     }
 
 
-def _show(runs: list[Measured]) -> None:
-    by_transport: dict[str, list[Measured]] = {}
+def _by_transport(runs: Iterable[Measured]) -> dict[str, list[Measured]]:
+    found: dict[str, list[Measured]] = {}
     for run in runs:
-        by_transport.setdefault(run.transport, []).append(run)
-    columns = {transport: spreads(each) for transport, each in by_transport.items()}
+        found.setdefault(run.transport, []).append(run)
+    return found
+
+
+def _show(runs: list[Measured]) -> None:
+    columns = {transport: spreads(each) for transport, each in _by_transport(runs).items()}
     rows = [
         {"figure": name, **{transport: column[name] for transport, column in columns.items()}}
         for name in next(iter(columns.values()))
@@ -232,18 +164,14 @@ def _title(plan: Plan) -> str:
     return ", ".join(said)
 
 
-def _end(runs: Iterable[Measured]) -> None:
+def end(runs: Iterable[Measured]) -> None:
     """Say what went wrong, and fail for it."""
-    wrong = False
+    failed = False
     for run in runs:
         for problem, count in run.problems.items():
-            wrong = True
-            typer.secho(f"{run.transport}: {count} x {problem}", fg=typer.colors.RED, err=True)
-        if run.client_busy > _BUSY and run.checks and not run.plan.rate:
-            _tell(f"{run.transport}: the clients were the bottleneck, give more --processes")
-    if wrong:
+            failed = True
+            wrong(f"{run.transport}: {count} x {problem}")
+        if run.client_busy > BUSY and run.checks and not run.plan.rate:
+            note(f"{run.transport}: the clients were the bottleneck, give more --processes")
+    if failed:
         raise typer.Exit(1)
-
-
-def _tell(text: str) -> None:
-    typer.echo(f"loadtest: {text}", err=True)

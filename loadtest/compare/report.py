@@ -1,0 +1,157 @@
+"""A comparison as JSON, and a view of it from which tables and plots are made."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
+
+from loadtest.compare.course import OPEN_CONNECTIONS, Comparison, Point, Sample
+from loadtest.outcome import added, histogram
+from loadtest.result import PERCENTILES, Spread
+from loadtest.stored import Result
+
+KIND: Final = "compare"
+_KEPT_UP: Final = 0.95
+PARTS: Final = {
+    "client_envoy_us": "client's Envoy",
+    "server_envoy_us": "server's Envoy",
+    "authz_us": "service asked",
+}
+"""Whose CPU a request takes."""
+
+
+def figures(sample: Sample) -> dict[str, float]:
+    """A run in numbers: microseconds and per second."""
+    latencies, right = histogram(sample.outcome.latencies), sample.outcome.right or 1
+    each = {"client_envoy_us": sample.client_envoy, "server_envoy_us": sample.server_envoy}
+    if sample.authz is not None:
+        each["authz_us"] = sample.authz
+    named = {
+        "requests_per_second": sample.outcome.right / sample.outcome.seconds,
+        **{
+            f"{name}_us": float(latencies.get_value_at_percentile(at))
+            for name, at in PERCENTILES.items()
+        },
+        **{name: seconds / right * 1e6 for name, seconds in each.items()},
+        "client_busy": sample.client_busy,
+    }
+    if sample.point.rate:
+        late = histogram(sample.outcome.lateness).get_value_at_percentile(99.0)
+        named["client_late_p99_us"] = float(late)
+    return named
+
+
+def report(done: Comparison, machine: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """All of it; `machine` as it was before."""
+    results = []
+    for variant in done.variants:
+        for point in done.course.points:
+            samples = [s for s in done.samples if (s.variant, s.point) == (variant.name, point)]
+            problems: Counter[str] = Counter()
+            for sample in samples:
+                problems.update(sample.outcome.problems)
+            made = Result.of(name_of(variant.name, str(point)), [*map(figures, samples)])
+            results.append(
+                {
+                    **asdict(made),
+                    "requests": sum(sample.outcome.right for sample in samples),
+                    "problems": dict(problems),
+                    "latencies": added(sample.outcome.latencies for sample in samples),
+                }
+            )
+    return {
+        "kind": KIND,
+        "command": command,
+        "machine": machine,
+        "envoy": done.envoy,
+        "course": asdict(done.course),
+        "variants": [{"name": each.name, "note": each.note} for each in done.variants],
+        "results": results,
+    }
+
+
+def name_of(variant: str, point: str) -> str:
+    """How a result is called."""
+    return f"{variant}, {point}"
+
+
+@dataclass(frozen=True)
+class View:
+    """A report, read."""
+
+    report: Mapping[str, Any]
+
+    @cached_property
+    def _results(self) -> dict[str, Mapping[str, Any]]:
+        return {each["name"]: each for each in self.report["results"]}
+
+    @cached_property
+    def variants(self) -> list[str]:
+        """By name."""
+        return [each["name"] for each in self.report["variants"]]
+
+    @cached_property
+    def closed(self) -> list[Point]:
+        """Closed loops, fewest connections first."""
+        return [Point(each) for each in sorted(self.report["course"]["connections"])]
+
+    @cached_property
+    def open(self) -> list[Point]:
+        """Open loops, slowest first."""
+        return [Point(OPEN_CONNECTIONS, each) for each in sorted(self.report["course"]["rates"])]
+
+    @cached_property
+    def common(self) -> Point:
+        """The fastest fixed rate that every variant kept up with, or else what is nearest to it."""
+        kept = [
+            point
+            for point in self.open
+            if all(
+                self.spread(variant, point, "requests_per_second").median >= point.rate * _KEPT_UP
+                for variant in self.variants
+            )
+        ]
+        return (kept[-1:] or self.open[:1] or self.closed[:1])[0]
+
+    def has(self, variant: str, point: Point, figure: str) -> bool:
+        """Whether this was measured."""
+        return figure in self._results[name_of(variant, str(point))]["figures"]
+
+    def spread(self, variant: str, point: Point, figure: str) -> Spread:
+        """A figure over the repeats."""
+        return Spread.of(self._results[name_of(variant, str(point))]["figures"][figure])
+
+    def latencies(self, variant: str, point: Point) -> HdrHistogram:
+        """Of all repeats together, in microseconds."""
+        return histogram(self._results[name_of(variant, str(point))]["latencies"])
+
+    def problems(self) -> list[str]:
+        """What went wrong."""
+        return [
+            f"{name}: {count} x {problem}"
+            for name, each in self._results.items()
+            for problem, count in each["problems"].items()
+        ]
+
+    def busiest_client(self) -> float:
+        """How busy the client processes were in the worst run, from 0 to 1."""
+        return max(float(max(each["figures"]["client_busy"])) for each in self._results.values())
+
+    def facts(self) -> Sequence[tuple[str, str]]:
+        """Where and with what it was measured."""
+        here, course = self.report["machine"], self.report["course"]
+        packages = ", ".join(f"{name} {version}" for name, version in here["packages"].items())
+        return [
+            ("date", here["date"]),
+            ("machine", f"{here['cpus']} x {here['cpu']}, Linux {here['kernel']}"),
+            ("load before", f"{here['load']:.1f}"),
+            ("versions", f"Envoy {self.report['envoy']}, Python {here['python']}, {packages}"),
+            ("runs", f"{course['repeat']} of {course['seconds']:g} s each, interleaved"),
+            ("clients", f"{course['processes']} process, at most {self.busiest_client():.0%} busy"),
+            ("command", self.report["command"]),
+        ]

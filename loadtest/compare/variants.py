@@ -1,0 +1,166 @@
+"""The ways of authorization that are compared: what each puts into two sidecars."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from authz.config import Transport
+from authz.demo.bootstrap import Endpoint, Json
+from loadtest.expected import TOKEN_HEADER
+from loadtest.plan import BadPlan
+
+PLAIN: Final = "no authorization"
+APP_PORT: Final = 8080
+
+_TYPE: Final = "type.googleapis.com/envoy.extensions"
+_SECRET_NAME: Final = "static-token"  # noqa: S105 - the name of one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One way."""
+
+    name: str
+    note: str
+    """What it is, in a line for people."""
+    asks: bool = False
+    """Whether the filters are those that ship."""
+    outbound: Sequence[Json] = ()
+    """Else: HTTP filters before the router, on the way out of the first sidecar."""
+    inbound: Sequence[Json] = ()
+    """The same, into the second one."""
+    secrets: Sequence[Json] = ()
+    """Of the client's Envoy, by SDS's rules."""
+    transport: Transport | None = None
+    """Of our service, where it is asked."""
+    target: Endpoint | None = None
+    """Somebody else's service, in plaintext."""
+    denies: bool | None = True
+    """Whether requests without a token are denied; `None` where it is not known."""
+
+
+def built_in() -> list[Variant]:
+    """All but external ones."""
+    ours = [
+        Variant(
+            name=f"tenant-authz, {transport}",
+            note=f"this service, transport {transport}, asked by both sidecars over mTLS",
+            asks=True,
+            transport=transport,
+        )
+        for transport in Transport
+    ]
+    plain = Variant(
+        name=PLAIN,
+        note="two sidecars and mTLS between them, nothing else",
+        denies=False,
+    )
+    return [plain, *ours, _native(), _lua()]
+
+
+def external(given: str) -> Variant:
+    """A variant for `name=host:port`.
+
+    Raises:
+        BadPlan: it is not written so, or the host has no IPv4 address.
+    """
+    name, equals, address = given.partition("=")
+    host, colon, port = address.rpartition(":")
+    if not (name and equals and host and colon and port.isdecimal() and 0 < int(port) < 65536):
+        raise BadPlan(f"target: {given!r} is not name=host:port, such as opa=127.0.0.1:9191")
+    try:
+        found = socket.getaddrinfo(host, int(port), socket.AF_INET, socket.SOCK_STREAM)
+    except OSError as error:
+        raise BadPlan(f"target: {host} of {given!r} has no IPv4 address: {error}") from None
+    return Variant(
+        name=name,
+        note=f"ext_authz at {address}, asked by both sidecars in plaintext",
+        asks=True,
+        target=Endpoint(*found[0][4][:2]),
+        denies=None,
+    )
+
+
+def _native() -> Variant:
+    secret = secrets.token_urlsafe(32)
+    injector = {
+        "name": "envoy.filters.http.credential_injector",
+        "typed_config": {
+            "@type": f"{_TYPE}.filters.http.credential_injector.v3.CredentialInjector",
+            "overwrite": True,
+            "credential": {
+                "name": "envoy.http.injected_credentials.generic",
+                "typed_config": {
+                    "@type": f"{_TYPE}.http.injected_credentials.generic.v3.Generic",
+                    "credential": {"name": _SECRET_NAME},
+                    "header": TOKEN_HEADER,
+                },
+            },
+        },
+    }
+    rule = {
+        "permissions": [{"any": True}],
+        "principals": [{"header": {"name": TOKEN_HEADER, "string_match": {"exact": secret}}}],
+    }
+    rbac = {
+        "name": "envoy.filters.http.rbac",
+        "typed_config": {
+            "@type": f"{_TYPE}.filters.http.rbac.v3.RBAC",
+            "rules": {"action": "ALLOW", "policies": {"token": rule}},
+        },
+    }
+    removal = {
+        "name": "envoy.filters.http.header_mutation",
+        "typed_config": {
+            "@type": f"{_TYPE}.filters.http.header_mutation.v3.HeaderMutation",
+            "mutations": {"request_mutations": [{"remove": TOKEN_HEADER}]},
+        },
+    }
+    return Variant(
+        name="credential_injector + RBAC",
+        note="Envoy alone: one static secret, put on and compared by its own filters",
+        outbound=[injector],
+        inbound=[rbac, removal],
+        secrets=[
+            {"name": _SECRET_NAME, "generic_secret": {"secret": {"inline_string": secret}}},
+        ],
+    )
+
+
+def _lua() -> Variant:
+    secret = secrets.token_urlsafe(32)
+    put = f"""
+function envoy_on_request(handle)
+  handle:headers():replace("{TOKEN_HEADER}", "{secret}")
+end
+"""
+    compare = f"""
+function envoy_on_request(handle)
+  local headers = handle:headers()
+  if headers:get("{TOKEN_HEADER}") ~= "{secret}" then
+    handle:respond({{[":status"] = "403"}}, "denied")
+    return
+  end
+  headers:remove("{TOKEN_HEADER}")
+end
+"""
+    return Variant(
+        name="Lua per namespace",
+        note="a Lua filter in each sidecar of a namespace, with a static secret in its source",
+        outbound=[_script(put)],
+        inbound=[_script(compare)],
+    )
+
+
+def _script(source: str) -> Json:
+    return {
+        "name": "envoy.filters.http.lua",
+        "typed_config": {
+            "@type": f"{_TYPE}.filters.http.lua.v3.Lua",
+            "default_source_code": {"inline_string": source},
+        },
+    }

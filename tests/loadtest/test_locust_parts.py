@@ -1,0 +1,143 @@
+"""What decides whether a run of Locust was good, apart from Locust."""
+
+import asyncio
+import math
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authz.demo import mesh as demo
+from loadtest.swarm.control import StackFailed, listening, tell
+from loadtest.swarm.expect import Change, Timeline, Verdict, judge
+from loadtest.swarm.result import Result, unanswered
+from loadtest.swarm.stack import _with_endpoints
+
+GOOD = Result(requests=1000, failed=0, wrong=0, either=5, unsigned=0, p50_ms=3, p99_ms=40)
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected", "verdict"),
+    [
+        ("200 acme-db", "200 acme-db", Verdict.RIGHT),
+        ("403 not-allowed", "403 not-allowed", Verdict.RIGHT),
+        ("403 token-missing", "403 token-missing", Verdict.RIGHT),
+        ("200 acme-db", "403 not-allowed", Verdict.WRONG),
+        ("403 not-allowed", "200 acme-db", Verdict.WRONG),
+        ("403 token-invalid", "200 acme-db", Verdict.WRONG),
+        ("403", "200 acme-db", Verdict.WRONG),
+        ("200 mallory", "200 acme-db", Verdict.WRONG),
+        ("200 acme-db, WITH A TOKEN", "200 acme-db", Verdict.WRONG),
+        ("200 acme-db, WITH A TOKEN", None, Verdict.WRONG),
+        ("200 acme-db", None, Verdict.EITHER),
+        ("403 not-allowed", None, Verdict.EITHER),
+        ("200 external, with what its app wrote for a token", "200 external", Verdict.FAILED),
+        ("503", None, Verdict.FAILED),
+        ("503", "403 not-allowed", Verdict.FAILED),
+        ("no answer: UNAVAILABLE", "200", Verdict.FAILED),
+        ("403 token-missing", "200 acme-db", Verdict.FAILED),
+        ("403 token-missing", "403 not-allowed", Verdict.FAILED),
+        ("403 token-invalid", "403 not-allowed", Verdict.FAILED),
+    ],
+)
+def test_an_outcome_is_judged(seen: str, expected: str | None, verdict: Verdict) -> None:
+    found, why = judge(seen, expected)
+    assert found is verdict
+    assert bool(why) == (verdict in {Verdict.WRONG, Verdict.FAILED})
+
+
+def test_a_change_counts_before_and_after_its_window_and_not_in_it() -> None:
+    timeline = Timeline((Change("keys", 10, 12), Change("grant", 30), Change("keys", 40, 41)))
+    assert timeline.version("keys", 1, 9.9) == 0
+    assert timeline.version("keys", 9, 10) is None
+    assert timeline.version("keys", 11, 11.5) is None
+    assert timeline.version("keys", 9, 50) is None  # it was there all the time
+    assert timeline.version("keys", 12, 13) is None
+    assert timeline.version("keys", 12.1, 39) == 1
+    assert timeline.version("keys", 42, 43) == 2
+    assert timeline.version("grant", 1, 2) == 0
+    assert timeline.version("grant", 1_000, 1_001) is None  # nobody has said that it is done
+
+
+def test_changes_survive_the_way_to_other_processes() -> None:
+    timeline = Timeline()
+    timeline.replace([["keys", 10, 12], ["grant", 30, math.inf]])
+    assert timeline.changes == (Change("keys", 10, 12), Change("grant", 30))
+
+
+@pytest.mark.parametrize(
+    ("result", "problem"),
+    [
+        (Result(1000, 0, 1, 0, 0, 1, 2), "wrong outcomes: 1"),
+        (Result(1000, 2, 0, 0, 2, 1, 2), "2 requests had no token, and only 1 times"),
+        (Result(0, 0, 0, 0, 0, 0, 0), "there were no requests"),
+        (Result(1000, 11, 0, 0, 0, 1, 2), "11 of 1000, more than --max-fail-ratio 0.01"),
+        (Result(1000, 0, 0, 0, 0, 1, 101), "p99: 101 ms, more than --max-p99-ms 100"),
+    ],
+)
+def test_each_threshold_breaks_alone(result: Result, problem: str) -> None:
+    (found,) = result.broken(max_p99_ms=100, max_fail_ratio=0.01, unanswered=1)
+    assert problem in found
+
+
+def test_a_good_run_breaks_none() -> None:
+    assert GOOD.broken(max_p99_ms=40, max_fail_ratio=0, unanswered=0) == []
+    unsigned = Result(1000, 2, 0, 0, 2, 3, 40)
+    assert unsigned.broken(max_p99_ms=40, max_fail_ratio=0.002, unanswered=2) == []
+    assert unanswered({"unsigned": 3}, {"unsigned": 5}) == 2
+
+
+async def _handle(order: Mapping[str, Any]) -> Mapping[str, Any]:
+    if order["do"] == "fail":
+        raise StackFailed("not today")
+    return {"got": order["namespace"]}
+
+
+async def test_orders_reach_the_stack_and_its_errors_come_back(tmp_path: Path) -> None:
+
+    path = tmp_path / "control"
+    async with listening(path, _handle):
+        answer = await asyncio.to_thread(tell, str(path), "issue", namespace="n")
+        assert answer == {"got": "n"}
+        with pytest.raises(StackFailed, match="could not 'fail': StackFailed: not today"):
+            await asyncio.to_thread(tell, str(path), "fail")
+        with pytest.raises(StackFailed, match="KeyError: 'namespace'"):
+            await asyncio.to_thread(tell, str(path), "issue")
+
+
+def test_no_stack_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(StackFailed, match="no answer from the stack"):
+        tell(str(tmp_path / "control"), "site")
+
+
+def test_a_stack_that_ends_early_is_said_so(tmp_path: Path) -> None:
+    path = str(tmp_path / "control")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen()
+        with pytest.raises(StackFailed, match="to 'site': timed out"):
+            tell(path, "site", patience=0.05)
+
+
+def test_sidecars_have_the_cluster_that_our_destination_rule_makes(tmp_path: Path) -> None:
+    mesh = demo.plan(tmp_path)
+    for config in demo.configs(mesh).values():
+        changed = _with_endpoints(config, mesh, tmp_path / "endpoints.json")
+        (cluster,) = (
+            it for it in changed["static_resources"]["clusters"] if it["name"] == mesh.authz.cluster
+        )
+        assert cluster["connect_timeout"] == "1s"
+        assert cluster["outlier_detection"] == {
+            "consecutive_5xx": 3,
+            "interval": "1s",
+            "base_ejection_time": "5s",
+            "max_ejection_percent": 50,
+        }
+        assert cluster["common_lb_config"] == {"healthy_panic_threshold": {"value": 50}}
+        (options,) = cluster["typed_extension_protocol_options"].values()
+        assert options["common_http_protocol_options"] == {"max_connection_duration": "600s"}
+        assert cluster["eds_cluster_config"]["eds_config"]["path_config_source"] == {
+            "path": str(tmp_path / "endpoints.json")
+        }
