@@ -14,7 +14,6 @@ TOGETHER: Final = {
     "tests/attacks/test_box.py": "attacks",
     "tests/doctor/test_box.py": "mesh in a box",
     "tests/conformance/": "mesh in a box",
-    "tests/doctor/test_box.py": "mesh in a box",
     "tests/mesh/": "mesh in a box",
     "tests/paths/": "mesh in a box",
     "tests/image/": "engine",
