@@ -251,6 +251,23 @@ def test_a_transit_hop_passes_its_requests_token_on_untouched() -> None:
         assert (verdict.header, verdict.ground) == (HeaderAction.KEEP, Ground.PASSED_ON)
 
 
+@pytest.mark.parametrize(
+    ("upstream", "host"),
+    [
+        ("PassthroughCluster", "thief.example"),
+        ("outbound|80||thief.example", "thief.example"),
+        (None, "thief.example"),
+    ],
+)
+def test_a_transit_hop_takes_its_requests_token_off_on_the_way_out_of_the_mesh(
+    upstream: str | None, host: str
+) -> None:
+    """A broker's status names the address to which its ingress sends what it carries."""
+    verdict = ask(Question.SIGN, ACTIVATOR, upstream=upstream, host=host, tokens=("anything",))
+    assert isinstance(verdict, Allow)
+    assert (verdict.header, verdict.ground) == (HeaderAction.REMOVE, Ground.LEFT_THE_MESH)
+
+
 def test_a_transit_hop_signs_its_own_requests_as_itself() -> None:
     verdict = ask(Question.SIGN, ACTIVATOR, upstream=IN_ISTIO.format("knative-serving"))
     assert signed(verdict) == claims("knative-serving", "knative-serving", "activator")

@@ -63,14 +63,21 @@ MUTATIONS = [
     Mutation(
         "everybody passes tokens on",
         "decision",
-        "if Role.TRANSIT in roles and facts.tokens:",
+        "if Role.TRANSIT in roles and facts.tokens and destination is not None:",
         "if facts.tokens:",
         f"{DECISION}::test_nobody_else_passes_a_token_on",
     ),
     Mutation(
+        "transit passes tokens on out of the mesh",
+        "decision",
+        "if Role.TRANSIT in roles and facts.tokens and destination is not None:",
+        "if Role.TRANSIT in roles and facts.tokens:",
+        f"{DECISION}::test_a_transit_hop_takes_its_requests_token_off_on_the_way_out_of_the_mesh",
+    ),
+    Mutation(
         "transit signs over the origin's token",
         "decision",
-        "if Role.TRANSIT in roles and facts.tokens:",
+        "if Role.TRANSIT in roles and facts.tokens and destination is not None:",
         "if False:",
         f"{DECISION}::test_a_transit_hop_passes_its_requests_token_on_untouched",
     ),
