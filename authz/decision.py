@@ -126,10 +126,10 @@ class _Arrival:
         on to the channel.
         """
         hop = self.facts.hop if self.question is Question.TRANSIT else None
-        if hop in BY_PATH:
-            return (self.facts.caller.namespace,)
         if hop is Hop.CHANNEL:
             return self.destination, self.facts.caller.namespace
+        if hop in BY_PATH:
+            return (self.facts.caller.namespace,)
         return (self.destination,)
 
     def allow(self, ground: Ground, parties: Parties, *, good_until: float = inf) -> Allow:

@@ -189,6 +189,13 @@ MUTATIONS = [
         f"{DECISION}::test_an_event_goes_on_to_the_channel_by_the_token_that_brought_it",
     ),
     Mutation(
+        "a channel is told by its Host alone",
+        "destination",
+        'if facts.path.partition("?")[0] == "/":',
+        "if True:",
+        f"{DECISION}::test_transit_decides_as_verify_would_for_where_the_hop_will_send_it",
+    ),
+    Mutation(
         "an unknown destination is waved through",
         "decision",
         "return Deny(Reason.DESTINATION_UNKNOWN, _party(peer))",

@@ -198,6 +198,35 @@ ROWS: Final = [
         "202, 1 events",
     ),
     Attack(
+        "dispatcher-path",
+        "the same with a Host of its own: the dispatcher believes the path",
+        "transit at the dispatcher: the namespace in the path, before that in the Host",
+        Played(
+            eventing(
+                post(
+                    "mallory/plain",
+                    f"http://imc-dispatcher.knative-eventing.{DOMAIN}/acme-web/events",
+                    ("host", f"events-kn-channel.mallory.{DOMAIN}"),
+                    TTL,
+                )
+            ),
+            "403 token-invalid, 0 events",
+        ),
+        Played(
+            eventing(
+                post(
+                    "acme-web/plain",
+                    f"http://imc-dispatcher.knative-eventing.{DOMAIN}/acme-web/events",
+                    ("host", f"events-kn-channel.acme-web.{DOMAIN}"),
+                    TTL,
+                )
+            ),
+            "202, 1 events",
+        ),
+        rules.CHANNEL_BY_HOST,
+        "202, 1 events",
+    ),
+    Attack(
         "trigger-path",
         "sends an event to the broker's filter, at somebody else's trigger",
         "an AuthorizationPolicy lets in the dispatcher alone, and transit asks for the trigger's"
