@@ -184,8 +184,8 @@ MUTATIONS = [
     Mutation(
         "no token for the hop counts at a channel",
         "decision",
-        "if hop is Hop.CHANNEL:",
-        "if False:",
+        "return self.destination, self.facts.caller.namespace",
+        "return (self.destination,)",
         f"{DECISION}::test_an_event_goes_on_to_the_channel_by_the_token_that_brought_it",
     ),
     Mutation(
