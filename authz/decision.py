@@ -70,11 +70,12 @@ def decide_in_doubt(
 def _sign(facts: Facts, rules: Rules, now: float) -> Allow:
     source, account = facts.caller.namespace, facts.caller.service_account
     roles = rules.policy.roles_of(facts.caller)
-    if Role.TRANSIT in roles and facts.tokens:
+    destination = destination_of(Question.SIGN, facts, rules.policy)
+    # Eventing's hops send where a tenant's objects say, and that may be out of the mesh.
+    if Role.TRANSIT in roles and facts.tokens and destination is not None:
         return Allow(Ground.PASSED_ON, HeaderAction.KEEP, Parties(source, account))
     if Role.ON_BEHALF_OF in roles and (origin := only_namespace(facts.kn_namespace)) is not None:
         source, account = origin, ""
-    destination = destination_of(Question.SIGN, facts, rules.policy)
     return _signed(Parties(source, account, destination), rules, now)
 
 
@@ -125,10 +126,10 @@ class _Arrival:
         on to the channel.
         """
         hop = self.facts.hop if self.question is Question.TRANSIT else None
-        if hop in BY_PATH:
-            return (self.facts.caller.namespace,)
         if hop is Hop.CHANNEL:
             return self.destination, self.facts.caller.namespace
+        if hop in BY_PATH:
+            return (self.facts.caller.namespace,)
         return (self.destination,)
 
     def allow(self, ground: Ground, parties: Parties, *, good_until: float = inf) -> Allow:

@@ -67,7 +67,7 @@ def _by_hop(facts: Facts, policy: Policy) -> Namespace | None:
         case Hop.TRIGGER:
             return _by_path("/triggers/", facts.path)
         case Hop.CHANNEL:
-            return namespace_of_host(facts.host, policy.cluster_domains)
+            return _by_channel(facts, policy)
         case None:
             return None
 
@@ -76,6 +76,17 @@ def _by_path(start: str, path: str) -> Namespace | None:
     """The segment of the path behind `start`."""
     before, found, rest = path.partition("?")[0].partition(start)
     return only_namespace((rest.partition("/")[0],)) if found and not before else None
+
+
+def _by_channel(facts: Facts, policy: Policy) -> Namespace | None:
+    """Eventing's dispatcher believes the path, and the Host only if the path is `/`.
+
+    On every port, though Eventing itself uses paths with TLS only (knative/eventing
+    pkg/channel/multichannelfanout: ServeHTTP).
+    """
+    if facts.path.partition("?")[0] == "/":
+        return namespace_of_host(facts.host, policy.cluster_domains)
+    return _by_path("/", facts.path)
 
 
 def _by_activator(facts: Facts, policy: Policy) -> Namespace | None:

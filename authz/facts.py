@@ -32,10 +32,10 @@ class Hop(enum.StrEnum):
     TRIGGER = "trigger"
     """By the second segment of the path, behind `triggers`: Eventing's broker-filter."""
     CHANNEL = "channel"
-    """By Host: Eventing's channel dispatcher."""
+    """By the first segment of the path, by Host if there is none: Eventing's channel dispatcher."""
 
 
-BY_PATH: Final = frozenset({Hop.BROKER, Hop.TRIGGER})
+BY_PATH: Final = frozenset({Hop.BROKER, Hop.TRIGGER, Hop.CHANNEL})
 """Hops that choose by the path, which nobody looks at when a token is made for the way to them."""
 
 

@@ -251,6 +251,23 @@ def test_a_transit_hop_passes_its_requests_token_on_untouched() -> None:
         assert (verdict.header, verdict.ground) == (HeaderAction.KEEP, Ground.PASSED_ON)
 
 
+@pytest.mark.parametrize(
+    ("upstream", "host"),
+    [
+        ("PassthroughCluster", "thief.example"),
+        ("outbound|80||thief.example", "thief.example"),
+        (None, "thief.example"),
+    ],
+)
+def test_a_transit_hop_takes_its_requests_token_off_on_the_way_out_of_the_mesh(
+    upstream: str | None, host: str
+) -> None:
+    """A broker's status names the address to which its ingress sends what it carries."""
+    verdict = ask(Question.SIGN, ACTIVATOR, upstream=upstream, host=host, tokens=("anything",))
+    assert isinstance(verdict, Allow)
+    assert (verdict.header, verdict.ground) == (HeaderAction.REMOVE, Ground.LEFT_THE_MESH)
+
+
 def test_a_transit_hop_signs_its_own_requests_as_itself() -> None:
     verdict = ask(Question.SIGN, ACTIVATOR, upstream=IN_ISTIO.format("knative-serving"))
     assert signed(verdict) == claims("knative-serving", "knative-serving", "activator")
@@ -677,7 +694,9 @@ WHERE: list[tuple[Hop, dict[str, Any]]] = [
     (Hop.ACTIVATOR, {"host": "r.acme-db.svc.cluster.local"}),
     (Hop.ACTIVATOR, {"host": "r.acme-db.svc.cluster.local", "serving_namespace": ("globex",)}),
     (Hop.ACTIVATOR, {"host": "r.acme-db.svc.cluster.local", "serving_revision": ("r",)}),
-    (Hop.CHANNEL, {"host": "c-kn-channel.acme-db.svc.cluster.local"}),
+    (Hop.CHANNEL, {"host": "c-kn-channel.acme-db.svc.cluster.local", "path": "/"}),
+    (Hop.CHANNEL, {"host": "imc-dispatcher.knative-eventing.svc", "path": "/acme-db/c?x=/"}),
+    (Hop.CHANNEL, {"host": "c-kn-channel.globex.svc", "path": "/acme-db/c"}),
 ]
 
 
@@ -693,7 +712,7 @@ def test_transit_decides_as_verify_would_for_where_the_hop_will_send_it(
     assert transit(hop, **facts) is Reason.TOKEN_MISSING
 
 
-@pytest.mark.parametrize(("hop", "facts"), [(hop, facts) for hop, facts in WHERE[:-1]])
+@pytest.mark.parametrize(("hop", "facts"), [it for it in WHERE if it[0] is not Hop.CHANNEL])
 def test_a_token_for_the_hop_itself_counts_where_eventing_carries_it_and_nowhere_else(
     hop: Hop, facts: dict[str, Any]
 ) -> None:
@@ -776,7 +795,13 @@ def test_a_hop_that_goes_by_the_path_is_where_its_tokens_are_made_for(hop: Hop, 
         (Hop.TRIGGER, {"path": "/%74riggers/globex/t"}),
         (Hop.TRIGGER, {"path": "/triggers/glob%65x/t"}),
         (Hop.TRIGGER, {"path": "/triggers"}),
-        (Hop.CHANNEL, {"host": "c-kn-channel.globex"}),
+        (Hop.CHANNEL, {"host": "c-kn-channel.globex", "path": "/"}),
+        (Hop.CHANNEL, {"host": "c-kn-channel.globex.svc", "path": "//"}),
+        (Hop.CHANNEL, {"host": "c-kn-channel.globex.svc", "path": "//globex/c"}),
+        (Hop.CHANNEL, {"host": "c-kn-channel.globex.svc", "path": "/acme%2ddb/c"}),
+        (Hop.CHANNEL, {"host": "c-kn-channel.globex.svc", "path": "/globex%2f..%2facme-db/c"}),
+        (Hop.CHANNEL, {"host": "c-kn-channel.globex.svc", "path": "*"}),
+        (Hop.CHANNEL, {"host": "c-kn-channel.globex.svc", "path": ""}),
     ],
 )
 def test_transit_denies_where_it_cannot_tell_the_destination(

@@ -472,8 +472,9 @@ def test_new_rules_count_from_the_next_check_on() -> None:
     assert not opens(ask(asked, *asking(Question.VERIFY)))
 
 
-def test_a_broker_is_asked_about_by_the_path_of_the_request() -> None:
-    hop = [("x-authz-question", "transit"), ("x-authz-hop", "broker")]
+@pytest.mark.parametrize("where", ["broker", "channel"])
+def test_eventing_is_asked_about_by_the_path_of_the_request(where: str) -> None:
+    hop = [("x-authz-question", "transit"), ("x-authz-hop", where)]
     carried = ((HEADER, token("bank", str(ACTIVATOR.namespace))),)
     for path, expected in (("/bank/default", True), ("/shop/default", False), ("/", False)):
         request = check_request(principal=str(GATEWAY), headers=carried, path=path)

@@ -63,14 +63,21 @@ MUTATIONS = [
     Mutation(
         "everybody passes tokens on",
         "decision",
-        "if Role.TRANSIT in roles and facts.tokens:",
+        "if Role.TRANSIT in roles and facts.tokens and destination is not None:",
         "if facts.tokens:",
         f"{DECISION}::test_nobody_else_passes_a_token_on",
     ),
     Mutation(
+        "transit passes tokens on out of the mesh",
+        "decision",
+        "if Role.TRANSIT in roles and facts.tokens and destination is not None:",
+        "if Role.TRANSIT in roles and facts.tokens:",
+        f"{DECISION}::test_a_transit_hop_takes_its_requests_token_off_on_the_way_out_of_the_mesh",
+    ),
+    Mutation(
         "transit signs over the origin's token",
         "decision",
-        "if Role.TRANSIT in roles and facts.tokens:",
+        "if Role.TRANSIT in roles and facts.tokens and destination is not None:",
         "if False:",
         f"{DECISION}::test_a_transit_hop_passes_its_requests_token_on_untouched",
     ),
@@ -177,9 +184,16 @@ MUTATIONS = [
     Mutation(
         "no token for the hop counts at a channel",
         "decision",
-        "if hop is Hop.CHANNEL:",
-        "if False:",
+        "return self.destination, self.facts.caller.namespace",
+        "return (self.destination,)",
         f"{DECISION}::test_an_event_goes_on_to_the_channel_by_the_token_that_brought_it",
+    ),
+    Mutation(
+        "a channel is told by its Host alone",
+        "destination",
+        'if facts.path.partition("?")[0] == "/":',
+        "if True:",
+        f"{DECISION}::test_transit_decides_as_verify_would_for_where_the_hop_will_send_it",
     ),
     Mutation(
         "an unknown destination is waved through",

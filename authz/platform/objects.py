@@ -266,7 +266,7 @@ def _network_policy(file: Tenants, name: str, tenant: Tenant, namespace: str) ->
 
 
 def _sidecar(tenant: Tenant, namespace: str, namespaces: list[str]) -> Manifest:
-    platform = ("authz-system", "istio-system", "knative-serving")
+    platform = ("authz-system", "istio-system", "knative-serving", "knative-eventing")
     others = sorted({*platform, *tenant.calls, *namespaces} - {namespace})
     return {
         "apiVersion": "networking.istio.io/v1",

@@ -117,7 +117,10 @@ def main() -> None:
     """Do one task after the other."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started us, and ends us
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_live())
+        try:
+            runner.run(_live())
+        except OSError as error:  # such as a sidecar that is gone, on Ctrl-C
+            sys.exit(f"a load client ends: {error}")
 
 
 if __name__ == "__main__":

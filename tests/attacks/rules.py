@@ -115,6 +115,7 @@ CHANNEL: Final = Without(
     _nothing_asks,
     ("knative-eventing/imc-dispatcher",),
 )
+CHANNEL_BY_HOST: Final = _rule("a channel is told by its Host alone")
 DISPATCHER_ALONE: Final = Without(
     "without AuthorizationPolicy `tenant-authz-filter` and the question of the EnvoyFilter",
     lambda documents: [

@@ -14,7 +14,7 @@ from authz import envoyfilters, tokens
 from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
 from authz.demo import envoy
 from authz.demo.certs import Certificate
-from authz.demo.istio import cluster, proxies
+from authz.demo.istio import box, cluster, proxies
 from authz.demo.istio.client import Answer, NoAnswer, Tls
 from authz.demo.istio.istiod import Istiod
 from authz.demo.istio.mesh import AUTHZ, Mesh
@@ -334,7 +334,7 @@ class Stage:
             assert pod.proxy != "none"
             who = envoyfilters.Proxy(pod.proxy, pod.namespace, pod.labels)
             told = engine.applied(who, control.config(pod, mesh.certificate(name)))
-            config = control.routes.written_into(told)
+            config = control.routes.written_into(told) | {"node": box.node(pod, who.istio_version)}
             await mesh.kill_proxy(name)
             argv = mesh.network[name].argv(PROXY_UID)
             started = proxies.running(name, config, mesh.directory, envoy.binary(), argv)

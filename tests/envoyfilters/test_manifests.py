@@ -223,8 +223,9 @@ def in_order(documents: list[Json]) -> list[Json]:
     return sorted(documents, key=lambda it: (it["kind"], it["metadata"]["name"], selected(it)))
 
 
-def selected(document: Json) -> str:
-    return str(document["spec"].get("workloadSelector"))
+def selected(document: Json) -> tuple[bool, str]:
+    knative = document["metadata"]["namespace"].startswith("knative-")  # these are no values
+    return knative, str(document["spec"].get("workloadSelector"))
 
 
 @needs_kubectl

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from authz import envoyfilters
 from authz.demo import envoy
@@ -18,6 +19,7 @@ from authz.demo.istio.objects import Objects, imported
 from authz.demo.istio.routes import Routes
 from authz.demo.istio.world import Json, Service, World
 
+DEPLOY = Path(__file__).parents[2] / "deploy"
 STRICT = {"transport_protocol": "tls"}
 SIDECAR_HTTP = ["istio-http/1.0", "istio-http/1.1", "istio-h2"]
 WORLD = cluster.standard()
@@ -250,6 +252,24 @@ def test_behind_a_sidecar_object_a_foreign_knative_service_goes_by_the_local_gat
     assert target(found["hello.acme-db"]) == gateway
     assert not imported(["./*"], "globex", "acme-db", "x")
     assert domains(bench.config("globex/hello"))["plain.acme-db"]
+
+
+def test_what_scopes_sidecars_leaves_each_hop_what_it_sends_to(bench: Bench) -> None:
+    def shown(pod: str, folder: Path) -> set[str]:
+        objects = [it for file in sorted(folder.glob("*.yaml")) for it in YAML().load_all(file)]
+        scopes = [it for it in objects if it.get("kind") == "Sidecar"]
+        assert scopes
+        return {it["name"] for it in clusters(bench.config(pod, *scopes))}
+
+    scope = envoyfilters.directory() / "components/sidecar-scope"
+    tenants = "outbound|80||plain.acme-db.svc.cluster.local"
+    broker = "outbound|80||broker-ingress.knative-eventing.svc.cluster.local"
+    for folder in (scope, DEPLOY / "platform/istio"):
+        assert tenants in shown("knative-serving/activator", folder)
+        assert tenants not in shown("globex/hello", folder)
+        assert broker in shown("globex/hello", folder)
+    for folder in (scope, DEPLOY / "platform/eventing"):
+        assert tenants in shown("knative-eventing/imc-dispatcher", folder)
 
 
 def test_a_cluster_of_the_mesh(bench: Bench) -> None:

@@ -161,6 +161,7 @@ def test_a_sidecar_knows_its_tenant_the_platform_and_whom_it_calls() -> None:
         "authz-system/*",
         "globex/*",
         "istio-system/*",
+        "knative-eventing/*",
         "knative-serving/*",
     ]
     assert "acme-web/*" in db["spec"]["egress"][0]["hosts"]

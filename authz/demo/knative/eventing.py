@@ -24,6 +24,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import unquote
 
 from authz.demo.knative.callers import GO_AGENT, request_for
 from authz.demo.knative.command import control, main, parser, socket_option
@@ -78,13 +79,19 @@ class Eventing:
         return self.brokers.get(f"{namespace}/{broker}")
 
     async def channel(self, request: Request, stream: Stream) -> None:
-        """pkg/channel/event_receiver.go; fanout/fanout_event_handler.go sets the namespace."""
+        """pkg/channel/event_receiver.go; fanout/fanout_event_handler.go sets the namespace.
+
+        multichannelfanout: a path names the channel, and the Host only where there is none.
+        """
         event = await _event(request, stream)
-        labels = request.host.split(".")
+        path = unquote(request.target.partition("?")[0])
+        parts = path.removesuffix("/").split("/")
+        if path == "/":
+            labels = request.host.split(".")
+        else:
+            labels = [f"{parts[2]}-kn-channel", parts[1]] if len(parts) == 3 else []
         if request.method != "POST":
             await reply(stream, 405, headers=[("allow", "POST, OPTIONS")])
-        elif request.target != "/":
-            await reply(stream, 404)
         elif len(labels) < 2 or event is None:
             await reply(stream, 400)
         elif (subscribers := self.channels.get(f"{labels[1]}/{labels[0]}")) is None:

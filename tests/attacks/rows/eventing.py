@@ -157,6 +157,16 @@ ROWS: Final = [
         "202, 1 events",
     ),
     Attack(
+        "broker-outside",
+        "writes an address outside the mesh into its own broker's status, to collect the tokens of"
+        " whoever sends events",
+        "sign removes the token on the way out of the mesh, of a hop too",
+        "tests/test_decision.py"
+        "::test_a_transit_hop_takes_its_requests_token_off_on_the_way_out_of_the_mesh",
+        "tests/test_decision.py::test_a_transit_hop_passes_its_requests_token_on_untouched",
+        noticed=f"{MUTATION}[transit passes tokens on out of the mesh]",
+    ),
+    Attack(
         "channel",
         "sends an event into somebody else's channel",
         "transit at the dispatcher: the namespace in the Host",
@@ -185,6 +195,35 @@ ROWS: Final = [
         ),
         TWIN,
         rules.CHANNEL,
+        "202, 1 events",
+    ),
+    Attack(
+        "dispatcher-path",
+        "the same with a Host of its own: the dispatcher believes the path",
+        "transit at the dispatcher: the namespace in the path, before that in the Host",
+        Played(
+            eventing(
+                post(
+                    "mallory/plain",
+                    f"http://imc-dispatcher.knative-eventing.{DOMAIN}/acme-web/events",
+                    ("host", f"events-kn-channel.mallory.{DOMAIN}"),
+                    TTL,
+                )
+            ),
+            "403 token-invalid, 0 events",
+        ),
+        Played(
+            eventing(
+                post(
+                    "acme-web/plain",
+                    f"http://imc-dispatcher.knative-eventing.{DOMAIN}/acme-web/events",
+                    ("host", f"events-kn-channel.acme-web.{DOMAIN}"),
+                    TTL,
+                )
+            ),
+            "202, 1 events",
+        ),
+        rules.CHANNEL_BY_HOST,
         "202, 1 events",
     ),
     Attack(
