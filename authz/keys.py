@@ -168,9 +168,9 @@ class Keyring:
         if len(usable) == 1:
             return usable[0]
 
-        def latest(root: RootKey) -> tuple[int, bool, str]:
-            # Of two that started together, one that is not being retired.
-            return root.sign_from, root.verify_until is None, root.id
+        def latest(root: RootKey) -> tuple[int, float, str]:
+            # Of those that started together, the one that verifies longest.
+            return root.sign_from, inf if root.verify_until is None else root.verify_until, root.id
 
         # Where a clock runs behind and none has started, the first to start is already known to
         # every verifier, so signing with it is right and refusing to sign is not.

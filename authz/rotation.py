@@ -38,7 +38,7 @@ def rotate_root(keyring: Keyring, now: float, *, delay: int, life: TokenLife) ->
         )
     # By a clock that runs ahead, a root that is about to start has started.
     started = [root.sign_from for root in kept if root.sign_from <= now + life.leeway]
-    successor = _new_root(max(int(now) + delay, *started))
+    successor = _new_root(max([int(now) + delay, *started]))
     return Keyring((*_retired(kept, successor, life), successor), keyring.namespaces)
 
 

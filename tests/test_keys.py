@@ -5,7 +5,7 @@ import hmac
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authz import keys
@@ -313,6 +313,8 @@ steps = st.lists(
 
 
 @given(steps)
+@example([("root", 0, DELAY), ("revoke root", 0, 0), ("root", 780, 0)])  # none has started
+@example([("root", 0, 0), ("root", 0, 0), ("root", 0, DELAY)] * 2)  # three started together
 def test_whatever_is_done_in_whatever_order_what_is_signed_lives_as_long_as_it_says(
     actions: list[tuple[str, int, int]],
 ) -> None:

@@ -87,6 +87,7 @@ async def clients(process: Process, folder: Folder, namespace: str) -> AsyncIter
             await stack.enter_async_context(connected(process.port, certificate))
             for _ in range(MANY)
         ]
+        await asyncio.gather(*(client.channel.channel_ready() for client in made))
         await asyncio.gather(*(client.health() for client in made))
         yield made
 
