@@ -7,6 +7,7 @@ plain data, which is checked again.
 
 import gc
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,9 +34,16 @@ def read_policy_apart(file: Path) -> Policy:
     if _is_small(file):
         return read_policy(file)
     argv = [sys.executable, "-P", "-m", _MODULE, str(file)]
+    # Settings may hold a key-encryption key, and a reader of YAML has no use for any of them.
+    environment = {k: v for k, v in os.environ.items() if not k.upper().startswith("AUTHZ_")}
     try:
         done = subprocess.run(  # noqa: S603 - our own module
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=_SECONDS, check=False
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env=environment,
+            timeout=_SECONDS,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BadPolicy([f"policy_file: {file}: cannot be read apart: {error}"]) from None

@@ -39,6 +39,26 @@ def test_another_process_reads_the_same(tmp_path: Path) -> None:
     assert read_policy_apart(file) == read_policy(file)
 
 
+def test_the_other_process_is_given_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, str]] = []
+
+    def run(*_: object, env: dict[str, str], **__: object) -> subprocess.CompletedProcess[bytes]:
+        given.append(env)
+        return subprocess.CompletedProcess([], 1)
+
+    monkeypatch.setenv("AUTHZ_KEK", "precious")
+    monkeypatch.setenv("HARMLESS", "kept")
+    monkeypatch.setattr(subprocess, "run", run)
+    file = tmp_path / "policy.yaml"
+    file.write_text("")
+    with pytest.raises(BadPolicy):
+        read_policy_apart(file)
+    assert "precious" not in given[0].values()
+    assert given[0]["HARMLESS"] == "kept"
+
+
 @pytest.mark.parametrize(
     "content", [b"x: 1\ny: 2\n", b"tenants: [", b"\xff", b"roles: {transit: [nobody]}\n"]
 )
