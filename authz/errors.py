@@ -111,8 +111,34 @@ class KeyringError(AuthzError):
     """A keyring, or a change to one, breaks the keyring's rules."""
 
 
+class ClockBehind(KeyringError):
+    """A change goes by a clock that shows less than when the keyring was last changed.
+
+    Both are in seconds since the epoch.
+    """
+
+    def __init__(self, *, now: float, changed_at: int) -> None:
+        super().__init__(
+            f"the clock is {changed_at - int(now)} s before the keyring's last change: set it"
+        )
+        self.now = now
+        self.changed_at = changed_at
+
+
 class KeyStoreError(AuthzError):
     """The key store cannot be read or written; the text says what to do about it."""
+
+
+class NoKeyring(KeyStoreError):
+    """There is no keyring in the key store."""
+
+
+class KeyringReplaced(KeyStoreError):
+    """The keyring was put into its store by something else than this program, as a backup is."""
+
+
+class KeyringRefused(KeyStoreError):
+    """The stored keyring takes back what the one in use has settled."""
 
 
 class Conflict(KeyStoreError):

@@ -73,12 +73,18 @@ class SigningKey(NamedTuple):
         return f"SigningKey({self.id})"
 
 
+def _check_root_id(text: str) -> None:
+    if _root_id.fullmatch(text) is None:
+        raise KeyringError(f"root key id {text!r} is not 8 hexadecimal digits")
+
+
 @dataclass(frozen=True, slots=True)
 class RootKey:
     """A 256-bit root key. It signs from `sign_from` until a later root does.
 
-    It verifies until `verify_until`; `None` means that no end is set. Times are in seconds since
-    the epoch. A revoked root has lost its secret and verifies nothing.
+    It verifies until `verify_until`; `None` means that no end is set. One that verifies only until
+    it would begin to sign was overtaken, and never signs. Times are in seconds since the epoch. A
+    revoked root has lost its secret and verifies nothing.
     """
 
     id: str
@@ -88,14 +94,25 @@ class RootKey:
     revoked: bool = False
 
     def __post_init__(self) -> None:
-        if _root_id.fullmatch(self.id) is None:
-            raise KeyringError(f"root key id {self.id!r} is not 8 hexadecimal digits")
+        _check_root_id(self.id)
         if len(self.secret) != (0 if self.revoked else SECRET_BYTES):
             raise KeyringError(f"root key {self.id} does not hold {SECRET_BYTES} secret bytes")
 
     def verifies(self, now: float) -> bool:
         """Whether tokens signed under this root count at `now`."""
         return not self.revoked and (self.verify_until is None or now < self.verify_until)
+
+    @property
+    def ever_signs(self) -> bool:
+        """Whether there is, was or will be a time at which it may sign."""
+        return not self.revoked and (
+            self.verify_until is None or self.sign_from < self.verify_until
+        )
+
+    @property
+    def signing_order(self) -> tuple[int, float, str]:
+        """Of the roots that have started, the greatest signs; of equals, what verifies longest."""
+        return self.sign_from, inf if self.verify_until is None else self.verify_until, self.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +144,18 @@ _DEFAULT = NamespaceKeys()
 class Keyring:
     """All keys of the mesh, immutable: a change makes another keyring.
 
+    `gone` has the ids of former roots. They are kept for ever: that is how a keyring is told from
+    an older copy, in which such a root still counts. `changed_at` is when the keyring was last
+    changed, in seconds since the epoch by the clock of whoever did; `None` where nobody noted it.
+
     Raises:
         KeyringError: there is no root that verifies without end, or two with one id.
     """
 
     roots: tuple[RootKey, ...]
     namespaces: Mapping[Namespace, NamespaceKeys] = field(default_factory=dict, repr=False)
+    gone: frozenset[str] = field(default=frozenset(), repr=False)
+    changed_at: int | None = None
     _by_id: dict[str, RootKey] = field(init=False, repr=False, compare=False)
     _derived: dict[tuple[Namespace, KeyId], bytes] = field(
         init=False, repr=False, compare=False, default_factory=dict
@@ -141,8 +164,10 @@ class Keyring:
     def __post_init__(self) -> None:
         object.__setattr__(self, "namespaces", MappingProxyType(dict(self.namespaces)))
         object.__setattr__(self, "_by_id", {root.id: root for root in self.roots})
-        if len(self._by_id) != len(self.roots):
+        if len(self._by_id) != len(self.roots) or self.gone & self._by_id.keys():
             raise KeyringError("two root keys of the keyring have the same id")
+        for root_id in self.gone:
+            _check_root_id(root_id)
         if not any(root.verify_until is None and not root.revoked for root in self.roots):
             raise KeyringError("the keyring has no root key that goes on verifying: rotate a root")
 
@@ -164,20 +189,13 @@ class Keyring:
 
     def primary(self, now: float) -> RootKey:
         """The root that signs at `now`: of those that have started, the one that started last."""
-        usable = [root for root in self.roots if root.verifies(now)]
-        if len(usable) == 1:
-            return usable[0]
-
-        def latest(root: RootKey) -> tuple[int, float, str]:
-            # Of those that started together, the one that verifies longest.
-            return root.sign_from, inf if root.verify_until is None else root.verify_until, root.id
-
+        usable = [root for root in self.roots if root.ever_signs and root.verifies(now)]
         # Where a clock runs behind and none has started, the first to start is already known to
         # every verifier, so signing with it is right and refusing to sign is not.
         return max(
             (root for root in usable if root.sign_from <= now),
-            key=latest,
-            default=min(usable, key=latest),
+            key=lambda root: root.signing_order,
+            default=min(usable, key=lambda root: root.signing_order),
         )
 
     def signing_key(self, namespace: Namespace, now: float) -> SigningKey:
@@ -194,7 +212,7 @@ class Keyring:
         """
         root = self._by_id.get(key.root)
         if root is None:
-            raise InvalidToken(Reason.KEY_UNKNOWN)
+            raise InvalidToken(Reason.KEY_RETIRED if key.root in self.gone else Reason.KEY_UNKNOWN)
         if root.revoked:
             raise InvalidToken(Reason.KEY_REVOKED)
         if not root.verifies(now):

@@ -33,7 +33,7 @@ def keys(run: Run) -> Run:
 # Help ------------------------------------------------------------------------------------------
 
 COMMANDS = [
-    *(["keys", name] for name in ("init", "list", "rotate", "revoke", "reseal")),
+    *(["keys", name] for name in ("init", "list", "rotate", "revoke", "recover", "reseal")),
     *(["token", name] for name in ("mint", "verify", "inspect")),
     *(["policy", name] for name in ("check", "explain")),
     ["tenant", "render"],
@@ -224,7 +224,7 @@ def test_reseal_under_another_kek(keys: Run) -> None:
     ("arguments", "code", "said"),
     [
         (["--store", "keys.db"], 3, "'keys.db' is not a key store: write sqlite:/path/to/keys.db"),
-        (["--store", "sqlite:no.db"], 3, "does not exist: run `authz keys init`"),
+        (["--store", "sqlite:no.db"], 3, "if there never was a keyring, run `authz keys init`"),
         (["--kek-files", "none"], 3, "KEK file none does not exist: make one with"),
         (["--kek-files", ""], 3, "kek_files: no key-encryption key is configured"),
         (["--token-seconds", "1"], 2, "token_seconds: Input should be greater than"),

@@ -360,6 +360,7 @@ def test_the_names_of_all_metrics() -> None:
         "authz_unexpected_errors_total",
         "authz_reload_failures_total",
         "authz_keyring_version",
+        "authz_keyring_refused",
         "authz_age_seconds",
         "authz_unverified_namespaces",
         "authz_namespace_unverified",

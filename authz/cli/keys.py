@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -12,7 +13,7 @@ from authz import rotation
 from authz.cli.output import AsJson, moment, print_json, show
 from authz.cli.settings import takes
 from authz.config import KeySettings, configured_store
-from authz.errors import BadSettings
+from authz.errors import BadSettings, ClockBehind, KeyringError
 from authz.keys import Keyring
 from authz.keystore import KeyStore, Snapshot, generate_kek_file, read_kek_file, update
 from authz.names import PUBLIC, Namespace, parse_namespace
@@ -31,6 +32,10 @@ _Name = Annotated[
     typer.Argument(help="A namespace, or @public for what comes through the public gateway."),
 ]
 _Now = Annotated[bool, typer.Option("--now", help="Sign with the new key at once (emergency).")]
+_ClockIsRight = Annotated[
+    bool,
+    typer.Option("--clock-is-right", help="Go by this machine's clock, whatever others show."),
+]
 
 
 @app.command(
@@ -81,12 +86,24 @@ def list_(*, as_json: AsJson = False, settings: KeySettings) -> None:
         }
         for name, keys in sorted(keyring.namespaces.items())
     ]
+    changed_at = moment(keyring.changed_at)
     if as_json:
-        print_json({"version": snapshot.version, "roots": roots, "namespaces": namespaces})
+        print_json(
+            {
+                "version": snapshot.version,
+                "changed_at": changed_at,
+                "put_by": snapshot.put_by,
+                "roots": roots,
+                "namespaces": namespaces,
+            }
+        )
         return
-    show(roots, title=f"Root keys (version {snapshot.version})", as_json=False)
+    changed = f", changed {changed_at}" if changed_at else ""
+    show(roots, title=f"Root keys (version {snapshot.version}{changed})", as_json=False)
     if namespaces:
         show(namespaces, title="Namespaces that differ from the default", as_json=False)
+    if snapshot.put_by is not None:
+        typer.echo(f"This keyring {snapshot.put_by}: see `authz keys recover --help`.", err=True)
 
 
 @app.command(epilog="Examples: authz keys rotate --root; authz keys rotate payments --now")
@@ -96,6 +113,7 @@ def rotate(
     *,
     root: Annotated[bool, typer.Option("--root", help="Rotate the root key instead.")] = False,
     now: _Now = False,
+    clock_is_right: _ClockIsRight = False,
     as_json: AsJson = False,
     settings: KeySettings,
 ) -> None:
@@ -106,20 +124,25 @@ def rotate(
     which is told by the settings: use the servers' own. So nobody is denied.
 
     With --now, a server that has not seen the change yet denies what the new key signs.
+
+    The clock of this machine must be right: it tells when the old key ends.
     """
     time_, delay, life = _now(), 0 if now else DELAY, settings.token_life
     if root == (namespace is not None):
         raise BadSettings(["name one namespace, or --root"])
     if namespace is None:
-        snapshot = _change(
-            settings, lambda old: rotation.rotate_root(old, time_, delay=delay, life=life)
+        snapshot = _rotate(
+            settings,
+            lambda old: rotation.rotate_root(old, time_, delay=delay, life=life),
+            clock=None if clock_is_right else time_,
         )
         said = f"new root key {snapshot.keyring.roots[-1].id} signs from {moment(time_ + delay)}"
     else:
         name = _namespace(namespace)
-        snapshot = _change(
+        snapshot = _rotate(
             settings,
             lambda old: rotation.rotate_namespace(old, name, time_, delay=delay, life=life),
+            clock=None if clock_is_right else time_,
         )
         generation = snapshot.keyring.keys_of(name).generation
         said = f"generation {generation} of {name} signs from {moment(time_ + delay)}"
@@ -154,6 +177,43 @@ def revoke(
     _report(snapshot, said, as_json)
 
 
+@app.command(epilog="Example: authz keys recover --lost 1f2e3d4c")
+@takes(KeySettings)
+def recover(
+    *,
+    lost: Annotated[
+        str | None,
+        typer.Option("--lost", metavar="ID,ID", help="Root keys that servers' logs call missing."),
+    ] = None,
+    newest: Annotated[
+        bool,
+        typer.Option("--newest", help="No key was changed after the copy was made: keep them."),
+    ] = False,
+    as_json: AsJson = False,
+    settings: KeySettings,
+) -> None:
+    """Make a copy of the key store that was put back one that every server takes.
+
+    A copy does not know what was revoked after it was made. So every root key is revoked, and a new
+    one signs at once: all tokens that were ever made are denied, which fails requests on their way,
+    once. Servers that run take it within a second. Where their log says that root keys are missing,
+    which were made after the copy, name those with --lost.
+    """
+    time_, life = _now(), settings.token_life
+    if newest and lost:
+        raise BadSettings(["--newest and --lost: a copy that lacks root keys is not the newest"])
+    if newest:
+        snapshot = _change(settings, lambda old: old, adopt=True)
+        _report(snapshot, "the keyring is kept as it is", as_json)
+        return
+    ids = lost.split(",") if lost else []
+    snapshot = _change(
+        settings, lambda old: rotation.revoke_all(old, time_, life=life, lost=ids), adopt=True
+    )
+    said = f"every earlier root key is revoked; {snapshot.keyring.roots[-1].id} signs at once"
+    _report(snapshot, said, as_json)
+
+
 @app.command(
     epilog="Example: authz keys reseal --kek-files old,new --to new, when all servers read both"
 )
@@ -173,8 +233,37 @@ def reseal(
     _report(snapshot, f"{settings.store} is sealed under KEK {kek.id}", as_json)
 
 
-def _change(settings: KeySettings, change: Callable[[Keyring], Keyring]) -> Snapshot:
-    return _with_store(settings, lambda store: update(store, change))
+def _rotate(
+    settings: KeySettings, change: Callable[[Keyring], Keyring], *, clock: float | None
+) -> Snapshot:
+    """Make a change that goes by the clock: checked against others', or `None` to trust it."""
+    if clock is None:
+        return _change(settings, lambda old: change(replace(old, changed_at=None)))
+
+    async def act(store: KeyStore) -> Snapshot:
+        others = (await store.load()).clock
+        if others is not None and abs(clock - others) > settings.token_life.leeway:
+            raise _wrong_clock(clock, "the API server's shows", others)
+        return await update(store, change)
+
+    try:
+        return _with_store(settings, act)
+    except ClockBehind as error:
+        raise _wrong_clock(error.now, "the keyring was last changed at", error.changed_at) from None
+
+
+def _wrong_clock(now: float, others: str, then: float) -> KeyringError:
+    return KeyringError(
+        f"the clock here shows {moment(now)}, and {others} {moment(then)}: by a wrong clock, keys "
+        "would end too early. Set this machine's clock; or, if it is the other one that is wrong, "
+        "add --clock-is-right"
+    )
+
+
+def _change(
+    settings: KeySettings, change: Callable[[Keyring], Keyring], *, adopt: bool = False
+) -> Snapshot:
+    return _with_store(settings, lambda store: update(store, change, adopt=adopt))
 
 
 def _with_store(settings: KeySettings, act: Callable[[KeyStore], Coroutine[Any, Any, R]]) -> R:

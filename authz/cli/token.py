@@ -111,6 +111,8 @@ def _keyring(settings: KeySettings) -> Keyring:
 
 
 def _received() -> tokens.ReceivedToken:
+    if sys.stdin is None:
+        raise BadSettings(["standard input is closed: give the token there, as in the example"])
     return tokens.parse(sys.stdin.readline(tokens.MAX_LENGTH + 2).strip())
 
 

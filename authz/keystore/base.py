@@ -7,12 +7,18 @@ two who change it at once cannot undo one another: the second is told to look ag
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
 from authz.errors import Conflict, KeyStoreError
 from authz.keys import Keyring
 from authz.keystore.keks import Kek
+
+IF_EMPTY: Final = (
+    "put its newest copy back, or correct the path; if there never was a keyring, run `authz keys "
+    "init`. Another keyring would lock out every tenant"
+)
+"""What to do about a store without a keyring."""
 
 _ATTEMPTS = 20
 _LONGEST_PAUSE = 0.25  # seconds
@@ -20,10 +26,17 @@ _LONGEST_PAUSE = 0.25  # seconds
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A keyring as it was stored. `version` starts at 1 and grows by one with every change."""
+    """A keyring as it was stored. `version` starts at 1 and grows by one with every change.
+
+    `put_by` says how it got into the store, where it is known that no `KeyStore` put it there: it
+    may be an older copy. `clock` is the store's own time when it was read, in seconds since the
+    epoch, where the store has a clock that is not this machine's.
+    """
 
     keyring: Keyring
     version: int
+    put_by: str | None = field(default=None, compare=False)
+    clock: float | None = field(default=None, compare=False)
 
 
 Report = Callable[[KeyStoreError | None], None]
@@ -45,14 +58,18 @@ class KeyStore(Protocol):
         """
         ...
 
-    async def compare_and_swap(self, expected: int | None, keyring: Keyring) -> Snapshot:
+    async def compare_and_swap(
+        self, expected: int | None, keyring: Keyring, *, adopt: bool = False
+    ) -> Snapshot:
         """Store `keyring` if version `expected` is stored now; `None` means nothing is.
 
         When this returns, the change has reached the disk. A call that is cancelled may still
         take effect. `update` is more convenient wherever a change depends on what is stored.
+        With `adopt`, what is stored may have been put there by something else.
 
         Raises:
             Conflict: another version is stored; nothing was changed.
+            KeyringReplaced: what is stored is a copy that was put there; nothing was changed.
             KeyStoreError: the store cannot be read or written; nothing was changed.
         """
         ...
@@ -72,8 +89,9 @@ class KeyStore(Protocol):
         when the store is closed. After each look at the store it calls `report` with `None`, which
         means that the newest version was or is about to be yielded, or with what is wrong.
 
-        A store that went back, because an older copy was put in its place, is something wrong:
-        it may lack a revocation. It is not yielded until it is ahead again.
+        A keyring that takes back what the last one had settled is something wrong, whatever its
+        version (`KeyringRefused`): an older copy, or one that was made of it. See
+        `rotation.undone`.
         """
         ...
 
@@ -82,13 +100,16 @@ class KeyStore(Protocol):
         ...
 
 
-async def update(store: KeyStore, change: Callable[[Keyring], Keyring]) -> Snapshot:
+async def update(
+    store: KeyStore, change: Callable[[Keyring], Keyring], *, adopt: bool = False
+) -> Snapshot:
     """Change what is stored; where somebody else was faster, change what they stored.
 
     Args:
         store: the store to change.
         change: makes the new keyring of the present one. It may be called several times, and what
             it raises is passed on.
+        adopt: see `KeyStore.compare_and_swap`.
 
     Raises:
         Conflict: somebody else was faster 20 times.
@@ -97,7 +118,8 @@ async def update(store: KeyStore, change: Callable[[Keyring], Keyring]) -> Snaps
 
     async def attempt() -> Snapshot:
         snapshot = await store.load()
-        return await store.compare_and_swap(snapshot.version, change(snapshot.keyring))
+        changed = change(snapshot.keyring)
+        return await store.compare_and_swap(snapshot.version, changed, adopt=adopt)
 
     return await retry(attempt)
 

@@ -8,9 +8,10 @@ import stat
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, Self
+from typing import BinaryIO, Final, Self
 
 from authz.errors import KeyStoreError
+from authz.keystore.mark import sync_directory
 
 KEK_BYTES: Final = 32
 
@@ -115,8 +116,11 @@ def read_kek_file(path: Path) -> Kek:
         KeyStoreError: the file cannot be read, others can read it, or it does not hold a KEK.
     """
     try:
-        with path.open("rb") as file:
+        # Nobody may ever write into a pipe, and opening one would wait for that.
+        with open(path, "rb", opener=_without_waiting) as file:
             status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise KeyStoreError(f"KEK file {path} is not a regular file: name one that is")
             content = file.read(_LONGEST_FILE + 1)
     except FileNotFoundError:
         raise KeyStoreError(f"KEK file {path} does not exist: {_MAKE_ONE}, mode 0600") from None
@@ -140,15 +144,7 @@ def generate_kek_file(path: Path) -> Kek:
     kek = Kek.generate()
     try:
         with open(path, "xb", opener=_private) as file:
-            file.write(base64.b64encode(kek.secret) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        # A store must not outlive its KEK, so the file's name has to be on the disk, too.
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+            _write_durably(file, base64.b64encode(kek.secret) + b"\n")
     except FileExistsError:
         raise KeyStoreError(
             f"{path} exists already and may hold a KEK in use: choose another path"
@@ -156,6 +152,23 @@ def generate_kek_file(path: Path) -> Kek:
     except OSError as error:
         raise KeyStoreError(f"KEK file {path} cannot be written: {error.strerror}") from None
     return kek
+
+
+def _write_durably(file: BinaryIO, content: bytes) -> None:
+    """Write a new file, or remove it: a part of it would be in the way of the next attempt."""
+    try:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        # A store must not outlive its KEK, so the file's name has to be on the disk, too.
+        sync_directory(Path(file.name).parent)
+    except BaseException:
+        Path(file.name).unlink()
+        raise
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _private(path: str, flags: int) -> int:

@@ -8,22 +8,26 @@ there without a keyring is filled, so that nobody needs the right to create Secr
 cannot limit to a name.
 
 Source: kubernetes.io/docs/concepts/configuration/secret (size), kubernetes.io/docs/reference/
-using-api/api-concepts (resource versions).
+using-api/api-concepts (resource versions), .../server-side-apply (managed fields).
 """
 
 import asyncio
 import base64
 import binascii
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, suppress
 from typing import Any, Final, TypeVar
 
-from authz.errors import Conflict, KeyStoreError
+from authz.errors import Conflict, KeyStoreError, NoKeyring
+from authz.keystore.base import IF_EMPTY
 from authz.kube import ApiServer, Changed, Failed, KubeError, Listed, Pace, Resource, Seen, follow
 from authz.kube.api import Object
 
 KEY: Final = "keyring"
 """The one key of the Secret's data that is ours."""
+
+MANAGER: Final = "tenant-authz"
+"""How the API server calls us where it keeps who set which field: as our user agent does."""
 
 LARGEST: Final = 1 << 20
 """Bytes that all data of a Secret may have: Kubernetes' MaxSecretSize."""
@@ -31,7 +35,6 @@ LARGEST: Final = 1 << 20
 T = TypeVar("T")
 
 _PACE: Final = Pace(relist=600.0)
-_NO_KEYRING = "holds no keyring yet: run `authz keys init`"
 _FULL = (
     f"cannot grow: the sealed keyring would have {{size}} bytes and a Secret holds {LARGEST}. "
     "Rotate or revoke a root key instead of single namespaces: it renews all of them and takes no "
@@ -59,6 +62,7 @@ class KubernetesBackend:
         self._namespace = namespace
         self._pace = pace
         self._api = ApiServer()
+        self._managers: frozenset[str] = frozenset()
         self._closed = asyncio.Event()
 
     def __str__(self) -> str:
@@ -90,6 +94,16 @@ class KubernetesBackend:
             if error.unknown_outcome and await self._is_stored(record):
                 return
             raise self._explained(error) from None
+
+    def put_by(self) -> str | None:
+        """See `Backend.put_by`. The API server knows, unless something took that off."""
+        if not self._managers or MANAGER in self._managers:
+            return None
+        return f"was put there by {', '.join(sorted(self._managers))}, not by `authz keys`"
+
+    def clock(self) -> float | None:
+        """See `Backend.clock`: the API server's."""
+        return self._api.clock
 
     async def looks(self) -> AsyncGenerator[bytes | KeyStoreError, None]:
         """See `Backend.looks`."""
@@ -171,10 +185,11 @@ class KubernetesBackend:
 
     def _record(self, secret: Object | None) -> bytes:
         if secret is None:
-            raise KeyStoreError(f"{self} does not exist: run `authz keys init`")
+            raise NoKeyring(f"{self} does not exist: {IF_EMPTY}")
         encoded = _data(secret).get(KEY)
+        self._managers = frozenset(_managers(secret))
         if encoded is None:
-            raise KeyStoreError(f"{self} {_NO_KEYRING}")
+            raise NoKeyring(f"{self} holds no keyring: {IF_EMPTY}")
         try:
             record = base64.b64decode(encoded, validate=True)
         except (binascii.Error, ValueError, TypeError):
@@ -200,6 +215,18 @@ class KubernetesBackend:
 def _data(secret: Object | None) -> dict[str, Any]:
     data = None if secret is None else secret.get("data")
     return dict(data) if isinstance(data, dict) else {}
+
+
+def _managers(secret: Object) -> Iterator[str]:
+    """Who set the keyring, as far as the API server noted it."""
+    metadata = secret.get("metadata")
+    entries = metadata.get("managedFields") if isinstance(metadata, dict) else None
+    for entry in entries if isinstance(entries, list) else ():
+        try:
+            if f"f:{KEY}" in entry["fieldsV1"]["f:data"]:
+                yield str(entry["manager"])
+        except (KeyError, TypeError):
+            continue
 
 
 def _decoded_size(encoded: str) -> int:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
-from authz.errors import Conflict, KeyStoreError
+from authz.errors import Conflict, KeyStoreError, NoKeyring
 from authz.keystore.sealed import poll
 
 
@@ -34,7 +34,7 @@ class MemoryBackend:
     async def read(self) -> bytes:
         """See `Backend.read`."""
         if self._memory.record is None:
-            raise KeyStoreError(f"{self} holds no keyring yet")
+            raise NoKeyring(f"{self} holds no keyring yet")
         return self._memory.record
 
     async def write(self, record: bytes, *, replaces: bytes | None) -> None:
@@ -46,6 +46,14 @@ class MemoryBackend:
                 else f"{self} was changed by somebody else: repeat the change"
             )
         self._memory.record = record
+
+    def put_by(self) -> str | None:
+        """See `Backend.put_by`."""
+        return None
+
+    def clock(self) -> float | None:
+        """See `Backend.clock`."""
+        return None
 
     def looks(self) -> AsyncGenerator[bytes | KeyStoreError, None]:
         """See `Backend.looks`."""

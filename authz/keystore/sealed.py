@@ -8,11 +8,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import Protocol
 
-from authz.errors import Conflict, KeyStoreError
+from authz.errors import Conflict, KeyringRefused, KeyringReplaced, KeyStoreError, NoKeyring
 from authz.keys import Keyring
 from authz.keystore.base import Report, Snapshot, ignore, retry
 from authz.keystore.keks import Kek, Keks
 from authz.keystore.sealing import Unsealed, seal, unseal
+from authz.rotation import missing_roots, undone
+
+_SHOWN = 3  # of the things that a keyring takes back
 
 
 class Backend(Protocol):
@@ -22,8 +25,17 @@ class Backend(Protocol):
         """The record.
 
         Raises:
-            KeyStoreError: there is none, or it cannot be read. The text names the place.
+            NoKeyring: there is none.
+            KeyStoreError: it cannot be read. The text names the place.
         """
+        ...
+
+    def put_by(self) -> str | None:
+        """How what was seen last got here, where it is known that `write` did not put it here."""
+        ...
+
+    def clock(self) -> float | None:
+        """When it was seen, in seconds since the epoch, by a clock that is not this machine's."""
         ...
 
     async def write(self, record: bytes, *, replaces: bytes | None) -> None:
@@ -56,14 +68,20 @@ class SealedStore:
 
     async def load(self) -> Snapshot:
         """See `KeyStore.load`."""
-        stored = await self._unseal(await self._backend.read())
-        return Snapshot(stored.keyring, stored.version)
+        record = await self._backend.read()
+        put_by, clock = self._backend.put_by(), self._backend.clock()
+        stored = await self._unseal(record)
+        return Snapshot(stored.keyring, stored.version, put_by, clock)
 
-    async def compare_and_swap(self, expected: int | None, keyring: Keyring) -> Snapshot:
+    async def compare_and_swap(
+        self, expected: int | None, keyring: Keyring, *, adopt: bool = False
+    ) -> Snapshot:
         """See `KeyStore.compare_and_swap`. To create, just one KEK must be readable here."""
         if expected is None:
             return await self._write(keyring, 1, self._keks.only(), replaces=None)
         record = await self._backend.read()
+        if not adopt:
+            self._check_ours()
         stored = await self._unseal(record)
         if stored.version != expected:
             raise Conflict(
@@ -82,6 +100,7 @@ class SealedStore:
 
         async def attempt() -> Snapshot:
             record = await self._backend.read()
+            self._check_ours()
             stored = await self._unseal(record)
             return await self._write(stored.keyring, stored.version + 1, to, replaces=record)
 
@@ -89,37 +108,68 @@ class SealedStore:
 
     async def watch(self, report: Report = ignore) -> AsyncGenerator[Snapshot, None]:
         """See `KeyStore.watch`."""
-        held: bytes | None = None
-        version = 0
+        seen: bytes | None = None
+        used: Snapshot | None = None
+        verdict: KeyStoreError | None = None
         async with aclosing(self._backend.looks()) as looks:
             async for look in looks:
-                fresh, problem = None, None
+                fresh = None
                 if isinstance(look, KeyStoreError):
-                    problem = look
-                elif look != held:
+                    report(look if used is None else self._lost(look))
+                    continue
+                if look != seen:
+                    seen = look
                     try:
-                        fresh = await self._newer(look, than=version)
+                        fresh, verdict = await self._successor(look, used), None
                     except KeyStoreError as error:
-                        problem = error
-                    else:
-                        held, version = look, fresh.version
-                report(problem)
-                if fresh is not None:
+                        verdict = error
+                report(verdict)
+                if fresh is not None and fresh != used:
+                    used = fresh
                     yield fresh
 
     async def close(self) -> None:
         """See `KeyStore.close`."""
         await self._backend.close()
 
-    async def _newer(self, record: bytes, *, than: int) -> Snapshot:
+    async def _successor(self, record: bytes, used: Snapshot | None) -> Snapshot:
+        put_by = self._backend.put_by()
         stored = await self._unseal(record)
-        if stored.version <= than:
-            raise KeyStoreError(
-                f"{self._backend} holds version {stored.version} of the keyring where version "
-                f"{than} was seen before: an older copy took its place, and may lack a revocation. "
-                "Put the newer one back, or restart the servers to use this one"
+        if used is not None and used.keyring != stored.keyring:
+            problems = await asyncio.to_thread(undone, used.keyring, stored.keyring)
+            if problems:
+                raise KeyringRefused(self._refusal(used, stored, problems))
+        return Snapshot(stored.keyring, stored.version, put_by)
+
+    def _refusal(self, used: Snapshot, stored: Unsealed, problems: list[str]) -> str:
+        more = f", and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        lost = ",".join(missing_roots(used.keyring, stored.keyring))
+        recover = f"authz keys recover --lost {lost}" if lost else "authz keys recover"
+        return (
+            f"{self._backend} holds version {stored.version} of the keyring, which takes back what "
+            f"version {used.version}, in use here, has settled: {'; '.join(problems[:_SHOWN])}"
+            f"{more}. Was an older copy put in its place? Put the newest one back, or run "
+            f"`{recover}`"
+        )
+
+    def _lost(self, problem: KeyStoreError) -> KeyStoreError:
+        """For who looks at an empty store for the first time, the advice is another one."""
+        if not isinstance(problem, NoKeyring):
+            return problem
+        return NoKeyring(
+            f"{self._backend} no longer holds the keyring that is in use here: put its newest copy "
+            "back. `authz keys init` would make another, which servers that run do not take"
+        )
+
+    def _check_ours(self) -> None:
+        how = self._backend.put_by()
+        if how is not None:
+            raise KeyringReplaced(
+                f"{self._backend} holds a copy of the keyring that {how}. It may lack revocations, "
+                "and servers refuse it where they know of any. Nothing was changed. Run `authz "
+                "keys recover`, which revokes every key that there was; or, if no key was changed "
+                "after the copy was made, `authz keys recover --newest`"
             )
-        return Snapshot(stored.keyring, stored.version)
 
     async def _unseal(self, record: bytes) -> Unsealed:
         try:

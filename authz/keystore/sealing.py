@@ -2,7 +2,7 @@
 
     offset  bytes
          0      8  magic, b"AUTHZKEY"
-         8      2  format, 1
+         8      2  format, 2
         10      4  id of the KEK
         14      8  version of the keyring, from 1
         22     12  nonce, random
@@ -12,7 +12,11 @@ Numbers are big-endian. The first 34 bytes are the associated data, so a record 
 off as another version, nor as one of another format. The content is JSON without spaces:
 
     {"roots": [[id, base64 of the secret, sign_from, verify_until or null, revoked], ...],
-     "namespaces": [[name, generation, sign_from, previous_until], ...]}
+     "namespaces": [[name, generation, sign_from, previous_until], ...],
+     "gone": [id, ...], "changed_at": seconds or null}
+
+Format 1 lacks the last line. It is read, and the next change writes format 2, which a program that
+knows format 1 only refuses to read and thereby to change: it would drop what must be kept.
 
 Source: AES-GCM with a random 96-bit nonce, NIST SP 800-38D section 8.2.2; it allows 2^32 records
 under one KEK.
@@ -32,7 +36,7 @@ from authz.keys import Keyring, NamespaceKeys, RootKey
 from authz.keystore.keks import Kek, Keks
 from authz.names import Namespace
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 _MAGIC = b"AUTHZKEY"
 _NONCE_BYTES = 12
@@ -70,8 +74,8 @@ def unseal(record: bytes, keks: Keks) -> Unsealed:
         raise damaged
     if form > FORMAT:
         raise KeyStoreError(
-            f"the keyring is sealed in format {form} and this program reads format {FORMAT}: "
-            "a newer version wrote it, so upgrade this one"
+            f"the keyring is sealed in format {form} and this program reads up to format "
+            f"{FORMAT}: a newer version wrote it, so upgrade this one"
         )
     kek = keks.find(kek_bytes.hex())
     if kek is None:
@@ -83,7 +87,7 @@ def unseal(record: bytes, keks: Keks) -> Unsealed:
         content = AESGCM(kek.secret).decrypt(nonce, record[_header.size :], header)
     except InvalidTag:
         raise damaged from None
-    return Unsealed(_from_json(content), version, kek)
+    return Unsealed(_from_json(content, form), version, kek)
 
 
 def _to_json(keyring: Keyring) -> bytes:
@@ -101,11 +105,16 @@ def _to_json(keyring: Keyring) -> bytes:
         [name, keys.generation, keys.sign_from, keys.previous_until]
         for name, keys in sorted(keyring.namespaces.items())
     ]
-    content = {"roots": roots, "namespaces": namespaces}
+    content = {
+        "roots": roots,
+        "namespaces": namespaces,
+        "gone": sorted(keyring.gone),
+        "changed_at": keyring.changed_at,
+    }
     return json.dumps(content, separators=(",", ":")).encode()
 
 
-def _from_json(content: bytes) -> Keyring:
+def _from_json(content: bytes, form: int) -> Keyring:
     try:
         value: Any = json.loads(content)
         roots = tuple(
@@ -115,7 +124,9 @@ def _from_json(content: bytes) -> Keyring:
         namespaces = {
             Namespace(name): NamespaceKeys(*numbers) for name, *numbers in value["namespaces"]
         }
-        return Keyring(roots, namespaces)
+        if form == 1:
+            return Keyring(roots, namespaces)
+        return Keyring(roots, namespaces, frozenset(value["gone"]), value["changed_at"])
     except (ValueError, TypeError, LookupError, KeyringError):
         # The tag fits, so this is what somebody with the KEK wrote. The cause may quote secrets.
         raise KeyStoreError(

@@ -1,9 +1,10 @@
 """A key store in one SQLite file, which the processes of one host may share.
 
 It uses a rollback journal rather than a write-ahead log. Between two changes the file is then the
-whole store: copying it is a backup and replacing it restores one, while a log beside it would be
-mixed up with its successor. And whoever only reads needs no permission to write. What a log is
-good at, reading while somebody writes, is worth nothing for one record that people change by hand.
+whole store: copying it is a backup and replacing it restores one (which `mark` notices), while a
+log beside it would be mixed up with its successor. And whoever only reads needs no permission to
+write. What a log is good at, reading while somebody writes, is worth nothing for one record that
+people change by hand.
 
 Sources: sqlite.org/howtocorrupt.html sections 1.2 and 1.4, sqlite.org/pragma.html (data_version,
 synchronous, secure_delete).
@@ -49,6 +50,15 @@ class SqliteBackend:
     async def write(self, record: bytes, *, replaces: bytes | None) -> None:
         """See `Backend.write`."""
         await self._run(self._file.write, record, replaces)
+
+    def put_by(self) -> str | None:
+        """See `Backend.put_by`."""
+        replaced = self._file.was_replaced
+        return "took the place of what `authz keys` wrote last" if replaced else None
+
+    def clock(self) -> float | None:
+        """See `Backend.clock`. Servers on this file run on this machine."""
+        return None
 
     def looks(self) -> AsyncGenerator[bytes | KeyStoreError, None]:
         """See `Backend.looks`."""

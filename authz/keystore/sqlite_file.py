@@ -1,5 +1,6 @@
 """One SQLite file with one sealed record: SQL, file modes, and what its errors mean."""
 
+import errno
 import os
 import sqlite3
 import stat
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from authz.errors import Conflict, KeyStoreError
+from authz.errors import Conflict, KeyStoreError, NoKeyring
+from authz.keystore.base import IF_EMPTY
+from authz.keystore.mark import Mark
 
 APPLICATION_ID: Final = 0x61757A6B
 """Says in the file's header whose file it is: "auzk"."""
@@ -54,8 +57,11 @@ class SqliteFile:
     def __init__(self, path: Path, *, patience: float) -> None:
         self._path = path
         self._patience = patience
+        self.was_replaced = False
+        """Whether the record that was read last is known not to be what was written last."""
+        self._mark = Mark(path)
         self._connection: sqlite3.Connection | None = None
-        self._inode: tuple[int, int] | None = None
+        self._state: tuple[int, int, int] | None = None
         self._data_version: int | None = None
         self._record = b""
 
@@ -69,26 +75,32 @@ class SqliteFile:
             # Asked for first: a change that comes between is then seen next time.
             data_version = _ask(connection, "PRAGMA data_version")
             if data_version != self._data_version:
+                connection.execute("BEGIN")  # nobody commits between the two
                 self._record = self._select(connection)
+                self.was_replaced = self._mark.fits(self._record) is False
+                connection.execute("COMMIT")
                 self._data_version = data_version
             return self._record
 
     def write(self, record: bytes, replaces: bytes | None) -> None:
         """Put `record` in the place of `replaces`; `None` creates the store."""
         with self._explained():
-            if replaces is None:
-                self._make_file()
+            made = replaces is None and self._make_file()
             connection = self._open()
             self._data_version = None  # it does not tell of our own changes
             connection.execute("BEGIN IMMEDIATE")
             if replaces is None:
-                self._create(connection)
+                self._create(connection, made=made)
                 connection.execute("INSERT INTO keyring VALUES (1, ?)", (record,))
             elif self._select(connection) == replaces:
                 connection.execute("UPDATE keyring SET record = ?", (record,))
+                # If we are killed on the way, either of the two is ours.
+                self._mark.put_down(replaces, record)
             else:
                 raise Conflict(f"{self} was changed by somebody else: repeat the change")
             connection.execute("COMMIT")
+            with suppress(OSError, sqlite3.Error):  # the change is made
+                self._put_down(connection, record)
 
     def close(self) -> None:
         """Close the file. The next call opens it again."""
@@ -100,11 +112,12 @@ class SqliteFile:
         status = self._path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise KeyStoreError(f"{self} is not a file: correct the path")
-        inode = (status.st_dev, status.st_ino)
-        if self._connection is not None and inode != self._inode:
-            self.close()  # another file is in its place
+        # A copy that was written over the file, and changed as often since, has its data_version.
+        state = (status.st_dev, status.st_ino, status.st_mtime_ns)
+        if self._connection is not None and state != self._state:
+            self.close()  # perhaps another file is in its place
         if self._connection is None:
-            self._inode, self._data_version = inode, None
+            self._state, self._data_version = state, None
             self._connection = sqlite3.connect(
                 f"file:{quote(str(self._path))}?mode=rw",
                 uri=True,
@@ -117,9 +130,18 @@ class SqliteFile:
             self._connection.execute("PRAGMA secure_delete = ON")
         return self._connection
 
+    def _put_down(self, connection: sqlite3.Connection, record: bytes) -> None:
+        """Mark `record` as the only one that is ours, unless another took its place already."""
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if self._select(connection) == record:
+                self._mark.put_down(record)
+        finally:
+            connection.execute("ROLLBACK")
+
     def _select(self, connection: sqlite3.Connection) -> bytes:
         if self._is_empty(connection):
-            raise KeyStoreError(f"{self} holds no keyring yet: run `authz keys init`")
+            raise self._empty("holds no keyring")
         row = connection.execute("SELECT record FROM keyring").fetchone()
         if row is None or not isinstance(row[0], bytes):
             raise KeyStoreError(f"{self} {_DAMAGED}")
@@ -142,16 +164,30 @@ class SqliteFile:
             )
         return False
 
-    def _make_file(self) -> None:
+    def _make_file(self) -> bool:
         """Make the file private before there is anything in it. SQLite copies its mode."""
-        with suppress(FileExistsError):  # perhaps left by a process that was killed right here
+        try:
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+        except FileExistsError:  # perhaps left by a process that was killed right here
+            return False
+        return True
 
-    def _create(self, connection: sqlite3.Connection) -> None:
+    def _empty(self, how: str) -> NoKeyring:
+        remedy = IF_EMPTY
+        if self._mark.exists:
+            how, remedy = f"{how}, though one was written into it", "put its newest copy back"
+        return NoKeyring(f"{self} {how}: {remedy}")
+
+    def _create(self, connection: sqlite3.Connection, *, made: bool) -> None:
         if not self._is_empty(connection):
             raise Conflict(
                 f"{self} holds a keyring already, and a new one would lock out every tenant: "
                 "use it, or choose another path"
+            )
+        if self._mark.exists and not made:
+            raise Conflict(
+                f"{self} is empty, though a keyring was written into it, and a new one would lock "
+                "out every tenant: put its newest copy back, or remove the file to do without"
             )
         for statement in _CREATE.split(";"):  # executescript would commit
             connection.execute(statement)
@@ -164,6 +200,8 @@ class SqliteFile:
             self.close()
             if isinstance(error, sqlite3.Error):
                 raise KeyStoreError(f"{self} {_remedy(error)}") from None
+            if isinstance(error, FileNotFoundError) and self._path.parent.is_dir():
+                raise self._empty("does not exist") from None
             if isinstance(error, OSError):
                 raise KeyStoreError(f"{self} {self._os_remedy(error)}") from None
             if isinstance(error, UnicodeError):  # SQLite quotes garbage in its message
@@ -172,12 +210,12 @@ class SqliteFile:
 
     def _os_remedy(self, error: OSError) -> str:
         match error:
-            case FileNotFoundError() if self._path.parent.is_dir():
-                return "does not exist: run `authz keys init`, or correct the path"
             case FileNotFoundError():
                 return f"cannot be made: there is no directory {self._path.parent}"
             case PermissionError():
                 return f"cannot be opened: {_PERMISSION}"
+            case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+                return _REMEDIES[sqlite3.SQLITE_FULL]
             case _:
                 return f"cannot be opened: {error.strerror}"
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import httpx2 as httpx
@@ -60,6 +61,8 @@ class ApiServer:
     """Connects when it is first needed, and reads its configuration anew after it was refused."""
 
     def __init__(self) -> None:
+        self.clock: float | None = None
+        """When the API server last answered, by its clock, in seconds since the epoch."""
         self._client: httpx.AsyncClient | None = None
         self._namespace = ""
         self._opening = asyncio.Lock()
@@ -219,6 +222,7 @@ class ApiServer:
         try:
             async with asyncio.timeout(_REQUEST):
                 response = await client.send(request, stream=True)
+            self.clock = _date(response.headers.get("date"))
             async with aclosing(response):
                 if response.status_code >= 300:
                     raise await _refusal(verb, resource, response)
@@ -317,6 +321,13 @@ def _problem(
         case _:
             text = f"could not {verb} {resource} ({code}){said}"
     return kind(f"the API server {text}", status=code, retry_after=retry_after)
+
+
+def _date(header: str | None) -> float | None:
+    try:
+        return None if header is None else parsedate_to_datetime(header).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _missing_rule(verb: str, resource: Resource) -> str:

@@ -68,6 +68,7 @@ class _State:
     """What is so in one process now, in contrast to what has happened."""
 
     keyring_version: int = 0
+    keyring_refused: bool = False
     seen: dict[str, float] = field(default_factory=dict)
     connections: int = 0
     certificate_expires: float | None = None
@@ -151,6 +152,10 @@ class Metrics(Collector):
         """Decisions are made by this version from now on."""
         self._own.keyring_version = version
 
+    def refuses_keyring(self, refused: bool) -> None:
+        """Whether the stored keyring is not taken, since it takes back what was settled."""
+        self._own.keyring_refused = refused
+
     def presents(self, expires: float) -> None:
         """Clients are shown a certificate that is good until then, in seconds since the epoch."""
         self._own.certificate_expires = expires
@@ -172,6 +177,7 @@ class Metrics(Collector):
             "signed": list(islice(self._signed, signed, None)),
             "verified": list(islice(self._verified, verified, None)),
             "keyring_version": own.keyring_version,
+            "keyring_refused": own.keyring_refused,
             "seen": own.seen,
             "connections": self.connections(),
             "certificate_expires": own.certificate_expires,
@@ -185,6 +191,7 @@ class Metrics(Collector):
         self._verified.update(dict.fromkeys(changes["verified"]))
         self._states[worker] = _State(
             changes["keyring_version"],
+            changes["keyring_refused"],
             changes["seen"],
             changes["connections"],
             changes["certificate_expires"],
@@ -218,6 +225,12 @@ class Metrics(Collector):
             "authz_keyring_version",
             "Version of the keyring in use, as the key store counts it; the oldest of all workers.",
             value=min((state.keyring_version for state in states), default=0),
+        )
+        yield GaugeMetricFamily(
+            "authz_keyring_refused",
+            "1 while the stored keyring takes back what the one in use has settled, and is not "
+            "used; the same if it is so in any worker.",
+            value=any(state.keyring_refused for state in states),
         )
         age = GaugeMetricFamily(
             "authz_age_seconds",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from authz.config import IdentitySource, Settings, configured_store
-from authz.errors import BadPolicy, BadSettings, KeyStoreError
+from authz.errors import BadPolicy, BadSettings, KeyringRefused, KeyStoreError
 from authz.keys import Keyring
 from authz.keystore import KeyStore
 from authz.observe import Metrics
@@ -112,9 +112,17 @@ class Sources:
 
     async def _follow_store(self) -> None:
         async for snapshot in self._store.watch(self._key_store_seen):
+            known = self.keyring is not None  # then it was compared
             self.keyring = snapshot.keyring
             self._metrics.uses_keyring(snapshot.version)
             self._log.info("keyring loaded", version=snapshot.version)
+            if snapshot.put_by is not None and not known:
+                self._log.warning(
+                    "the keyring may be an older copy",
+                    problem=f"it {snapshot.put_by}: if it lacks a revocation, nothing here can "
+                    "tell. Run `authz keys recover`",
+                    version=snapshot.version,
+                )
             self._changed()
 
     def _key_store_seen(self, error: KeyStoreError | None) -> None:
@@ -122,11 +130,16 @@ class Sources:
             self._metrics.fresh("keyring")
         else:
             self._metrics.reload_failed("keyring")
+        self._metrics.refuses_keyring(isinstance(error, KeyringRefused))
         problem = None if error is None else str(error)
-        if problem is not None and problem != self._key_problem:
+        if problem == self._key_problem:
+            return
+        self._key_problem = problem
+        if problem is None:
+            self._log.info("key store usable again")
+        else:
             ready = self.policy is not None and self.keyring is not None
             self._log.error("key store not usable", problem=problem, ready=ready)
-        self._key_problem = problem
 
     async def _follow_policy(self, file: Path, watched: Files) -> None:
         async for _ in watched.changes(self._policy_unchanged):

@@ -165,6 +165,7 @@ async def test_an_older_keyring_put_back_is_not_taken_by_servers(
     api.put("secrets", {"metadata": {"name": "keyring", "namespace": "authz-system"}, "data": old})
     for server in two:
         assert "an older copy" in server.line("key store not usable")["problem"]
+        at_last(lambda: metric(server, "authz_keyring_refused") == 1, "it is told")  # noqa: B023
         sees(2, server)
 
 

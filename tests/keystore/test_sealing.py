@@ -16,7 +16,7 @@ from authz.names import Namespace
 from tests.keystore.support import BOTH, KEK, KEKS, NEW_KEK, RING, ROOT
 
 times = st.integers(0, 2**63)
-ids = st.text("0123456789abcdef", min_size=8, max_size=8)
+ids = st.text("01234567", min_size=8, max_size=8)
 secrets = st.binary(min_size=SECRET_BYTES, max_size=SECRET_BYTES)
 usable_roots = st.builds(RootKey, ids, secrets, times, st.none() | times)
 revoked_roots = st.builds(RootKey, ids, st.just(b""), times, times, st.just(True))
@@ -30,6 +30,8 @@ keyrings = st.builds(
     .flatmap(st.permutations)
     .map(tuple),
     st.dictionaries(namespaces, st.builds(NamespaceKeys, times, times, times), max_size=8),
+    st.frozensets(st.text("89abcdef", min_size=8, max_size=8), max_size=3),
+    st.none() | times,
 )
 
 
@@ -91,8 +93,14 @@ def test_a_record_renamed_to_another_kek_does_not_open() -> None:
 
 def test_a_newer_format_asks_for_an_upgrade() -> None:
     record = seal(RING, 1, KEK)
-    with pytest.raises(KeyStoreError, match=r"format 2 .* so upgrade this one"):
-        unseal(record[:8] + struct.pack(">H", 2) + record[10:], KEKS)
+    with pytest.raises(KeyStoreError, match=r"format 3 .* up to format 2: .* so upgrade this one"):
+        unseal(record[:8] + struct.pack(">H", 3) + record[10:], KEKS)
+
+
+def test_a_record_cannot_be_passed_off_as_one_of_an_older_format() -> None:
+    record = seal(RING, 1, KEK)
+    with pytest.raises(KeyStoreError, match="damaged"):
+        unseal(record[:8] + struct.pack(">H", 1) + record[10:], KEKS)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +141,8 @@ def test_a_record_of_format_1_stays_readable() -> None:
     # Made once by seal(RING, 3, KEK), and never again.
     record = (Path(__file__).parent / "format-1.record").read_bytes()
     assert unseal(record, KEKS) == (RING, 3, KEK)
+    assert (RING.gone, RING.changed_at) == (frozenset(), None)
+    assert seal(RING, 4, KEK)[8:10] == struct.pack(">H", 2)
 
 
 def test_the_record_does_not_show_what_it_holds() -> None:

@@ -98,7 +98,7 @@ async def test_a_path_is_taken_literally(tmp_path: Path) -> None:
     store = sqlite_store(path)
     assert await store.load() == Snapshot(RING, 1)
     await store.close()
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, f"{path.name}.mark"}
 
 
 # --- privacy ---------------------------------------------------------------------------------
@@ -115,16 +115,16 @@ async def test_file_and_journal_are_private_whatever_the_umask(path: Path) -> No
     connection.execute("UPDATE keyring SET record = x'00'")
     modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
     connection.close()
-    assert modes == {"keys.db": 0o600, "keys.db-journal": 0o600}
+    assert modes == {"keys.db": 0o600, "keys.db-journal": 0o600, "keys.db.mark": 0o600}
 
 
 async def test_between_changes_the_file_is_all_there_is(path: Path) -> None:
     store = sqlite_store(path)
     await store.compare_and_swap(None, RING)
     await update(store, counted_up)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["keys.db", "keys.db.mark"]
     copy = path.with_name("copy.db")
     shutil.copy(path, copy)
-    assert sorted(file.name for file in path.parent.iterdir()) == ["copy.db", "keys.db"]
     await store.close()
     restored = sqlite_store(copy)
     assert count(await restored.load()) == 1
@@ -170,14 +170,19 @@ async def test_a_replaced_file_is_seen_and_written(path: Path) -> None:
     await another.close()
     other.replace(path)
     assert count(await in_use.load()) == 1
-    await update(in_use, counted_up)
+    await update(in_use, counted_up, adopt=True)
     await in_use.close()
     reopened = sqlite_store(path)
     assert count(await reopened.load()) == 2
     await reopened.close()
 
 
-async def test_an_older_copy_is_reported_and_not_taken_over(path: Path) -> None:
+@pytest.mark.parametrize(
+    "put", [shutil.copyfile, shutil.copy2, os.replace], ids=["cp", "cp -p", "mv"]
+)
+async def test_an_older_copy_is_reported_and_not_taken_over(
+    path: Path, put: Callable[[Path, Path], object]
+) -> None:
     await create(path)
     backup, newest = path.with_name("backup.db"), path.with_name("newest.db")
     shutil.copy(path, backup)
@@ -187,21 +192,26 @@ async def test_an_older_copy_is_reported_and_not_taken_over(path: Path) -> None:
         await update(store, counted_up)
         await watcher.version(2)
         shutil.copy(path, newest)
-        backup.replace(path)
+        put(backup, path)
         problem = await watcher.problem()
-        assert f"{path} holds version 1 of the keyring where version 2 was seen" in problem
-        assert "restart the servers to use this one" in problem
+        assert f"{path} holds version 1 of the keyring, which takes back what version 2" in problem
+        assert "namespace counted is at generation 0, and was at 1" in problem
+        assert "Put the newest one back, or run `authz keys recover`" in problem
 
-        # Another change of the same number is still not the one that was seen.
-        await update(store, lambda keyring: keyring)
-        while "holds version 2" not in (problem := await watcher.problem()):
-            assert "holds version 1" in problem
+        # Other changes, of the same number or of a greater one, do not make it newer.
+        for version in (2, 3, 4):
+            await update(store, lambda keyring: keyring, adopt=True)
+            while f"holds version {version}" not in (problem := await watcher.problem()):
+                assert f"holds version {version - 1}" in problem
         assert watcher.snapshots.empty()
 
-        newest.replace(path)
+        put(newest, path)
         await watcher.all_well()
+        assert watcher.snapshots.empty()
+        await update(store, lambda keyring: keyring, adopt=True)
+        await watcher.version(3)
         await update(store, counted_up)
-        assert count(await watcher.version(3)) == 2
+        assert count(await watcher.version(4)) == 2
     await store.close()
 
 
@@ -212,7 +222,7 @@ async def test_a_watch_survives_that_the_file_is_away_for_a_while(path: Path) ->
     async with watching(store) as watcher:
         await watcher.version(1)
         path.rename(away)
-        assert "does not exist" in await watcher.problem()
+        assert "no longer holds the keyring that is in use here" in await watcher.problem()
         away.rename(path)
         await watcher.all_well()
         assert watcher.snapshots.empty()
@@ -239,7 +249,9 @@ async def test_a_locked_file_says_so_and_is_used_when_it_is_free(path: Path) -> 
 
 
 async def test_a_missing_file_is_not_made_by_looking_for_it(path: Path) -> None:
-    assert "does not exist: run `authz keys init`" in await refusal(path)
+    text = await refusal(path)
+    assert "does not exist: put its newest copy back" in text
+    assert "if there never was a keyring, run `authz keys init`" in text
     assert "there is no directory" in await refusal(path.parent / "nowhere" / "keys.db")
 
 
@@ -252,7 +264,7 @@ async def test_nothing_is_created_where_there_is_no_directory(path: Path) -> Non
 
 async def test_an_empty_file_is_a_store_to_be_created(path: Path) -> None:
     path.touch()
-    assert "holds no keyring yet: run `authz keys init`" in await refusal(path)
+    assert "holds no keyring: put its newest copy back" in await refusal(path)
     await create(path)
 
 

@@ -96,7 +96,7 @@ async def test_update_gives_up_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
         async def load(self) -> Snapshot:
             return Snapshot(RING, 1)
 
-        async def compare_and_swap(self, expected: int | None, keyring: Keyring) -> Snapshot:
+        async def compare_and_swap(self, *_: object, **__: object) -> Snapshot:
             nonlocal attempts
             attempts += 1
             raise Conflict("too late")
