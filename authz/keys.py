@@ -109,11 +109,6 @@ class RootKey:
             self.verify_until is None or self.sign_from < self.verify_until
         )
 
-    @property
-    def signing_order(self) -> tuple[int, float, str]:
-        """Of the roots that have started, the greatest signs; of equals, what verifies longest."""
-        return self.sign_from, inf if self.verify_until is None else self.verify_until, self.id
-
 
 @dataclass(frozen=True, slots=True)
 class NamespaceKeys:
@@ -153,6 +148,7 @@ class Keyring:
     """
 
     roots: tuple[RootKey, ...]
+    """In the order in which they were made."""
     namespaces: Mapping[Namespace, NamespaceKeys] = field(default_factory=dict, repr=False)
     gone: frozenset[str] = field(default=frozenset(), repr=False)
     changed_at: int | None = None
@@ -189,13 +185,14 @@ class Keyring:
 
     def primary(self, now: float) -> RootKey:
         """The root that signs at `now`: of those that have started, the one that started last."""
-        usable = [root for root in self.roots if root.ever_signs and root.verifies(now)]
+        # The newest comes first, and is taken where several start at once.
+        usable = [root for root in reversed(self.roots) if root.ever_signs and root.verifies(now)]
         # Where a clock runs behind and none has started, the first to start is already known to
         # every verifier, so signing with it is right and refusing to sign is not.
         return max(
             (root for root in usable if root.sign_from <= now),
-            key=lambda root: root.signing_order,
-            default=min(usable, key=lambda root: root.signing_order),
+            key=lambda root: root.sign_from,
+            default=min(usable, key=lambda root: root.sign_from),
         )
 
     def signing_key(self, namespace: Namespace, now: float) -> SigningKey:

@@ -101,7 +101,7 @@ def revoke_root(keyring: Keyring, root_id: str, now: float, *, life: TokenLife) 
     roots = tuple(_revoked(root, now, life) if root.id == root_id else root for root in kept)
     if all(root.verify_until is not None for root in roots):
         roots = _succeeded(roots, now, delay=-life.leeway, life=life)
-    elif keyring.primary(now).id == root_id:
+    elif root_id in {keyring.primary(now).id, keyring.primary(now + life.leeway).id}:
         roots = tuple(_brought_forward(roots, now, life))
     return _changed(keyring, now, roots=_outliving(roots, now, life))
 
@@ -207,14 +207,16 @@ def _succeeded(
     A delay of `-leeway` means at once by every clock: no root that has retired must fill the gap
     where a clock runs behind.
     """
-    # By a clock that runs ahead, a root that is about to start has started.
-    successor = _new_root(_start(roots, int(now) + delay, started_by=now + life.leeway))
+    successor = _new_root(_after_all(roots, int(now) + delay, now, life))
     return (*_retired(roots, successor, life), successor)
 
 
-def _start(roots: Iterable[RootKey], moment: int, *, started_by: float) -> int:
+def _after_all(roots: Iterable[RootKey], moment: int, now: float, life: TokenLife) -> int:
     """The moment, or when the last of the roots that have started did, whichever is later."""
-    return max([moment, *(root.sign_from for root in roots if root.sign_from <= started_by)])
+    # By a clock that runs ahead, a root that is about to start has started.
+    reached = now + life.leeway
+    started = [root.sign_from for root in roots if root.ever_signs and root.sign_from <= reached]
+    return max([moment, *started])
 
 
 def _retired(roots: Iterable[RootKey], successor: RootKey, life: TokenLife) -> Iterator[RootKey]:
@@ -237,19 +239,17 @@ def _revoked(root: RootKey, now: float, life: TokenLife) -> RootKey:
 def _brought_forward(roots: Sequence[RootKey], now: float, life: TokenLife) -> Iterator[RootKey]:
     """Let the next root start at once: it is known everywhere, those before it have retired."""
     pending = [root for root in roots if root.ever_signs and root.sign_from > now]
-    following = min(pending, key=lambda root: root.signing_order, default=None)
-    start = _start(roots, int(now) - life.leeway, started_by=now)
+    following = min(pending, key=_sign_from, default=None)
+    others = [root for root in roots if root is not following]
+    start = _after_all(others, int(now) - life.leeway, now, life)
     for root in roots:
         yield replace(root, sign_from=start) if root is following else root
 
 
 def _outliving(roots: Sequence[RootKey], now: float, life: TokenLife) -> tuple[RootKey, ...]:
     """Let roots that now sign for longer, since their successor is gone, verify for longer, too."""
-    first = Keyring(tuple(roots)).primary(now)
-    plan = sorted(
-        (root for root in roots if root.ever_signs and root.signing_order >= first.signing_order),
-        key=lambda root: root.signing_order,
-    )
+    plan = sorted((root for root in roots if root.ever_signs), key=_sign_from)
+    plan = plan[plan.index(Keyring(tuple(roots)).primary(now)) :]
     ends = {root.id: after.sign_from + life.gone_after for root, after in pairwise(plan)}
     return tuple(
         replace(root, verify_until=max(root.verify_until, ends[root.id]))
@@ -257,6 +257,10 @@ def _outliving(roots: Sequence[RootKey], now: float, life: TokenLife) -> tuple[R
         else root
         for root in roots
     )
+
+
+def _sign_from(root: RootKey) -> int:
+    return root.sign_from
 
 
 def _new_root(sign_from: int) -> RootKey:

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 from xdist.remote import Producer
 
 from tests.scheduling import Together, scheduler
 
 if TYPE_CHECKING:
     from authz.demo.istio.mesh import Mesh
+
+
+settings.register_profile("thorough", max_examples=10_000)
 
 
 @pytest.hookimpl(optionalhook=True)

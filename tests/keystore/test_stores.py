@@ -7,7 +7,7 @@ import pytest
 
 from authz import rotation
 from authz.errors import Conflict, InvalidToken, KeyringError, KeyStoreError, Reason
-from authz.keys import KeyId, Keyring, TokenLife
+from authz.keys import KeyId, TokenLife
 from authz.keystore import Keks, KeyStore, Snapshot, base, update
 from authz.names import Namespace
 from tests.keystore.conftest import Opener
