@@ -165,8 +165,8 @@ class SealedStore:
         how = self._backend.put_by()
         if how is not None:
             raise KeyringReplaced(
-                f"{self._backend} holds a copy of the keyring that {how}. It may lack revocations, "
-                "and servers refuse it where they know of any. Nothing was changed. Run `authz "
+                f"{self._backend} holds a copy of the keyring that {how}. It may lack a revocation, "
+                "and servers that know of one refuse it. Nothing was changed. Run `authz "
                 "keys recover`, which revokes every key that there was; or, if no key was changed "
                 "after the copy was made, `authz keys recover --newest`"
             )

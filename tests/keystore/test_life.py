@@ -33,8 +33,8 @@ from hypothesis.stateful import (
 
 from authz import rotation, tokens
 from authz.errors import InvalidToken, KeyringError, KeyStoreError, NoKeyring
-from authz.keys import KeyId, Keyring, TokenLife
-from authz.keystore import MemoryBackend, SealedStore, update
+from authz.keys import KeyId, Keyring, RootKey, TokenLife
+from authz.keystore import MemoryBackend, SealedStore, sealed, update
 from authz.keystore.memory import Memory
 from authz.names import Namespace
 from authz.testing import NOW
@@ -165,7 +165,7 @@ class Life(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        setattr(rotation, "secrets", Numbered())  # noqa: B010 - taken back by the test
+        setattr(rotation, "secrets", Numbered())  # noqa: B010 - the fixture takes it back
         self.runner = asyncio.Runner()
         self.memory = Memory()
         self.now = NOW
@@ -486,12 +486,171 @@ async def _at_once(call: Callable[..., object], *args: object) -> object:
     return call(*args)
 
 
-def test_nothing_revoked_ever_counts_again_and_nothing_else_is_denied(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture(autouse=True)
+def same_in_every_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rotation, "secrets", Numbered())
     monkeypatch.setattr(asyncio, "to_thread", _at_once)
+
+
+def test_nothing_revoked_ever_counts_again_and_nothing_else_is_denied() -> None:
     examples = settings().max_examples // 2
     run_state_machine_as_test(
         Life, settings=settings(max_examples=examples, stateful_step_count=40, deadline=None)
     )
+
+
+# -- stories that attackers found ----------------------------------------------------------------
+
+Story = Callable[[Life], None]
+
+
+def tell(story: Story) -> None:
+    life = Life()
+    try:
+        life.begin(skews=[0, SKEW, -SKEW])
+        for server in (0, 1, 2):
+            life.sign(number=server, namespace=SHOP)
+        story(life)
+        life.what_is_good_is_believed()
+        life.who_has_stopped_signing_never_signs_again()
+    finally:
+        life.teardown()
+
+
+def a_revoked_namespace_by_a_copy(life: Life) -> None:
+    life.revoke_namespace(namespace=SHOP, skew=0)
+    life.restore(number=0)
+    life.rotate_namespace(namespace=BANK, delay=0, skew=0)
+    life.revoke_namespace(namespace=BANK, skew=0)
+    assert life.stored.line == 1
+
+
+def a_revoked_root_by_a_copy_when_it_is_no_longer_listed(life: Life) -> None:
+    life.revoke_root(number=0, skew=0)
+    life.wait(seconds=4 * DELAY)
+    life.rotate_root(delay=0, skew=0)
+    assert [root.revoked for root in life.stored.keyring.roots] == [False, False]
+    life.restore(number=0)
+    for _ in range(3):
+        life.revoke_namespace(namespace=BANK, skew=0)
+
+
+def a_root_that_signs_by_a_copy_without_it(life: Life) -> None:
+    life.rotate_root(delay=0, skew=0)
+    life.wait(seconds=20)
+    life.sign(number=0, namespace=SHOP)
+    life.restore(number=0)
+    for _ in range(3):
+        life.revoke_namespace(namespace=BANK, skew=0)
+
+
+BY_A_COPY: dict[str, Story] = {
+    story.__name__.replace("_", " "): story
+    for story in (
+        a_revoked_namespace_by_a_copy,
+        a_revoked_root_by_a_copy_when_it_is_no_longer_listed,
+        a_root_that_signs_by_a_copy_without_it,
+    )
+}
+
+
+@pytest.mark.parametrize("story", BY_A_COPY)
+def test_a_copy_that_is_put_back_takes_nothing_back(story: str) -> None:
+    tell(BY_A_COPY[story])
+
+
+@pytest.mark.parametrize("story", BY_A_COPY)
+def test_without_comparing_keyrings_it_does(story: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealed, "undone", lambda *_: [])
+    with pytest.raises((AssertionError, InvalidToken), match=r"was revoked|does not hold"):
+        tell(BY_A_COPY[story])
+
+
+def test_a_copy_that_lacks_nothing_is_taken() -> None:
+    def story(life: Life) -> None:
+        life.rotate_namespace(namespace=SHOP, delay=DELAY, skew=0)
+        life.back_up()
+        life.lose_the_store()
+        life.restore(number=0)
+        life.rotate_root(delay=DELAY, skew=0)
+        assert all(server.keyring == life.stored.keyring for server in life.servers)
+
+    tell(story)
+
+
+def test_after_recover_all_servers_agree_whatever_was_lost() -> None:
+    def story(life: Life) -> None:
+        life.rotate_root(delay=DELAY, skew=0)
+        life.rotate_root(delay=0, skew=0)
+        life.revoke_namespace(namespace=SHOP, skew=0)
+        life.restore(number=0)
+        life.start_anew(number=1)
+        assert len({len(server.keyring.roots) for server in life.servers if server.keyring}) == 2
+        life.recover(skew=0)
+        assert all(server.keyring == life.stored.keyring for server in life.servers)
+        life.wait(seconds=20)
+        life.sign(number=0, namespace=SHOP)
+        life.wait(seconds=1700)
+
+    tell(story)
+
+
+def rotated_by_a_clock_two_hours_behind(life: Life) -> None:
+    life.wait(seconds=4 * DELAY)
+    life.revoke_namespace(namespace=BANK, skew=0)
+    life.sign(number=0, namespace=SHOP)
+    life.rotate_by_a_clock_that_is_behind(seconds=2 * DELAY - LIFE.leeway, namespace=None)
+    for server in (0, 1, 2):
+        life.sign(number=server, namespace=SHOP)
+
+
+def test_a_clock_that_is_behind_ends_no_key() -> None:
+    tell(rotated_by_a_clock_two_hours_behind)
+
+
+def test_without_looking_at_the_clock_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rotation, "_moment", lambda _, now, __: now)
+    with pytest.raises(InvalidToken, match="rotated out"):
+        tell(rotated_by_a_clock_two_hours_behind)
+
+
+def test_clocks_that_differ_as_they_may_are_in_nobodys_way() -> None:
+    def story(life: Life) -> None:
+        life.rotate_root(delay=DELAY, skew=SKEW)
+        life.rotate_namespace(namespace=SHOP, delay=DELAY, skew=-SKEW)
+        assert len(life.stored.keyring.roots) == 2
+        assert life.stored.keyring.keys_of(SHOP).generation == 1
+
+    tell(story)
+
+
+def the_newest_root_revoked_while_two_are_pending(life: Life) -> None:
+    life.rotate_root(delay=DELAY, skew=0)
+    life.wait(seconds=100)
+    life.rotate_root(delay=DELAY, skew=0)
+    life.revoke_root(number=0, skew=0)
+    life.wait(seconds=DELAY)
+    life.wait(seconds=700)  # the last minutes of what was pending
+    for server in (0, 1, 2):
+        life.sign(number=server, namespace=SHOP)
+    assert len(life.tokens) == 3
+    life.wait(seconds=700)
+
+
+def test_what_was_pending_when_its_successor_is_revoked_never_signs() -> None:
+    tell(the_newest_root_revoked_while_two_are_pending)
+
+
+def test_without_overtaking_it_its_last_tokens_are_denied(monkeypatch: pytest.MonkeyPatch) -> None:
+    succeeded = rotation._succeeded
+
+    def added(
+        roots: tuple[RootKey, ...], now: float, *, delay: int, life: TokenLife
+    ) -> tuple[RootKey, ...]:
+        if delay >= 0:
+            return succeeded(roots, now, delay=delay, life=life)
+        return (*roots, rotation._new_root(int(now)))
+
+    monkeypatch.setattr(rotation, "_succeeded", added)
+    with pytest.raises(AssertionError, match="outlives its root"):
+        tell(the_newest_root_revoked_while_two_are_pending)
