@@ -1,7 +1,8 @@
 """An API server in a thread: HTTP on loopback, a few kinds of objects, and every way to misbehave.
 
 It keeps to what the API promises: resource versions, conflicts, watches that go on from a version,
-bookmarks, 410 for what was compacted, RBAC with resource names, Status objects for errors.
+bookmarks, 410 for what was compacted, RBAC with resource names, Status objects for errors, and who
+set which field (of data only; the whole of it seen on kube-apiserver 1.37.2).
 """
 
 import asyncio
@@ -111,6 +112,8 @@ class ApiDouble:
         """RBAC: by token, rules and the namespace in which each counts, "" for all."""
         self.bookmark_every = 0.05
         self.gone_as_event = False
+        self.date: str | None = None
+        """What it says that the time is."""
         self.connections = 0
         self.port: int
         self._tls = tls
@@ -170,9 +173,9 @@ class ApiDouble:
     def fault(self, verb: str, *faults: Fault) -> None:
         self._do(self._script(verb, faults))
 
-    def put(self, plural: str, thing: Object) -> Object:
-        """Make or change an object, as somebody else would."""
-        return self._do(self._put(_key(plural, thing), thing))
+    def put(self, plural: str, thing: Object, *, manager: str | None = None) -> Object:
+        """Make or change an object, as somebody else would; without a manager, nobody notes who."""
+        return self._do(self._put(_key(plural, thing), thing, manager))
 
     def put_many(self, plural: str, things: list[Object]) -> None:
         """Make many objects at once."""
@@ -257,7 +260,7 @@ class ApiDouble:
         for writer in list(self._writers):
             writer.transport.abort()
 
-    async def _put(self, key: Key, thing: Object) -> Object:
+    async def _put(self, key: Key, thing: Object, manager: str | None = None) -> Object:
         self._version += 1
         before = self.objects.get(key)
         self._uids += before is None
@@ -267,6 +270,8 @@ class ApiDouble:
             **stored["metadata"],
             "resourceVersion": str(self._version),
         }
+        if manager is not None:
+            stored["metadata"]["managedFields"] = _managed(before, stored, manager)
         self.objects[key] = stored
         self._note(key, "ADDED" if before is None else "MODIFIED", stored)
         return stored
@@ -347,7 +352,7 @@ class ApiDouble:
             "delete": self._remove,
         }[request.verb](request)
         if writer is not None:
-            _send(writer, status, content)
+            _send(writer, status, content, {} if self.date is None else {"Date": self.date})
         return None
 
     async def _list(self, request: Request) -> tuple[int, Object]:
@@ -370,7 +375,7 @@ class ApiDouble:
             return 409, _status(409, f'{request.plural} "{key[2]}" already exists')
         if problem := _too_large(request.body):
             return problem
-        return 201, await self._put(key, request.body)
+        return 201, await self._put(key, request.body, _manager(request))
 
     async def _update(self, request: Request) -> tuple[int, Object]:
         name, _, subresource = request.name.partition("/")
@@ -389,7 +394,7 @@ class ApiDouble:
             return problem
         if subresource:
             return 200, await self._put(key, {**before, "status": request.body.get("status")})
-        return 200, await self._put(key, request.body)
+        return 200, await self._put(key, request.body, _manager(request))
 
     async def _remove(self, request: Request) -> tuple[int, Object]:
         key = (request.plural, request.namespace, request.name)
@@ -437,6 +442,31 @@ class ApiDouble:
 
 def _key(plural: str, thing: Object) -> Key:
     return plural, thing["metadata"].get("namespace", ""), thing["metadata"]["name"]
+
+
+def _manager(request: Request) -> str:
+    return request.headers.get("user-agent", "").partition("/")[0]
+
+
+def _managed(before: Object | None, after: Object, manager: str) -> list[Object]:
+    """Who set which key of the data: whoever changed it last."""
+    owners: dict[str, list[str]] = {}
+    for name, value in (after.get("data") or {}).items():
+        owner = manager
+        if before is not None and (before.get("data") or {}).get(name) == value:
+            owner = next(
+                (
+                    entry["manager"]
+                    for entry in before["metadata"].get("managedFields", ())
+                    if f"f:{name}" in entry["fieldsV1"]["f:data"]
+                ),
+                manager,
+            )
+        owners.setdefault(owner, []).append(name)
+    return [
+        {"manager": owner, "fieldsV1": {"f:data": {f"f:{name}": {} for name in names}}}
+        for owner, names in owners.items()
+    ]
 
 
 def _fits(request: Request, key: Key) -> bool:

@@ -9,16 +9,19 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authz import keys
-from authz.errors import InvalidToken, KeyringError, Reason
+from authz.errors import ClockBehind, InvalidToken, KeyringError, Reason
 from authz.keys import KeyId, Keyring, NamespaceKeys, RootKey, TokenLife
 from authz.names import PUBLIC, Namespace
 from authz.rotation import (
     MAX_ROOTS,
     create,
+    missing_roots,
+    revoke_all,
     revoke_namespace,
     revoke_root,
     rotate_namespace,
     rotate_root,
+    undone,
 )
 from authz.testing import NOW, root_key
 
@@ -301,6 +304,227 @@ def test_an_urgent_rotation_is_not_undone_by_one_that_was_planned_before() -> No
         # Whoever has not heard of it signs as planned, and is believed.
         stale = planned.signing_key(A, NOW + DELAY + 1).id
         assert refused(urgent, A, stale, NOW + DELAY + LIFE.seconds) is None
+
+
+def test_of_roots_that_start_together_the_newest_signs_and_those_before_it_never_again() -> None:
+    """Also where an older one verifies for longer, as it was to sign for longer."""
+    planned = rotate_root(create(NOW), NOW, delay=DELAY, life=LIFE)
+    keyring = rotate_root(planned, NOW, delay=0, life=LIFE)
+    second = keyring.roots[-1].id
+    again = rotate_root(keyring, NOW + 12, delay=0, life=LIFE)
+
+    assert keyring.primary(NOW).id == again.primary(NOW).id == second
+    assert again.primary(NOW + 12).id == again.roots[-1].id
+
+
+def test_what_was_pending_never_signs_when_its_successor_is_revoked() -> None:
+    keyring = rotate_root(create(NOW), NOW, delay=DELAY, life=LIFE)
+    keyring = rotate_root(keyring, NOW + 100, delay=DELAY, life=LIFE)
+    first, pending, newest = (root.id for root in keyring.roots)
+    after = revoke_root(keyring, newest, NOW + 200, life=LIFE)
+    signer = after.primary(NOW + 200).id
+
+    assert signer not in {first, pending, newest}
+    for later in range(200, 3 * DELAY, 20):
+        assert after.primary(NOW + later).id == signer
+    # Whoever has not heard of it signs as planned, and is believed.
+    assert refused(after, A, KeyId(pending, 0), NOW + DELAY + LIFE.seconds) is None
+
+
+def test_what_was_overtaken_is_not_kept_for_longer_by_further_rotations() -> None:
+    planned = rotate_root(create(NOW), NOW, delay=DELAY, life=LIFE)
+    overtaken = planned.roots[1].id
+    ends = []
+    for _ in range(3):
+        planned = rotate_root(planned, NOW + 1, delay=0, life=LIFE)
+        ends += [root.verify_until for root in planned.roots if root.id == overtaken]
+
+    assert ends == [int(NOW) + DELAY + LIFE.gone_after] * 3
+
+
+def test_where_the_signing_root_is_revoked_the_next_begins_and_no_former_one() -> None:
+    """By every clock, also one that runs behind."""
+    keyring = rotate_root(create(NOW), NOW, delay=0, life=LIFE)
+    moment = NOW + 700  # the first still verifies
+    keyring = rotate_root(keyring, moment, delay=DELAY, life=LIFE)
+    former, signing, following = (root.id for root in keyring.roots)
+    after = revoke_root(keyring, signing, moment, life=LIFE)
+
+    assert refused(after, A, KeyId(former, 0), moment) is None
+    for later in (moment - LIFE.leeway, moment, moment + DELAY, moment + 10 * DELAY):
+        assert after.primary(later).id == following
+
+
+def test_where_the_only_signing_root_is_revoked_a_new_one_signs_by_every_clock() -> None:
+    keyring = rotate_root(create(NOW), NOW, delay=0, life=LIFE)
+    moment = NOW + 700
+    former, signing = (root.id for root in keyring.roots)
+    after = revoke_root(keyring, signing, moment, life=LIFE)
+
+    for later in (moment - LIFE.leeway, moment, moment + 79):
+        assert after.primary(later).id not in {former, signing}
+
+
+def test_what_signs_for_longer_since_its_successor_is_revoked_verifies_for_longer() -> None:
+    keyring = rotate_root(create(NOW), NOW, delay=DELAY, life=LIFE)
+    keyring = rotate_root(keyring, NOW + 3000, delay=DELAY, life=LIFE)
+    first, second, third = keyring.roots
+    after = revoke_root(keyring, second.id, NOW + 3000, life=LIFE)
+    last = third.sign_from + LIFE.seconds
+
+    assert after.primary(third.sign_from - 1).id == first.id
+    assert refused(after, A, KeyId(first.id, 0), last) is None
+
+
+# -- going forward -----------------------------------------------------------------------------
+
+
+def test_ids_of_roots_are_kept_for_ever_and_their_secrets_are_not() -> None:
+    keyring = rotate_root(create(NOW), NOW, delay=0, life=LIFE)
+    first = keyring.roots[0].id
+    keyring = revoke_root(keyring, keyring.roots[1].id, NOW, life=LIFE)
+    revoked = keyring.roots[1].id
+    later = revoke_namespace(keyring, A, NOW + DELAY)
+
+    assert later.gone == {first, revoked}
+    assert len(later.roots) == 1
+    assert refused(later, A, KeyId(first, 0), NOW + DELAY) is Reason.KEY_RETIRED
+    assert rotate_root(later, NOW + DELAY, delay=0, life=LIFE).gone == later.gone
+    with pytest.raises(KeyringError, match="same id"):
+        replace(later, gone=later.gone | {later.roots[0].id})
+    with pytest.raises(KeyringError, match="'1' is not 8 hexadecimal digits"):
+        replace(later, gone=frozenset("1"))
+
+
+def test_every_change_notes_when_it_was_made() -> None:
+    keyring = create(NOW)
+    for number, change in enumerate(
+        (
+            lambda ring, now: rotate_root(ring, now, delay=0, life=LIFE),
+            lambda ring, now: rotate_namespace(ring, A, now, delay=0, life=LIFE),
+            lambda ring, now: revoke_namespace(ring, A, now),
+            lambda ring, now: revoke_root(ring, ring.roots[0].id, now, life=LIFE),
+            lambda ring, now: revoke_all(ring, now, life=LIFE),
+        )
+    ):
+        keyring = change(keyring, NOW + number)
+        assert keyring.changed_at == NOW + number
+
+
+def test_a_rotation_by_a_clock_that_is_behind_the_last_change_is_refused() -> None:
+    keyring = create(NOW)
+    for behind in (31, 7200):
+        for rotate in (
+            lambda now: rotate_root(keyring, now, delay=DELAY, life=LIFE),
+            lambda now: rotate_namespace(keyring, A, now, delay=DELAY, life=LIFE),
+        ):
+            with pytest.raises(ClockBehind, match=f"the clock is {behind} s before") as caught:
+                rotate(NOW - behind)
+            assert (caught.value.now, caught.value.changed_at) == (NOW - behind, NOW)
+
+
+def test_clocks_may_differ_by_the_leeway_and_time_does_not_go_back() -> None:
+    after = rotate_root(create(NOW), NOW - LIFE.leeway, delay=DELAY, life=LIFE)
+
+    assert after.changed_at == NOW
+    assert after.roots[1].sign_from == NOW + DELAY
+
+
+def test_no_clock_is_in_the_way_of_a_revocation() -> None:
+    for behind in (0, 7200, 10**9):
+        keyring = create(NOW)
+        root = keyring.roots[0].id
+        for after in (
+            revoke_root(keyring, root, NOW - behind, life=LIFE),
+            revoke_all(keyring, NOW - behind, life=LIFE),
+        ):
+            assert refused(after, A, KeyId(root, 0), NOW) is Reason.KEY_REVOKED
+            assert after.primary(NOW).id != root
+            assert after.changed_at == NOW
+        assert revoke_namespace(keyring, A, NOW - behind).keys_of(A).generation == 1
+
+
+def test_a_keyring_without_the_time_of_its_last_change_is_changed_by_any_clock() -> None:
+    before = Keyring((root_key(),))
+
+    assert rotate_root(before, NOW, delay=0, life=LIFE).changed_at == NOW
+
+
+def test_revoking_all_leaves_nothing_that_counts_and_a_root_that_signs() -> None:
+    keyring = rotate_root(create(NOW), NOW, delay=DELAY, life=LIFE)
+    keyring = revoke_root(keyring, keyring.roots[0].id, NOW, life=LIFE)
+    after = revoke_all(keyring, NOW, life=LIFE, lost=["0000000a", keyring.roots[0].id])
+
+    for root in keyring.roots:
+        assert refused(after, A, KeyId(root.id, 0), NOW) is Reason.KEY_REVOKED
+    assert refused(after, A, KeyId("0000000a", 0), NOW) is Reason.KEY_RETIRED
+    assert after.primary(NOW) is after.primary(NOW - LIFE.leeway) is after.roots[-1]
+    with pytest.raises(KeyringError, match="'lost' is not 8 hexadecimal digits"):
+        revoke_all(keyring, NOW, life=LIFE, lost=["lost"])
+
+
+def changed(keyring: Keyring, *namespaces: tuple[Namespace, NamespaceKeys]) -> Keyring:
+    return replace(keyring, namespaces=dict(namespaces), changed_at=1)
+
+
+ONE = Keyring((root_key(1),), changed_at=1)
+TWO = Keyring((root_key(1), root_key(2)), changed_at=1)
+DEAD = RootKey("00000001", b"", 0, 5, revoked=True)
+
+
+@pytest.mark.parametrize(
+    ("held", "other", "problem"),
+    [
+        (replace(TWO, roots=(DEAD, root_key(2))), TWO, "root key 00000001 counts"),
+        (replace(ONE, roots=(root_key(2),), gone=frozenset({DEAD.id})), TWO, "00000001 counts"),
+        (TWO, ONE, "root key 00000002 is missing"),
+        (replace(TWO, roots=(root_key(1), replace(DEAD, id="00000002"))), ONE, "2 is missing"),
+        (replace(ONE, gone=frozenset({"0000000a"})), ONE, "root key 0000000a is missing"),
+        (replace(ONE, gone=frozenset({"0000000a"})), Keyring(ONE.roots), "0000000a is missing"),
+        (TWO, create(NOW), "root key 00000001 is missing"),
+        (changed(ONE, (A, NamespaceKeys(2))), ONE, "namespace a is at generation 0, and was at 2"),
+        (
+            changed(ONE, (A, NamespaceKeys(2))),
+            changed(ONE, (A, NamespaceKeys(2, 10, 20))),
+            "namespace a: generation 1 counts, though it was revoked",
+        ),
+        (
+            changed(ONE, (A, NamespaceKeys(2, 10, 20))),
+            changed(ONE, (A, NamespaceKeys(2, 10, 21))),
+            "namespace a: generation 1 counts, though it ended earlier",
+        ),
+    ],
+)
+def test_what_takes_something_back_is_told(held: Keyring, other: Keyring, problem: str) -> None:
+    assert any(problem in it for it in undone(held, other))
+
+
+@pytest.mark.parametrize(
+    ("held", "other"),
+    [
+        (ONE, ONE),
+        (ONE, TWO),
+        (TWO, replace(TWO, roots=(DEAD, root_key(2)))),
+        (TWO, replace(ONE, roots=(root_key(2),), gone=frozenset({DEAD.id}))),
+        (ONE, changed(ONE, (A, NamespaceKeys(1)))),
+        (changed(ONE, (A, NamespaceKeys(2, 10, 20))), changed(ONE, (A, NamespaceKeys(2)))),
+        (changed(ONE, (A, NamespaceKeys(2))), changed(ONE, (A, NamespaceKeys(3, 10, 20)))),
+        # Where no root counts that was known, no generation of it does.
+        (changed(ONE, (A, NamespaceKeys(2))), replace(TWO, roots=(DEAD, root_key(2)))),
+        # Programs that do not note when a keyring was changed forget roots that are over.
+        (Keyring(TWO.roots), Keyring(ONE.roots)),
+    ],
+)
+def test_what_takes_nothing_back_may_follow(held: Keyring, other: Keyring) -> None:
+    assert undone(held, other) == []
+
+
+def test_roots_that_another_keyring_does_not_know_are_named() -> None:
+    assert missing_roots(replace(TWO, gone=frozenset({"0000000a"})), ONE) == [
+        "00000002",
+        "0000000a",
+    ]
+    assert missing_roots(ONE, TWO) == []
 
 
 delays = st.sampled_from([0, 1, 29, 500, DELAY])

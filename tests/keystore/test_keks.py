@@ -90,6 +90,23 @@ def test_a_kek_file_that_cannot_be_written_or_read_says_why(tmp_path: Path) -> N
         read_kek_file(tmp_path / "long")
 
 
+def test_a_pipe_is_no_kek_file_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    with pytest.raises(KeyStoreError, match="pipe is not a regular file: name one that is"):
+        read_kek_file(tmp_path / "pipe")
+
+
+def test_a_full_disk_leaves_no_part_of_a_kek_file(small_disk: Path) -> None:
+    filler, path = small_disk / "filler", small_disk / "kek"
+    with pytest.raises(OSError, match="No space left"):
+        filler.write_bytes(bytes(1 << 20))
+    with pytest.raises(KeyStoreError, match="kek cannot be written: No space left"):
+        generate_kek_file(path)
+    assert not path.exists()
+    filler.unlink()
+    assert generate_kek_file(path) == read_kek_file(path)
+
+
 @pytest.mark.parametrize("mode", [0o602, 0o604, 0o620, 0o601, 0o777, 0o660])
 def test_a_kek_file_that_others_can_use_is_refused(tmp_path: Path, mode: int) -> None:
     path = tmp_path / "kek"

@@ -169,6 +169,51 @@ async def test_an_older_keyring_put_back_is_not_taken_by_servers(
         sees(2, server)
 
 
+def put_back(api: ApiDouble, data: dict[str, str]) -> None:
+    """As `kubectl replace` does."""
+    thing = {"metadata": {"name": "keyring", "namespace": "authz-system"}, "data": data}
+    api.put("secrets", thing, manager="kubectl-replace")
+
+
+async def test_what_the_readme_says_to_do_after_a_copy_was_put_back(
+    folder: Folder, api: ApiDouble, tmp_path: Path, two: tuple[Process, Process]
+) -> None:
+    one, other = two
+    stolen = await signed(folder, one)
+    old = api.get("secrets", "authz-system", "keyring")["data"]
+    folder.keys("revoke", "bank-web")
+    lost = folder.keys("rotate", "--root")["done"].split()[3]
+    sees(3, *two)
+    put_back(api, old)
+    for server in two:
+        problem = server.line("key store not usable")["problem"]
+        assert f"run `authz keys recover --lost {lost}`" in problem
+    assert await verified(folder, other, stolen) == "token-invalid"
+    assert await crossing(folder, one, other) == "allowed"
+
+    # A server that starts now cannot know, and says so.
+    (tmp_path / "fresh").mkdir()
+    with serving(tmp_path / "fresh", folder.flags()) as fresh:
+        warning = fresh.line("the keyring may be an older copy")["problem"]
+        assert "kubectl-replace, not by `authz keys`" in warning
+        fresh.ready()
+        assert await verified(folder, fresh, stolen) == "allowed"
+
+        for change in (["rotate", "other"], ["revoke", "other"], ["rotate", "--root", "--now"]):
+            done = authz(*("keys", *change, "--store", STORE, "--kek-files", str(folder.kek_file)))
+            assert (done.returncode, done.stdout) == (3, "")
+            assert "Nothing was changed. Run `authz keys recover`" in done.stderr
+        folder.keys("recover", "--lost", lost)
+        for server in (*two, fresh):
+            sees(2, server)
+            assert await verified(folder, server, stolen) == "token-invalid"
+        assert await crossing(folder, one, fresh) == await crossing(folder, fresh, other)
+        for server in two:
+            server.line("key store usable again")
+            assert metric(server, "authz_keyring_refused") == 0
+    folder.keys("rotate", "other")
+
+
 # -- the command line ---------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from authz.errors import Conflict, KeyStoreError
+from authz.errors import Conflict, KeyringReplaced, KeyStoreError
 from authz.keys import Keyring, NamespaceKeys
 from authz.keystore import Keks, SealedStore, Snapshot, open_store, update
 from authz.keystore.kubernetes import KEY, KubernetesBackend
@@ -550,6 +550,70 @@ async def test_a_deleted_secret_is_reported_and_may_come_back(
         await watcher.all_well()
         await update(another(), counted_up)
         await watcher.version(2)
+
+
+async def test_a_keyring_that_somebody_else_put_there_is_told_and_not_changed(
+    api: ApiDouble, another: Opened
+) -> None:
+    store = another()
+    await store.compare_and_swap(None, RING)
+    old = base64.b64decode(api.get("secrets", HOME, "keyring")["data"][KEY])
+    await update(store, counted_up)
+    assert (await another().load()).put_by is None
+    api.put("secrets", secret(old), manager="kubectl-replace")
+    put_by = "was put there by kubectl-replace, not by `authz keys`"
+    assert (await another().load()).put_by == put_by
+    updates = len(api.asked("update"))
+    with pytest.raises(KeyringReplaced, match="holds a copy of the keyring that was put there by"):
+        await update(another(), counted_up)
+    assert len(api.asked("update")) == updates
+    await update(another(), counted_up, adopt=True)
+    assert (await another().load()).put_by is None
+    api.put("secrets", secret(old))  # something took the note off
+    assert (await another().load()).put_by is None
+    assert count(await update(another(), counted_up)) == 1
+
+
+@pytest.mark.parametrize(
+    "noted",
+    [
+        7,
+        [7],
+        [{}],
+        [{"fieldsV1": {"f:data": {f"f:{KEY}": {}}}}],
+        [{"manager": "kubectl", "fieldsV1": {"f:data": 7}}],
+        [{"manager": "kubectl", "fieldsV1": {"f:data": {"f:other": {}}}}],
+    ],
+)
+async def test_a_note_that_says_nothing_is_no_reason_to_refuse(
+    api: ApiDouble, another: Opened, noted: object
+) -> None:
+    thing = secret(seal(RING, 1, KEK))
+    thing["metadata"]["managedFields"] = noted
+    api.put("secrets", thing)
+    assert (await another().load()).put_by is None
+
+
+async def test_a_change_of_another_key_of_the_secret_is_nobodys_business(
+    api: ApiDouble, another: Opened
+) -> None:
+    await another().compare_and_swap(None, RING)
+    thing = json.loads(json.dumps(api.get("secrets", HOME, "keyring")))
+    thing["data"]["other"] = "b3RoZXI="
+    api.put("secrets", thing, manager="kubectl-edit")
+    assert (await another().load()).put_by is None
+
+
+@pytest.mark.parametrize(
+    ("date", "clock"),
+    [("Fri, 15 Jan 2027 08:00:00 GMT", 1_800_000_000.0), ("soon", None), (None, None)],
+)
+async def test_the_api_servers_clock_is_told(
+    api: ApiDouble, another: Opened, date: str | None, clock: float | None
+) -> None:
+    await another().compare_and_swap(None, RING)
+    api.date = date
+    assert (await another().load()).clock == clock
 
 
 async def test_an_older_keyring_put_back_is_not_taken(api: ApiDouble, another: Opened) -> None:

@@ -99,7 +99,7 @@ async def test_processes_that_write_at_once_lose_nothing(path: Path) -> None:
         with child:
             assert child.hear() == "done"
     snapshot = await stored(path)
-    assert (count(snapshot), snapshot.version) == (75, 76)
+    assert (count(snapshot), snapshot.version, snapshot.put_by) == (75, 76, None)
 
 
 async def test_a_killed_writer_loses_no_change_that_it_reported(path: Path) -> None:
@@ -123,6 +123,7 @@ async def test_a_killed_writer_loses_no_change_that_it_reported(path: Path) -> N
         snapshot = await stored(path)
         assert reported <= count(snapshot) <= reported + 1
         assert snapshot.version == count(snapshot) + 1
+        assert snapshot.put_by is None
         with sqlite3.connect(path) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         connection.close()

@@ -1,5 +1,6 @@
 """One SQLite file: privacy, sharing, replacing, and every way in which it cannot be used."""
 
+import errno
 import os
 import resource
 import shutil
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from authz.errors import Conflict, KeyStoreError
+from authz.errors import Conflict, KeyringReplaced, KeyStoreError
 from authz.keys import Keyring, NamespaceKeys
 from authz.keystore import Keks, Snapshot, SqliteBackend, open_store, update
+from authz.keystore.mark import Mark
 from authz.keystore.sqlite_file import APPLICATION_ID
 from authz.names import Namespace
 from tests.keystore.support import (
@@ -212,6 +214,128 @@ async def test_an_older_copy_is_reported_and_not_taken_over(
         await watcher.version(3)
         await update(store, counted_up)
         assert count(await watcher.version(4)) == 2
+    await store.close()
+
+
+async def test_a_copy_that_is_written_over_the_file_is_seen_though_it_changed_as_often(
+    path: Path,
+) -> None:
+    """SQLite counts changes, and then counts as many."""
+    await create(path)
+    backup = path.with_name("backup.db")
+    shutil.copyfile(path, backup)
+    running, other = sqlite_store(path), sqlite_store(path)
+    await update(other, counted_up)
+    assert count(await running.load()) == 1
+    shutil.copyfile(backup, path)
+    await update(other, lambda ring: counted_up(counted_up(ring)), adopt=True)
+    assert count(await running.load()) == 2
+    await running.close()
+    await other.close()
+
+
+async def test_a_copy_that_was_put_back_is_told_and_not_changed(path: Path) -> None:
+    await create(path)
+    backup, newest = path.with_name("backup.db"), path.with_name("newest.db")
+    shutil.copyfile(path, backup)
+    store = sqlite_store(path, BOTH)
+    changed = await update(store, counted_up)
+    assert changed.put_by is None
+    shutil.copyfile(path, newest)
+    shutil.copyfile(backup, path)
+    assert (await store.load()).put_by == "took the place of what `authz keys` wrote last"
+    for work in (update(store, counted_up), store.reseal(NEW_KEK)):
+        with pytest.raises(KeyringReplaced, match=r"holds a copy .* Run `authz keys recover`"):
+            await work
+    assert path.read_bytes() == backup.read_bytes()
+    shutil.copyfile(newest, path)
+    assert (await store.load()).put_by is None
+    shutil.copyfile(backup, path)
+    await update(store, counted_up, adopt=True)
+    assert (await store.load()).put_by is None
+    assert count(await update(store, counted_up)) == 2
+    await store.close()
+
+
+@pytest.mark.parametrize("mark", [None, b"", b"garbage", b"0" * 65])
+async def test_without_a_mark_nothing_is_known_and_the_next_change_makes_one(
+    path: Path, mark: bytes | None
+) -> None:
+    await create(path)
+    backup, file = path.with_name("backup.db"), path.with_name("keys.db.mark")
+    shutil.copyfile(path, backup)
+    store = sqlite_store(path)
+    await update(store, counted_up)
+    file.unlink()
+    if mark is not None:
+        file.write_bytes(mark)
+    assert (await store.load()).put_by is None
+    await update(store, counted_up)
+    shutil.copyfile(backup, path)
+    assert (await store.load()).put_by is not None
+    await store.close()
+
+
+async def test_whoever_is_killed_beside_a_change_leaves_no_doubt(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create(path)
+    store = sqlite_store(path)
+    put_down = Mark.put_down
+    for call in (1, 2):  # before the change is committed, and after
+        calls = 0
+
+        def die(mark: Mark, *records: bytes) -> None:
+            nonlocal calls
+            put_down(mark, *records)
+            calls += 1
+            if calls == call:  # noqa: B023 - at once
+                raise Killed
+
+        monkeypatch.setattr(Mark, "put_down", die)
+        with pytest.raises(Killed):
+            await update(store, counted_up)
+        monkeypatch.setattr(Mark, "put_down", put_down)
+        assert (await store.load()).put_by is None
+        await update(store, counted_up)
+    await store.close()
+
+
+class Killed(BaseException):
+    pass
+
+
+async def test_a_disk_that_is_full_when_a_change_is_marked_changes_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create(path)
+    store = sqlite_store(path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Mark, "put_down", full)
+        with pytest.raises(KeyStoreError, match="the disk is full: make room and try again"):
+            await update(store, counted_up)
+    assert await store.load() == Snapshot(RING, 1)
+    assert count(await update(store, counted_up)) == 1
+    await store.close()
+
+
+async def test_where_a_keyring_was_none_is_made_anew(path: Path) -> None:
+    await create(path)
+    os.truncate(path, 0)
+    text = await refusal(path)
+    assert "holds no keyring, though one was written into it: put its newest copy back" in text
+    assert "init" not in text
+    with pytest.raises(Conflict, match="lock out every tenant: put its newest copy back, or rem"):
+        await create(path)
+    path.unlink()
+    assert "does not exist, though one was written into it" in await refusal(path)
+    await create(path)  # whoever removed the file knows that it is gone
+    store = sqlite_store(path)
+    assert (await store.load()).put_by is None
     await store.close()
 
 
