@@ -27,11 +27,14 @@ Run = Callable[..., Ran]
 
 
 def in_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`authz` as a function of its arguments and of what it is given on standard input."""
+    """`authz` as a function of its arguments and of what it is given on standard input.
 
-    def running(*arguments: str, given: str = "") -> Ran:
+    With `None`, standard input is closed.
+    """
+
+    def running(*arguments: str, given: str | None = "") -> Ran:
         monkeypatch.setattr(sys, "argv", ["authz", *arguments])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(given))
+        monkeypatch.setattr(sys, "stdin", None if given is None else io.StringIO(given))
         with pytest.raises(SystemExit) as ended:
             main()
         output = capsys.readouterr()

@@ -1,11 +1,14 @@
 """The command line: what it prints for people and machines, its exit codes, and what it hides."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from authz.keystore import read_kek_file
+from authz.testing import NOW
 from tests.command import Run, in_process
+from tests.kube_double import ApiDouble
 from tests.support import authz
 
 
@@ -203,6 +206,126 @@ def test_a_bad_namespace_is_usage(keys: Run, name: str) -> None:
     assert "is not a namespace" in done.err
 
 
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the clock of `authz keys`."""
+
+    def setting(seconds: float) -> None:
+        monkeypatch.setattr("authz.cli.keys._now", lambda: seconds)
+
+    return setting
+
+
+def test_list_shows_when_the_keyring_was_last_changed(
+    run: Run, at: Callable[[float], None]
+) -> None:
+    at(NOW)
+    run("keys", "init", "--generate-kek")
+    assert run("keys", "list", "--json").json["changed_at"] == "2027-01-15T08:00:00+00:00"
+    assert "(version 1, changed 2027-01-15T08:00:00+00:00)" in run("keys", "list").out
+
+
+@pytest.mark.parametrize("what", ["--root", "shop"])
+def test_a_rotation_by_a_clock_that_is_behind_names_both_times_and_the_fix(
+    run: Run, at: Callable[[float], None], what: str
+) -> None:
+    at(NOW)
+    run("keys", "init", "--generate-kek")
+    at(NOW - 7200)
+    done = run("keys", "rotate", what)
+    assert (done.code, done.out) == (1, "")
+    assert "the clock here shows 2027-01-15T06:00:00+00:00" in done.err
+    assert "the keyring was last changed at 2027-01-15T08:00:00+00:00" in done.err
+    assert "Set this machine's clock; or, if it is the other one that is wrong" in done.err
+    assert run("keys", "list", "--json").json["version"] == 1
+    done = run("keys", "rotate", what, "--clock-is-right")
+    assert "signs from 2027-01-15T07:00:00+00:00 (version 2)" in done.out
+    assert run("keys", "list", "--json").json["changed_at"] == "2027-01-15T06:00:00+00:00"
+
+
+def test_no_clock_is_in_the_way_of_a_revocation(run: Run, at: Callable[[float], None]) -> None:
+    at(NOW)
+    root = run("keys", "init", "--generate-kek", "--json").json["done"].split()[-1]
+    at(NOW - 7200)
+    assert run("keys", "revoke", "shop").code == 0
+    assert run("keys", "revoke", "--root", root).code == 0
+    assert run("keys", "recover").code == 0
+
+
+@pytest.mark.parametrize(("apart", "code"), [(0, 0), (30, 0), (-30, 0), (31, 1), (-7200, 1)])
+def test_a_rotation_by_another_clock_than_the_api_servers_is_refused(
+    run: Run,
+    at: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+    apart: int,
+    code: int,
+) -> None:
+    with ApiDouble.running() as api:
+        monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(Path("kubeconfig"))))
+        monkeypatch.setenv("AUTHZ_STORE", "kubernetes:keyring")
+        api.date = "Fri, 15 Jan 2027 08:00:00 GMT"
+        at(NOW + apart - 10_000)
+        run("keys", "init", "--generate-kek")
+        at(NOW + apart)
+        done = run("keys", "rotate", "--root")
+        assert done.code == code
+        assert ("the API server's shows 2027-01-15T08:00:00+00:00" in done.err) == bool(code)
+        assert run("keys", "rotate", "shop", "--clock-is-right").code == 0
+
+
+def test_a_copy_that_was_put_back_is_told_and_recovered(keys: Run) -> None:
+    token = keys("token", "mint", "shop", "bank").out
+    old = Path("keys.db").read_bytes()
+    keys("keys", "revoke", "shop")
+    Path("keys.db").write_bytes(old)
+    assert "took the place of what `authz keys` wrote last: see" in keys("keys", "list").err
+    assert "took the place" in keys("keys", "list", "--json").json["put_by"]
+    for change in (["rotate", "bank"], ["rotate", "--root"], ["revoke", "bank"]):
+        done = keys("keys", *change)
+        assert (done.code, done.out) == (3, "")
+        assert "servers that know of one refuse it. Nothing was changed. Run `authz k" in done.err
+    assert Path("keys.db").read_bytes() == old
+
+    done = keys("keys", "recover")
+    assert done.code == 0
+    assert "every earlier root key is revoked; " in done.out
+    assert keys("token", "verify", given=token).code == 1
+    states = [root["state"] for root in keys("keys", "list", "--json").json["roots"]]
+    assert states == ["revoked", "primary"]
+    assert keys("keys", "rotate", "bank").code == 0
+
+
+def test_the_newest_copy_is_kept_as_it_is(keys: Run) -> None:
+    token = keys("token", "mint", "shop", "bank").out
+    keys("keys", "rotate", "bank")
+    newest = Path("keys.db").read_bytes()
+    Path("keys.db").unlink()
+    done = keys("keys", "init")
+    assert done.code == 0
+    Path("keys.db").write_bytes(newest)
+    assert keys("keys", "rotate", "shop").code == 3
+    assert keys("keys", "recover", "--newest").out == "the keyring is kept as it is (version 3)\n"
+    assert keys("keys", "rotate", "shop").code == 0
+    assert keys("token", "verify", given=token).code == 0
+
+
+def test_recover_takes_ids_of_lost_roots_and_nothing_else(keys: Run) -> None:
+    assert keys("keys", "recover", "--lost", "0000000a,0000000b").code == 0
+    done = keys("keys", "recover", "--lost", "0000000a,x")
+    assert (done.code, "'x' is not 8 hexadecimal digits" in done.err) == (1, True)
+    done = keys("keys", "recover", "--lost", "0000000a", "--newest")
+    assert (done.code, "is not the newest" in done.err) == (2, True)
+
+
+def test_a_store_that_was_cut_to_nothing_is_not_made_anew(keys: Run) -> None:
+    Path("keys.db").write_bytes(b"")
+    for command in ("list", "init"):
+        done = keys("keys", command)
+        assert done.code == 3
+        assert "put its newest copy back" in done.err
+        assert "run `authz keys init`" not in done.err
+
+
 def test_reseal_under_another_kek(keys: Run) -> None:
     token = keys("token", "mint", "shop", "bank").out
     Path("new").write_text("A" * 43 + "=")
@@ -281,6 +404,13 @@ def test_what_is_no_token_is_no_and_is_not_repeated(keys: Run, command: str, giv
     assert done.out == "not valid: the token does not have the form of a tenant token\n"
     done = keys("token", command, "--json", given=given)
     assert (done.code, done.json["valid"]) == (1, False)
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect"])
+def test_closed_standard_input_is_usage(keys: Run, command: str) -> None:
+    done = keys("token", command, given=None)
+    assert (done.code, done.out) == (2, "")
+    assert "standard input is closed: give the token there" in done.err
 
 
 @pytest.mark.parametrize("command", ["verify", "inspect"])

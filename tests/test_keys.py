@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -397,16 +398,15 @@ def test_ids_of_roots_are_kept_for_ever_and_their_secrets_are_not() -> None:
 
 
 def test_every_change_notes_when_it_was_made() -> None:
+    changes: list[Callable[[Keyring, float], Keyring]] = [
+        lambda ring, now: rotate_root(ring, now, delay=0, life=LIFE),
+        lambda ring, now: rotate_namespace(ring, A, now, delay=0, life=LIFE),
+        lambda ring, now: revoke_namespace(ring, A, now),
+        lambda ring, now: revoke_root(ring, ring.roots[0].id, now, life=LIFE),
+        lambda ring, now: revoke_all(ring, now, life=LIFE),
+    ]
     keyring = create(NOW)
-    for number, change in enumerate(
-        (
-            lambda ring, now: rotate_root(ring, now, delay=0, life=LIFE),
-            lambda ring, now: rotate_namespace(ring, A, now, delay=0, life=LIFE),
-            lambda ring, now: revoke_namespace(ring, A, now),
-            lambda ring, now: revoke_root(ring, ring.roots[0].id, now, life=LIFE),
-            lambda ring, now: revoke_all(ring, now, life=LIFE),
-        )
-    ):
+    for number, change in enumerate(changes):
         keyring = change(keyring, NOW + number)
         assert keyring.changed_at == NOW + number
 
@@ -414,13 +414,15 @@ def test_every_change_notes_when_it_was_made() -> None:
 def test_a_rotation_by_a_clock_that_is_behind_the_last_change_is_refused() -> None:
     keyring = create(NOW)
     for behind in (31, 7200):
-        for rotate in (
-            lambda now: rotate_root(keyring, now, delay=DELAY, life=LIFE),
-            lambda now: rotate_namespace(keyring, A, now, delay=DELAY, life=LIFE),
-        ):
+        now = NOW - behind
+        rotations: list[Callable[[], Keyring]] = [
+            lambda: rotate_root(keyring, now, delay=DELAY, life=LIFE),  # noqa: B023 - at once
+            lambda: rotate_namespace(keyring, A, now, delay=DELAY, life=LIFE),  # noqa: B023
+        ]
+        for rotate in rotations:
             with pytest.raises(ClockBehind, match=f"the clock is {behind} s before") as caught:
-                rotate(NOW - behind)
-            assert (caught.value.now, caught.value.changed_at) == (NOW - behind, NOW)
+                rotate()
+            assert (caught.value.now, caught.value.changed_at) == (now, NOW)
 
 
 def test_clocks_may_differ_by_the_leeway_and_time_does_not_go_back() -> None:

@@ -23,6 +23,7 @@ from authz._proto.ext_authz_pb2 import CheckResponse
 from authz.config import Settings, load_settings
 from authz.demo import certs
 from authz.errors import BadPolicy, BadSettings, KeyStoreError
+from authz.keys import Keyring
 from authz.names import Namespace
 from authz.observe import json_log
 from authz.policy import Policy
@@ -166,6 +167,7 @@ async def test_it_becomes_ready_when_the_key_store_is_made_later(folder: Folder)
         (problem,) = here.lines("key store not usable")
         assert "run `authz keys init`" in problem["problem"]
         assert problem["ready"] is False
+        await here.line("key store usable again")
 
 
 async def test_a_wrong_kek_leaves_it_unready_with_a_log_line_that_says_so(folder: Folder) -> None:
@@ -199,6 +201,60 @@ async def test_a_store_that_fails_later_leaves_the_last_good_keyring_in_use(
             lambda old: rotation.revoke_namespace(old, Namespace("shop"), time.time())  # noqa: TID251
         )
         await here.line("keyring loaded", 2)
+
+
+async def test_a_copy_that_takes_something_back_is_told_once_and_not_used(folder: Folder) -> None:
+    await folder.make_keys()
+    path = Path(folder.store.removeprefix("sqlite:"))
+    old = path.read_bytes()
+    async with live(folder) as here, here.asked_by("shop") as shop:
+        await here.ready()
+        async with here.asked_by("bank") as bank:
+            stolen = await sign(shop)
+            await folder.change_keys(revoke_shop)
+            await here.line("keyring loaded", 2)
+            newest = path.read_bytes()
+            replace_file(path, old)
+            line = await here.line("key store not usable")
+            assert "namespace shop is at generation 0, and was at 1" in line["problem"]
+            assert line["ready"] is True
+            failures = 'authz_reload_failures_total{what="keyring"}'
+            failed = await here.metric(failures)
+
+            async def looked_again() -> bool:
+                return await here.metric(failures) > failed + 1
+
+            await eventually(looked_again, "the store is looked at again")
+            assert len(here.lines("key store not usable")) == 1
+            assert await here.metric("authz_keyring_refused") == 1
+            assert await here.metric("authz_keyring_version") == 2
+            assert (await here.get("/readyz"))[0] == 200
+            assert await verify(bank, stolen) == "token-invalid"
+            assert await verify(bank, await sign(shop)) == "allowed"
+            replace_file(path, newest)
+            await here.line("key store usable again")
+            assert await here.metric("authz_keyring_refused") == 0
+            assert len(here.lines("keyring loaded")) == 2
+
+
+async def test_a_server_that_starts_on_a_copy_says_that_it_cannot_know(folder: Folder) -> None:
+    await folder.make_keys()
+    path = Path(folder.store.removeprefix("sqlite:"))
+    old = path.read_bytes()
+    await folder.change_keys(revoke_shop)
+    async with live(folder) as here:
+        await here.ready()
+        assert here.lines("the keyring may be an older copy") == []
+    replace_file(path, old)
+    async with live(folder) as here:
+        line = await here.line("the keyring may be an older copy")
+        assert "took the place of what `authz keys` wrote last" in line["problem"]
+        assert "Run `authz keys recover`" in line["problem"]
+        await here.ready()
+
+
+def revoke_shop(old: Keyring) -> Keyring:
+    return rotation.revoke_namespace(old, Namespace("shop"), time.time())  # noqa: TID251
 
 
 async def test_without_a_policy_file_every_namespace_is_on_its_own(folder: Folder) -> None:
