@@ -13,8 +13,8 @@ import httpx
 from authz.config import IdentitySource
 from authz.errors import AuthzError
 from authz.lab.harness import envoy
+from authz.lab.harness.ports import Endpoint
 from authz.lab.harness.processes import CouldNotStart
-from authz.lab.loopback.bootstrap import Endpoint
 from loadtest import processes
 from loadtest.compare import sidecars
 from loadtest.compare.client import Task

@@ -17,8 +17,9 @@ from typing import Final
 from authz.envoyfilters import Patches, Proxy, shipped
 from authz.lab.harness import envoy
 from authz.lab.harness.certs import Certificate
+from authz.lab.harness.ports import Endpoint
 from authz.lab.loopback import bootstrap
-from authz.lab.loopback.bootstrap import Endpoint, Json, Service
+from authz.lab.loopback.bootstrap import Json, Service
 from loadtest import mesh, processes
 from loadtest.compare.variants import APP_PORT, Variant
 from loadtest.expected import TOKEN_HEADER

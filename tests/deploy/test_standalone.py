@@ -18,7 +18,7 @@ import pytest
 from authz.config import Settings
 from authz.lab.harness import envoy
 from authz.lab.harness.certs import Certificate
-from authz.lab.loopback.bootstrap import Endpoint
+from authz.lab.harness.ports import Endpoint
 from authz.lab.loopback.client import REASON_HEADER, REFUSED
 from tests.deploy.manifests import DEPLOY, load
 from tests.envoy.bench import free_port

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from authz.domain.identity import SpiffeId
 from authz.lab.harness.certs import Certificate
+from authz.lab.harness.ports import Endpoint
 
 Json: TypeAlias = dict[str, Any]
 
@@ -32,16 +33,6 @@ ROUTER: Json = {
     "name": "envoy.filters.http.router",
     "typed_config": {"@type": f"{_FILTER}.http.router.v3.Router"},
 }
-
-
-class Endpoint(NamedTuple):
-    """An IPv4 address and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)

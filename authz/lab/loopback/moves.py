@@ -16,8 +16,9 @@ import grpc
 from authz.domain import tokens
 from authz.domain.keys import KeyId
 from authz.lab.harness.certs import Authority
+from authz.lab.harness.ports import Endpoint
 from authz.lab.loopback import ask
-from authz.lab.loopback.bootstrap import ORIGINAL_DESTINATION, REVISION, SERVING_NAMESPACE, Endpoint
+from authz.lab.loopback.bootstrap import ORIGINAL_DESTINATION, REVISION, SERVING_NAMESPACE
 from authz.lab.loopback.client import REFUSED, TOKEN_HEADER, Headers, call
 from authz.lab.loopback.loot import TokenSource, signed
 from authz.lab.loopback.mesh import ACTIVATOR
