@@ -27,7 +27,10 @@ from authz.envoyfilters import shipped
 from authz.errors import BadSettings
 from authz.report.scrape import scrape
 
+app = typer.Typer(add_completion=False)
 
+
+@app.command(epilog="Example: authz doctor dumps/ --pods pods.json")
 def doctor(
     dumps: Annotated[
         list[str] | None,

@@ -18,7 +18,9 @@ from authz.errors import BadSettings
 from authz.keystore import KeyStore, Snapshot, generate_kek_file, read_kek_file, update
 
 app = typer.Typer(
-    help="Make, show, rotate and revoke keys; seal the store anew.", no_args_is_help=True
+    help="Make, show, rotate and revoke keys; seal the store anew.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 R = TypeVar("R")
 _now = time.time  # noqa: TID251 - the command line is where time enters

@@ -18,7 +18,11 @@ from authz.domain.verdict import Allow, Deny
 from authz.errors import BadPolicy
 from authz.policysource.file import read_policy
 
-app = typer.Typer(help="Check a policy file and ask it questions.", no_args_is_help=True)
+app = typer.Typer(
+    help="Check a policy file and ask it questions.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 _now = time.time  # noqa: TID251 - the command line is where time enters
 
 _File = Annotated[Path, typer.Argument(help="The policy file.")]

@@ -20,6 +20,7 @@ app = typer.Typer(
     help="Make and examine tokens by hand. Tokens are read from standard input: what is in a "
     "command line is in everybody's process list.",
     no_args_is_help=True,
+    add_completion=False,
 )
 _now = time.time  # noqa: TID251 - the command line is where time enters
 
