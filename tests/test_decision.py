@@ -24,8 +24,8 @@ from authz.domain.policy import (
     Policy,
     Role,
 )
+from authz.domain.reason import Outward, Reason
 from authz.domain.verdict import Allow, Deny, Ground, HeaderAction, SetToken
-from authz.errors import Outward, Reason
 from authz.testing import NOW, root_key, workload
 
 ACTIVATOR = workload("knative-serving", "activator")

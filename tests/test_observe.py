@@ -15,8 +15,8 @@ from authz.domain.identity import SpiffeId
 from authz.domain.keys import KeyId
 from authz.domain.names import Namespace
 from authz.domain.policy import Mode, Policy, Role
+from authz.domain.reason import Reason
 from authz.domain.verdict import Allow, Deny, Ground, HeaderAction, Parties, SetToken
-from authz.errors import Reason
 from authz.extauthz import AuthorizationService
 from authz.observe import AuditLog, DecisionEvent, Metrics, json_log
 from authz.observe.audit import LINES_PER_SECOND, MAX_LINES_PER_SECOND

@@ -14,7 +14,8 @@ from authz.domain import tokens
 from authz.domain.identity import is_service_account
 from authz.domain.keys import Keyring
 from authz.domain.names import PUBLIC, parse_namespace
-from authz.errors import BadSettings, InvalidToken, Reason
+from authz.domain.reason import InvalidToken, Reason
+from authz.errors import BadSettings
 
 app = typer.Typer(
     help="Make and examine tokens by hand. Tokens are read from standard input: what is in a "

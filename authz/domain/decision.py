@@ -16,8 +16,9 @@ from authz.domain.identity import SpiffeId, short_account
 from authz.domain.keys import Keyring, TokenLife
 from authz.domain.names import PUBLIC, Namespace
 from authz.domain.policy import RELAYING, ROLE_EXEMPTIONS, Mode, Policy, Role
+from authz.domain.reason import InvalidToken, Reason
 from authz.domain.verdict import Allow, Deny, Ground, HeaderAction, Parties, SetToken
-from authz.errors import InvalidIdentity, InvalidToken, Reason
+from authz.errors import InvalidIdentity
 
 
 @dataclass(frozen=True, slots=True)

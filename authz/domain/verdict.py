@@ -7,7 +7,7 @@ from math import inf
 from authz.domain.identity import SpiffeId
 from authz.domain.keys import KeyId
 from authz.domain.names import Namespace
-from authz.errors import Reason
+from authz.domain.reason import Reason
 
 
 class Ground(enum.Enum):

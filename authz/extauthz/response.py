@@ -19,8 +19,8 @@ from authz._proto.ext_authz_pb2 import (
     Status,
     StatusCode,
 )
+from authz.domain.reason import Reason
 from authz.domain.verdict import Allow, Deny, HeaderAction, SetToken
-from authz.errors import Reason
 
 REASON_HEADER: Final = "x-tenant-authz-reason"
 """Response header of a denial: one of the three outward words."""

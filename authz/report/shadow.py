@@ -16,7 +16,7 @@ from authz.domain.facts import Question
 from authz.domain.identity import is_service_account
 from authz.domain.names import PUBLIC, Namespace, parse_namespace
 from authz.domain.policy import Mode, Policy
-from authz.errors import Outward, Reason
+from authz.domain.reason import Outward, Reason
 
 PLATFORM: Final = frozenset({"istio-system", "knative-serving", "knative-eventing"})
 """Namespaces whose workloads relay: never the origin of a tenant's call, never granted anything."""

@@ -14,7 +14,7 @@ from locust import User, between, task
 
 from authz._proto.ext_authz_pb2 import CheckResponse
 from authz.domain import tokens
-from authz.errors import InvalidToken
+from authz.domain.reason import InvalidToken
 from authz.lab.loopback.client import TOKEN_HEADER
 from authz.lab.loopback.mesh import ACTIVATOR
 from authz.lab.loopback.scenarios.row import INVALID, MISSING, NOT_ALLOWED

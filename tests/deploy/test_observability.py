@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from authz.domain.facts import Question
-from authz.errors import Reason
+from authz.domain.reason import Reason
 from authz.observe import Metrics
 from authz.testing import ManualClock
 from tests.deploy.manifests import DEPLOY, load

@@ -15,7 +15,7 @@ from authz.domain.decision import Rules, decide
 from authz.domain.facts import Facts, Question
 from authz.domain.names import parse_namespace
 from authz.domain.policy import Mode, Policy
-from authz.errors import Outward, Reason
+from authz.domain.reason import Outward, Reason
 from authz.observe import AuditLog, Metrics, json_log
 from authz.observe.events import DecisionEvent
 from authz.policysource.file import parse_policy
