@@ -21,6 +21,7 @@ from authz.domain.identity import SpiffeId
 from authz.domain.keys import TokenLife
 from authz.errors import BadSettings, KeyStoreError
 from authz.keystore import Keks, KeyStore, open_store, parse_kek, read_kek_file
+from authz.wire import TOKEN_HEADER
 
 PREFIX: Final = "AUTHZ_"
 _LONGEST_PATH: Final = 107  # of a Unix socket; unix(7)
@@ -234,7 +235,7 @@ class Settings(KeySettings):
         str,
         BeforeValidator(_header_name),
         Field(description="request header that carries the token; the filters name it too"),
-    ] = "x-tenant-token"  # noqa: S105 - a header's name
+    ] = TOKEN_HEADER
     drain_seconds: Annotated[
         _Seconds,
         Field(description="after SIGTERM, how long to go on as unready while Envoys move away"),

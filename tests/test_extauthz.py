@@ -25,9 +25,10 @@ from authz.errors import InvalidIdentity
 from authz.extauthz import AuthorizationService, service
 from authz.extauthz.answer_cache import AnswerCache
 from authz.extauthz.request import asked_of, facts_of, request_id_of
-from authz.extauthz.response import REASON_HEADER, answer
+from authz.extauthz.response import answer
 from authz.observe import DecisionEvent
 from authz.testing import NOW, ManualClock, check_request, root_key, rules, workload
+from authz.wire import REASON_HEADER
 from tests.witness import auth, core, envoy_check_request, envoy_reads
 
 HEADER = "x-tenant-token"

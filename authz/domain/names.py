@@ -3,8 +3,7 @@
 The functions answer `None` where no namespace can be told. A token is made only for a namespace,
 so `None` is the safe answer: anything that is not listed here is external.
 
-Sources: DNS-1123 labels (RFC 1123 section 2.1, as Kubernetes restricts them); istiod's cluster
-names, `outbound|<port>|<subset>|<host>`.
+Source: DNS-1123 labels (RFC 1123 section 2.1, as Kubernetes restricts them).
 """
 
 import re
@@ -12,6 +11,7 @@ from collections.abc import Collection
 from typing import Final, NamedTuple, NewType
 
 from authz.errors import InvalidName
+from authz.wire import host_of_cluster
 
 Namespace = NewType("Namespace", str)
 """A Kubernetes namespace: a DNS-1123 label, checked by `parse_namespace`."""
@@ -29,7 +29,6 @@ _label = re.compile(LABEL)
 _name = re.compile(rf"{LABEL}(?:\.{LABEL})*")
 _host = re.compile(rf"({LABEL}(?:\.{LABEL})*)\.?(?::[0-9]{{1,5}})?")
 _number = re.compile(r"[0-9]+|0x[0-9a-f]*")
-_cluster = re.compile(rf"outbound\|[1-9][0-9]{{0,4}}\|[A-Za-z0-9._-]*\|({LABEL}(?:\.{LABEL})*)")
 _virtual_service = re.compile(
     rf"/apis/networking\.istio\.io/v1[a-z0-9]*/namespaces/({LABEL})/virtual-service/[a-z0-9.-]+"
 )
@@ -147,12 +146,12 @@ def service_of_cluster(cluster: str, cluster_domains: Collection[str]) -> Servic
     `outbound|80|v1|hello.shop.svc.cluster.local` is `hello.shop`. `PassthroughCluster`, inbound
     clusters, hosts outside the cluster and anything else have none.
     """
-    match = _cluster.fullmatch(cluster)
-    if match is None or len(match[1]) > MAX_NAME:
+    host = host_of_cluster(cluster)
+    if host is None or not is_dns_name(host):
         return None
     for domain in cluster_domains:
-        if match[1].endswith(suffix := f".svc.{domain}"):
-            labels = match[1].removesuffix(suffix).split(".")
+        if host.endswith(suffix := f".svc.{domain}"):
+            labels = host.removesuffix(suffix).split(".")
             if len(labels) == 2:
                 return Service(labels[0], Namespace(labels[1]))
     return None

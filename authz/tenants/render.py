@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from authz.tenants.file import Limits, Quota, Tenant, Tenants
+from authz.wire import GROUP, TENANT_LABEL
 
 Manifest = dict[str, Any]
 """A Kubernetes object."""
 
-TENANT: Final = "tenant-authz.dev/tenant"
-"""Label of a tenant's namespaces. Nothing but the platform may set it."""
-DOMAINS: Final = "tenant-authz.dev/domains"
+DOMAINS: Final = f"{GROUP}/domains"
 """Annotation: domains under which the namespace's hosts must lie, by commas."""
 
 _MANAGED: Final = {"app.kubernetes.io/managed-by": "tenant-authz"}
@@ -149,7 +148,7 @@ def _domains_of(file: Tenants, tenant: Tenant, namespace: str) -> list[str]:
 
 
 def _metadata(name: str, namespace: str | None = None, tenant: str | None = None) -> Manifest:
-    labels = dict(_MANAGED) | ({TENANT: tenant} if tenant else {})
+    labels = dict(_MANAGED) | ({TENANT_LABEL: tenant} if tenant else {})
     return {"name": name, **({"namespace": namespace} if namespace else {}), "labels": labels}
 
 
@@ -252,7 +251,7 @@ def _network_policy(file: Tenants, name: str, tenant: Tenant, namespace: str) ->
             "podSelector": {},
             "policyTypes": ["Ingress"],
             "ingress": [
-                {"from": [{"namespaceSelector": {"matchLabels": {TENANT: name}}}]},
+                {"from": [{"namespaceSelector": {"matchLabels": {TENANT_LABEL: name}}}]},
                 # What verify covers may come from everywhere in the cluster.
                 {
                     "from": [{"namespaceSelector": {}}],

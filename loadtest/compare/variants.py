@@ -11,7 +11,7 @@ from typing import Final
 from authz.config import Transport
 from authz.lab.harness.ports import Endpoint
 from authz.lab.loopback.bootstrap import Json
-from loadtest.expected import TOKEN_HEADER
+from authz.wire import TOKEN_HEADER
 from loadtest.plan import BadPlan
 
 PLAIN: Final = "no authorization"

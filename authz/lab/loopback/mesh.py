@@ -31,6 +31,7 @@ from authz.lab.harness.envoy import Envoy
 from authz.lab.harness.ports import Endpoint, free_ports
 from authz.lab.loopback import apps, bootstrap
 from authz.lab.loopback.bootstrap import AUTHZ_PORT, CLUSTER_DOMAIN, EVERY_ADDRESS, Json, Service
+from authz.wire import inbound_cluster_name
 
 TENANTS: Final = ("acme-web", "acme-db", "initech", "globex", "umbrella", "mallory")
 AUTHZ: Final = SpiffeId(CLUSTER_DOMAIN, Namespace("authz-system"), "authz")
@@ -156,7 +157,7 @@ def _sidecar(mesh: Mesh, tenant: Workload) -> Json:
         [_outbound(mesh, tenant), _inbound(tenant, APP_PORT)],
         [
             *_mesh_clusters(mesh, tenant),
-            bootstrap.static_cluster(f"inbound|{APP_PORT}||", tenant.process),
+            bootstrap.static_cluster(inbound_cluster_name(APP_PORT), tenant.process),
         ],
     )
     return _patched(config, Proxy("sidecar", tenant.namespace, {}))
@@ -174,7 +175,7 @@ def _activator(mesh: Mesh) -> Json:
         ],
         [
             *_mesh_clusters(mesh, activator),
-            bootstrap.static_cluster(f"inbound|{ACTIVATOR_PORT}||", activator.process),
+            bootstrap.static_cluster(inbound_cluster_name(ACTIVATOR_PORT), activator.process),
             bootstrap.static_cluster("sidecar", activator.outbound),
         ],
     )
