@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from authz.cli.settings import load_settings
 from authz.config import (
     PREFIX,
     Endpoint,
@@ -16,11 +17,10 @@ from authz.config import (
     Settings,
     Transport,
     UnixSocket,
-    configured_store,
-    load_settings,
 )
 from authz.domain.keys import TokenLife
 from authz.errors import BadSettings, KeyStoreError
+from authz.keystore import configured_store
 from tests.support import KEK, SERVICE
 
 TLS = {"tls_cert_file": "/c", "tls_key_file": "/k", "tls_ca_file": "/a"}

@@ -19,7 +19,8 @@ import grpc
 import pytest
 
 from authz._proto.ext_authz_pb2 import CheckResponse
-from authz.config import Settings, load_settings
+from authz.cli.settings import load_settings
+from authz.config import Settings
 from authz.domain import rotation
 from authz.domain.names import Namespace
 from authz.domain.policy import Policy

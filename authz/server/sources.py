@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from authz.config import IdentitySource, Settings, configured_store
+from authz.config import IdentitySource, Settings
 from authz.domain.keys import Keyring
 from authz.domain.policy import Policy
 from authz.errors import BadPolicy, BadSettings, KeyStoreError
-from authz.keystore import KeyStore
+from authz.keystore import KeyStore, configured_store
 from authz.observe import Metrics
 from authz.policysource.cluster import cluster_policy
 from authz.policysource.file import read_policy

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from authz.config import Settings, load_settings
+from authz.cli.settings import load_settings
+from authz.config import Settings
 from authz.lab.harness.certs import Certificate
 from authz.testing import check_request
 from tests.deploy.manifests import (
