@@ -1,6 +1,6 @@
 """The policy file: YAML in, a `Policy` out, or every problem with its line.
 
-Nothing is guessed, see `plainyaml`, and a file with one problem changes nothing.
+Nothing is guessed, see `yamlfile`, and a file with one problem changes nothing.
 """
 
 import datetime as dt
