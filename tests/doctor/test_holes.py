@@ -504,7 +504,6 @@ OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 @pytest.mark.parametrize(
     ("broken", "rule"),
     [
-        (lambda dump: service_cluster(dump).update(name="other"), Rule.CLUSTER_MISSING),
         (
             lambda dump: service_cluster(dump)["typed_extension_protocol_options"].clear(),
             {Rule.CLUSTER_HTTP2, Rule.CLUSTER_TIMES},
@@ -553,6 +552,16 @@ def test_a_sidecar_object_that_hides_the_service(bench: Bench) -> None:
     }
     [found] = examined(bench.dump(SIDECAR, [*shipped(), scope]))
     assert (found.rule, "authz.authz-system" in found.where) == (Rule.CLUSTER_MISSING, True)
+
+
+def test_no_way_to_the_service_and_advice_that_fits(bench: Bench) -> None:
+    rules = {SIDECAR: Rule.CLUSTER_MISSING, GATEWAY: Rule.GATEWAY_CLUSTER_MISSING}
+    for pod, rule in rules.items():
+        dump = bench.dump(pod)
+        service_cluster(dump).update(name="other")
+        [found] = examined(dump)
+        assert found.rule is rule
+        assert ("Sidecar" in found.rule.mend) == (pod == SIDECAR)
 
 
 def test_no_destination_rule_at_all(bench: Bench) -> None:

@@ -436,7 +436,7 @@ def test_istio_s_kinds_have_no_field_that_istio_does_not_know(copy: Path) -> Non
     for document in documents:
         kind = document["kind"]
         assert set(document) == {"apiVersion", "kind", "metadata", "spec"}
-        assert set(document["metadata"]) <= {"name", "namespace", "labels"}
+        assert set(document["metadata"]) <= {"name", "namespace", "labels", "annotations"}
         assert document["apiVersion"] == VERSIONS[kind]
         assert list(misfits(document["spec"], FIELDS[kind], kind)) == []
     Patches.of(documents)  # reads each field of a patch, and knows no others
