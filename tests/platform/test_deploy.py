@@ -77,6 +77,15 @@ def test_the_activator_is_always_in_the_path_and_never_scaled() -> None:
     assert "replicas" not in deployment["spec"], "the HPA says how many"
 
 
+def test_cold_starts_end_although_sidecars_answer_403_in_plaintext() -> None:
+    """serving, pkg/activator/net/revision_backends.go: it tells a mesh by 502 and 503 alone."""
+    assert data("config-network")["mesh-compatibility-mode"] == "enabled"
+    strict = YAML(typ="safe").load((PLATFORM / "istio/mtls.yaml").read_text())
+    assert strict["spec"] == {"mtls": {"mode": "STRICT"}}
+    before, _ = README.split("**1. Watch.**")
+    assert "`mesh-compatibility-mode: enabled`" in before.partition("**Before.**")[2]
+
+
 def test_one_revision_that_is_not_active_is_kept() -> None:
     gc = data("config-gc")
     assert int(gc["min-non-active-revisions"]) <= int(gc["max-non-active-revisions"]) == 1
