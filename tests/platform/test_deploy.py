@@ -86,6 +86,10 @@ def test_cold_starts_end_although_sidecars_answer_403_in_plaintext() -> None:
     assert "`mesh-compatibility-mode: enabled`" in before.partition("**Before.**")[2]
 
 
+def test_knative_tells_urls_that_tenants_gateways_serve() -> None:
+    assert data("config-network")["default-external-scheme"] == "https"
+
+
 def test_one_revision_that_is_not_active_is_kept() -> None:
     gc = data("config-gc")
     assert int(gc["min-non-active-revisions"]) <= int(gc["max-non-active-revisions"]) == 1
