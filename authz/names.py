@@ -31,7 +31,7 @@ _host = re.compile(rf"({LABEL}(?:\.{LABEL})*)\.?(?::[0-9]{{1,5}})?")
 _number = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _cluster = re.compile(rf"outbound\|[1-9][0-9]{{0,4}}\|[A-Za-z0-9._-]*\|({LABEL}(?:\.{LABEL})*)")
 _virtual_service = re.compile(
-    rf"/apis/networking\.istio\.io/v1[a-z0-9]*/namespaces/({LABEL})/virtual-service/[a-z0-9.-]+"
+    rf"/apis/networking\.istio\.io/v1[a-z0-9]*/namespaces/({LABEL})/virtual-service/[^/\s]+"
 )
 
 
@@ -161,7 +161,9 @@ def service_of_cluster(cluster: str, cluster_domains: Collection[str]) -> Servic
 def namespace_of_virtual_service(config: str) -> Namespace | None:
     """The namespace in istiod's route metadata `istio.config`, where that names a VirtualService.
 
-    Such as `/apis/networking.istio.io/v1alpha3/namespaces/shop/virtual-service/hello`.
+    Such as `/apis/networking.istio.io/v1alpha3/namespaces/shop/virtual-service/hello`. What it calls
+    the ones that it makes itself, of an Ingress or HTTPRoute, may hold a host, `*` or `~` (istio.io
+    pilot/pkg/config/kube: mergeHTTPRoutes, DerivedVirtualServices); only the namespace counts.
     """
     match = _virtual_service.fullmatch(config)
     return None if match is None else Namespace(match[1])

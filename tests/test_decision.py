@@ -294,6 +294,17 @@ def test_eventing_without_one_namespace_signs_as_itself(named: tuple[str, ...]) 
     assert signed(verdict) == claims("knative-eventing", "globex", "mt-broker-filter")
 
 
+def test_a_hop_that_names_whom_it_sends_for_passes_no_token_on() -> None:
+    both = frozenset({Role.ON_BEHALF_OF, Role.TRANSIT})
+    rules = replace(RULES, policy=replace(POLICY, roles={**POLICY.roles, EVENTING: both}))
+    facts = {"upstream": IN_ISTIO.format("acme-db"), "tokens": (token("acme-web", "acme-db"),)}
+    named = ask(Question.SIGN, EVENTING, rules, kn_namespace=("globex",), **facts)
+    assert signed(named) == claims("globex", "acme-db", "")
+    unnamed = ask(Question.SIGN, EVENTING, rules, **facts)
+    assert isinstance(unnamed, Allow)
+    assert unnamed.ground is Ground.PASSED_ON
+
+
 def test_eventing_sends_no_token_out_of_the_mesh() -> None:
     verdict = ask(
         Question.SIGN, EVENTING, kn_namespace=("acme-web",), upstream="PassthroughCluster"

@@ -89,6 +89,13 @@ MUTATIONS = [
         f"{DECISION}::test_nobody_else_signs_for_another_namespace",
     ),
     Mutation(
+        "a token slipped in goes on in the name of another",
+        "decision",
+        "if Role.ON_BEHALF_OF in roles and (origin",
+        "if not (Role.TRANSIT in roles and facts.tokens) and Role.ON_BEHALF_OF in roles and (origin",
+        f"{DECISION}::test_a_hop_that_names_whom_it_sends_for_passes_no_token_on",
+    ),
+    Mutation(
         "the first of several namespaces counts",
         "destination",
         "(value,) = values",
