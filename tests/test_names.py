@@ -9,6 +9,7 @@ from authz.names import (
     PUBLIC,
     Namespace,
     Service,
+    is_cluster_name,
     is_dns_name,
     namespace_of_host,
     namespace_of_relayed_host,
@@ -175,6 +176,38 @@ CLUSTERS: list[tuple[str, Service | None]] = [
 @pytest.mark.parametrize(("cluster", "service"), CLUSTERS)
 def test_cluster_names_its_service_or_none(cluster: str, service: Service | None) -> None:
     assert service_of_cluster(cluster, DOMAINS) == service
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "outbound|80||app.shop.svc.cluster.local",
+        "outbound|443|v1|*.example.com",
+        "outbound|80||10.1.2.3",
+        "inbound|8080||",
+        "PassthroughCluster",
+        "InboundPassthroughCluster",
+        "BlackHoleCluster",
+        "-",
+        "",
+    ],
+)
+def test_a_name_that_istiod_gives_a_cluster(text: str) -> None:
+    assert is_cluster_name(text)
+
+
+@pytest.mark.parametrize("suffix", [";", "_;", ".", "-x;y", "|", " ", "\n"])
+def test_a_clusters_name_for_statistics_is_no_cluster_name_and_names_no_service(
+    suffix: str,
+) -> None:
+    text = f"outbound|80||app.shop.svc.cluster.local{suffix}"
+    assert service_of_cluster(text, DOMAINS) is None
+    assert is_cluster_name(text) is (suffix == ".")  # that could be a host's
+
+
+@pytest.mark.parametrize("text", ["app.shop.svc.cluster.local_http;", "mine", "passthroughcluster"])
+def test_any_other_text_is_no_cluster_name(text: str) -> None:
+    assert not is_cluster_name(text)
 
 
 @pytest.mark.parametrize(
