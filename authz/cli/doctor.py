@@ -18,6 +18,7 @@ from authz.doctor import (
     examine,
     from_cluster,
     from_places,
+    mesh_mode,
     read_documents,
     read_dump,
     without_proxy,
@@ -90,6 +91,7 @@ def doctor(
         read_documents(filters) if filters else shipped(overlay),
         plaintext=["knative-serving"] if plaintext is None else plaintext,
         root_namespace=root_namespace,
+        mesh_mode=mesh_mode() if cluster else "",
     )
     listed, proxies = from_cluster(namespace or ()) if cluster else ("", iter(()))
     examined: list[str] = []

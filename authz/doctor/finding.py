@@ -122,7 +122,7 @@ class Rule(enum.Enum):
     )
     UPSTREAM = (
         "upstream",
-        "the service would believe the Host header about where the request goes",
+        "the service is told of another destination than the request's: no token, or a wrong one",
         _FOREIGN,
     )
     MUTATION = (
@@ -203,6 +203,16 @@ class Rule(enum.Enum):
             "Service authz exists"
         ),
     )
+    GATEWAY_CLUSTER_MISSING = (
+        "gateway-cluster-missing",
+        "the filters cannot reach the service: every request through this gateway is a 503",
+        (
+            "istiod sends a gateway what its routes use (PILOT_FILTER_GATEWAY_CLUSTER_CONFIG): "
+            "apply the filters again, whose annotation envoyfilter.istio.io/referenced-services "
+            "names the service, or before Istio 1.26 an extension provider that does "
+            "(deploy/platform/istio/istiod-1.25-values.yaml); and see that Service authz exists"
+        ),
+    )
     CLUSTER_HTTP2 = (
         "cluster-http2",
         "gRPC needs HTTP/2: each question fails",
@@ -255,6 +265,17 @@ class Rule(enum.Enum):
             "without one gets in"
         ),
         "set PeerAuthentication to STRICT: components/strict-mtls",
+    )
+    COLD_START = (
+        "cold-start",
+        (
+            "the activator probes a pod in plaintext first, takes our 403 for a sign that there is "
+            "no mesh, and never tries another way: requests to what was scaled to zero hang"
+        ),
+        (
+            "set PeerAuthentication to STRICT (components/strict-mtls), or mesh-compatibility-mode "
+            "to enabled in Knative's ConfigMap config-network (deploy/platform/knative)"
+        ),
     )
     NO_PROXY = (
         "no-proxy",

@@ -56,7 +56,7 @@ def manifests(file: Tenants, name: str) -> Iterator[Manifest]:
         hosts = {host.partition("/")[2] for own in gateways for host in own.hosts}
         yield _certificate(file, name, sorted(hosts))
     for own in gateways:
-        yield gateway(file, name, own.name, [server(name, own.hosts)])
+        yield gateway(file, name, own.name, [server(name, own.hosts), redirect(name, own.hosts)])
 
 
 def knative_gateways(file: Tenants, names: list[str]) -> Manifest | None:
@@ -112,6 +112,15 @@ def server(name: str, hosts: list[str], ciphers: list[str] | None = None) -> Man
         "port": {"number": 443, "name": f"https-{name}", "protocol": "HTTPS"},
         "hosts": hosts,
         "tls": tls,
+    }
+
+
+def redirect(name: str, hosts: list[str]) -> Manifest:
+    """Its server for who still says http://: net-istio knows that nothing is to be probed there."""
+    return {
+        "port": {"number": 80, "name": f"http-{name}", "protocol": "HTTP"},
+        "hosts": hosts,
+        "tls": {"httpsRedirect": True},
     }
 
 

@@ -4,7 +4,9 @@ The API double takes its RBAC from the rendered manifests.
 """
 
 import asyncio
+import base64
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 
 from authz.config import Settings, load_settings
 from authz.demo.certs import Certificate
+from authz.keystore.keks import KEK_BYTES
 from authz.testing import check_request
 from tests.deploy.manifests import (
     DEPLOY,
@@ -85,12 +88,12 @@ def kubeconfig(folder: Folder, api: ApiDouble, account: str) -> str:
     return str(api.kubeconfig(folder.path / account, token=account))
 
 
-def job(folder: Folder, api: ApiDouble, *args: str) -> Any:
-    """Run the Job, with these arguments or its own."""
+def job(folder: Folder, api: ApiDouble, *args: str, **variables: str) -> Any:
+    """Run the Job, with these arguments and variables or its own."""
     (it,) = load(DEPLOY / "keys/job.yaml")
     (container,) = it["spec"]["template"]["spec"]["containers"]
     account = it["spec"]["template"]["spec"]["serviceAccountName"]
-    given = {**environment(container), "AUTHZ_KEK_FILES": str(folder.kek_file)}
+    given = {**environment(container), "AUTHZ_KEK_FILES": str(folder.kek_file), **variables}
     assert given["AUTHZ_STORE"] == STORE
     kube = kubeconfig(folder, api, account)
     return authz(*(args or container["args"]), KUBECONFIG=kube, **given)
@@ -141,6 +144,27 @@ async def test_the_job_fills_the_empty_secret_and_servers_go_on_by_themselves(
     assert changed.returncode == 0, changed.stderr
     assert not api.asked("create")
     assert api.get(*SECRET)["metadata"]["labels"]["app.kubernetes.io/name"] == "tenant-authz"
+
+
+async def test_the_job_changes_the_kek_as_it_says(
+    folder: Folder, api: ApiDouble, two: tuple[Process, Process]
+) -> None:
+    assert (await asyncio.to_thread(job, folder, api)).returncode == 0
+    mounted = folder.kek_file.parent
+    (mounted / "next").write_text(base64.b64encode(b"n" * KEK_BYTES).decode())
+    (mounted / "next").chmod(0o600)
+
+    def here(text: str) -> str:
+        text = text.replace("/etc/tenant-authz/kek/kek", str(folder.kek_file))
+        return text.replace("/etc/tenant-authz/kek", str(mounted))
+
+    said = (DEPLOY / "keys/job.yaml").read_text()
+    [(args, keks)] = re.findall(r"#   args: \[(.*)\]\n#   AUTHZ_KEK_FILES: (.*)\n", said)
+    run = functools.partial(job, folder, api, *here(args).split(", "))
+    one = await asyncio.to_thread(run, AUTHZ_KEK_FILES=str(folder.kek_file))
+    assert one.returncode == 3
+    both = await asyncio.to_thread(run, AUTHZ_KEK_FILES=here(keks))
+    assert both.returncode == 0, both.stderr
 
 
 async def test_the_servers_account_reads_policy_and_tells_grants_and_changes_no_keys(

@@ -1,6 +1,7 @@
 """The manifests: Kubernetes takes them, the service takes what they set, and they fit together."""
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -28,6 +29,7 @@ from tests.deploy.manifests import (
     pod,
     rendered,
     server,
+    with_component,
     workload,
 )
 
@@ -302,6 +304,40 @@ def test_the_image_is_this_version() -> None:
     }
     assert images == {f"tenant-authz:{version}"}
     assert f"ARG VERSION={version}\n" in (ROOT / "Dockerfile").read_text()
+
+
+def test_no_node_needs_the_registry_for_an_image_that_it_has() -> None:
+    """Kubernetes pulls an image without a tag, such as the injector's `auto`, at each start."""
+    for where, it in everything():
+        for container in _containers(it):
+            policy = container.get("imagePullPolicy")
+            assert policy == "IfNotPresent" or (policy is None and ":" in container["image"]), where
+
+
+def test_a_daemonset_that_is_still_there_forbids_no_eviction() -> None:
+    """Its pods count for no disruption budget, and with them among its pods none is allowed."""
+    (budget,) = [
+        it for it in rendered("overlays/deployment") if it["kind"] == "PodDisruptionBudget"
+    ]
+    selector = budget["spec"]["selector"]
+    labels = workload("overlays/deployment")["spec"]["template"]["metadata"]["labels"]
+    assert selector["matchLabels"].items() <= labels.items()
+    # What every ReplicaSet gives its pods, and no DaemonSet.
+    assert selector["matchExpressions"] == [{"key": "pod-template-hash", "operator": "Exists"}]
+
+
+def test_with_fallback_a_sidecar_may_ask_another_node_s_pod_and_nothing_else_changes(
+    tmp_path: Path,
+) -> None:
+    base = list(rendered("base"))
+    service = one(tuple(base), "Service", "authz")
+    changed = with_component("base", "fallback", tmp_path)
+    fallback = one(tuple(changed), "Service", "authz")
+    assert [it for it in changed if it not in base] == [fallback]
+    assert service["spec"].pop("internalTrafficPolicy") == "Local"
+    assert fallback["spec"] == service["spec"]
+    preferred = {"networking.istio.io/traffic-distribution": "PreferSameNode"}
+    assert fallback["metadata"]["annotations"] == preferred
 
 
 # -- they are safe -----------------------------------------------------------------------------

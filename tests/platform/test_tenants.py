@@ -188,7 +188,10 @@ def test_each_tenant_has_a_certificate_and_gateways_of_its_own() -> None:
         "acme.example",
     ]
     for gateway in (routes, domains):
-        (server,) = gateway["spec"]["servers"]
+        server, redirect = gateway["spec"]["servers"]
+        assert redirect["port"] == {"number": 80, "name": "http-acme", "protocol": "HTTP"}
+        assert redirect["tls"] == {"httpsRedirect": True}, "what Knative's lister.go does not probe"
+        assert redirect["hosts"] == server["hosts"]
         assert server["tls"]["credentialName"] == certificate["spec"]["secretName"]
         assert "cipherSuites" not in server["tls"], "mesh-wide, see istiod-values.yaml"
         # A host without a namespace could be taken by any tenant's VirtualService.
