@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from authz.domain.identity import SpiffeId
 from authz.domain.keys import TokenLife
+from authz.policysource.location import ConfigMapKey
 from authz.wire import TOKEN_HEADER
 
 PREFIX: Final = "AUTHZ_"
@@ -96,6 +97,10 @@ class UnixSocket(NamedTuple):
         return True
 
 
+def _config_map_key(value: object) -> object:
+    return ConfigMapKey.parse(value) if isinstance(value, str) else value
+
+
 def _endpoint(value: object) -> Endpoint:
     return value if isinstance(value, Endpoint) else Endpoint.parse(value)
 
@@ -126,6 +131,7 @@ def _header_name(value: object) -> str:
 
 _Endpoint = Annotated[Endpoint, NoDecode, BeforeValidator(_endpoint)]
 _Address = Annotated[Endpoint | UnixSocket, NoDecode, BeforeValidator(_address)]
+_ConfigMap = Annotated[ConfigMapKey | None, NoDecode, BeforeValidator(_config_map_key)]
 _Seconds = Annotated[int, Field(ge=0, le=86400)]
 
 
@@ -224,6 +230,13 @@ class Settings(KeySettings):
         Path | None,
         Field(description="the policy; without one, every namespace is on its own"),
     ] = None
+    policy_configmap: Annotated[
+        _ConfigMap,
+        Field(
+            description="or the policy in the cluster, NAMESPACE/NAME/KEY of a ConfigMap, which is "
+            "watched"
+        ),
+    ] = None
     policy_from_cluster: Annotated[
         bool, Field(description="add labels of namespaces and Grant objects to the policy")
     ] = False
@@ -293,8 +306,20 @@ class Settings(KeySettings):
         ),
     ] = 134_217_728
 
+    @property
+    def policy_origin(self) -> str:
+        """Where the policy comes from, for the log."""
+        if self.policy_configmap is not None:
+            return f"ConfigMap {self.policy_configmap}"
+        return str(self.policy_file or "default: every namespace on its own")
+
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()
+        if self.policy_file is not None and self.policy_configmap is not None:
+            yield (
+                f"policy_configmap: there is one policy, and policy_file says {self.policy_file}: "
+                "take one of them away"
+            )
         if isinstance(self.listen, UnixSocket):
             yield from self._too_much_for_a_unix_socket()
         match self.identity:

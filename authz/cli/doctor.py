@@ -24,6 +24,7 @@ from authz.doctor import (
     without_proxy,
 )
 from authz.doctor.collect import Source
+from authz.domain.reason import Reason
 from authz.envoyfilters import shipped
 from authz.errors import BadSettings
 from authz.report.scrape import scrape
@@ -104,7 +105,7 @@ def doctor(
         *_examined(proxies, expected, examined, unreadable),
         *(without_proxy(listed, "kubectl") if cluster else ()),
         *(_from_pods(pods) if pods else ()),
-        *_never_verifying(metrics or []),
+        *_counted(metrics or []),
     ]
     told = [it for it in found if not any(_fits(it, one) for one in ignored)]
     told.sort(key=lambda it: (it.workload, it.where, it.what))
@@ -139,9 +140,14 @@ def _from_pods(file: Path) -> Iterator[Finding]:
     return without_proxy(text, f"--pods: {file}")
 
 
-def _never_verifying(urls: list[str]) -> Iterator[Finding]:
-    for namespace in sorted(scrape(urls).unprotected):
+def _counted(urls: list[str]) -> Iterator[Finding]:
+    counted = scrape(urls)
+    for namespace in sorted(counted.unprotected):
         yield Finding(namespace, "namespace", "it signs and never verifies", Rule.NEVER_VERIFIES)
+    for (question, _, reason), count in sorted(counted.checks.items()):
+        if reason == Reason.UPSTREAM_UNREADABLE.slug:
+            what = f"{count} upstreams were no cluster names of istiod's"
+            yield Finding("any", f"question {question}", what, Rule.UPSTREAM_UNREADABLE)
 
 
 def _accepted(text: str) -> tuple[Rule, str]:

@@ -290,6 +290,14 @@ class Rule(enum.Enum):
         "its calls are signed, calls to it are not verified",
         "see that its pods have a sidecar, and that verify is in them",
     )
+    UPSTREAM_UNREADABLE = (
+        "upstream-unreadable",
+        "the service cannot tell where requests go: they get no token, and shared hops deny them",
+        (
+            "the filters must send %UPSTREAM_CLUSTER_RAW%, see the service's log for what they"
+            " send, then " + _APPLY
+        ),
+    )
 
 
 @dataclass(frozen=True)

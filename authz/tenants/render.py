@@ -26,6 +26,7 @@ _RULES: Final = [
     (["serving.knative.dev"], ["revisions"], [*_READ, "delete"]),
     (["eventing.knative.dev"], ["brokers", "triggers"], _ALL),
     (["sources.knative.dev"], ["pingsources"], _ALL),
+    (["tenant-authz.dev"], ["grants"], _ALL),  # each opens its own namespace and no other
     (["batch"], ["jobs", "cronjobs"], _ALL),
     ([""], ["configmaps", "secrets", "serviceaccounts"], _ALL),
     ([""], ["pods"], [*_READ, "delete"]),
@@ -187,6 +188,7 @@ def _quota(namespace: str, quota: Quota) -> Manifest:
                 "count/services.serving.knative.dev": str(quota.apps),
                 "count/revisions.serving.knative.dev": str(quota.revisions),
                 "count/secrets": str(quota.secrets),
+                "count/grants.tenant-authz.dev": str(quota.grants),
                 "pods": str(quota.instances),
                 # Requests: the limits of two sidecars in each pod would use up a quota of limits.
                 "requests.cpu": quota.cpu,

@@ -40,6 +40,16 @@ def manifests(tmp_path: Path) -> list[Json]:
     return with_component("base", "policy-from-cluster", tmp_path / "rendered")
 
 
+def policy(manifests: list[Json], *, enforce: bool) -> Json:
+    """The policy that ships, or with the one word that an operator changes."""
+    shipped = one(tuple(manifests), "ConfigMap", "tenant-authz-policy")
+    text = shipped["data"]["policy.yaml"]
+    assert text.count("default_mode: shadow") == 1
+    if enforce:
+        text = text.replace("default_mode: shadow", "default_mode: enforce")
+    return {**shipped, "data": {"policy.yaml": text}}
+
+
 def rules(manifests: list[Json], account: str) -> list[tuple[str, Object]]:
     """What an account of ours may do, and in which namespace."""
     found: list[tuple[str, Object]] = []
@@ -61,6 +71,7 @@ def api(manifests: list[Json]) -> Iterator[ApiDouble]:
     """A cluster in which these are applied; an account's token is its name."""
     with ApiDouble.running() as double:
         double.put("secrets", one(tuple(manifests), "Secret", "tenant-authz-keys"))
+        double.put("configmaps", policy(manifests, enforce=True))
         accounts = ("authz", "authz-keys")
         double.rules = {account: rules(manifests, account) for account in accounts}
         yield double
@@ -96,7 +107,8 @@ def two(folder: Folder, api: ApiDouble) -> Iterator[tuple[Process, Process]]:
     for place in places:
         place.mkdir()
     env = {"KUBECONFIG": kubeconfig(folder, api, "authz"), "AUTHZ_POLICY_FROM_CLUSTER": "true"}
-    flags = folder.flags()
+    theirs = load_settings(Settings, {}, DEPLOY / "base/settings.yaml")
+    flags = folder.flags(policy_file=None, policy_configmap=str(theirs.policy_configmap))
     with serving(places[0], flags, **env) as first, serving(places[1], flags, **env) as second:
         yield first, second
 
@@ -176,6 +188,18 @@ async def test_the_servers_account_reads_policy_and_tells_grants_and_changes_no_
     )
     assert done.returncode == 3
     assert "does not let us update secrets" in " ".join(done.stderr.split())
+
+
+async def test_a_changed_policy_counts_at_once(
+    folder: Folder, api: ApiDouble, manifests: list[Json], two: tuple[Process, Process]
+) -> None:
+    assert (await asyncio.to_thread(job, folder, api)).returncode == 0
+    for enforce, expected in ((True, "token-missing"), (False, "allowed")):
+        api.put("configmaps", policy(manifests, enforce=enforce))
+        for server in two:
+            server.line("policy loaded", 1 if enforce else 2)
+            server.ready()
+            assert await lets_in(folder, server) == expected
 
 
 @pytest.mark.parametrize("name", INSTALLS)

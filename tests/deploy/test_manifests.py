@@ -185,7 +185,7 @@ def test_every_file_that_is_named_is_mounted(name: str, monkeypatch: pytest.Monk
     assert {it["name"] for it in mounts.values()} == set(volumes)
     assert not [it for it in mounts.values() if "subPath" in it]  # such a file never changes
     assert all(it["readOnly"] for it in mounts.values())
-    paths = [*found.kek_files, found.policy_file, container["args"][-1]]
+    paths = [*found.kek_files, container["args"][-1]]
     assert {str(path).rpartition("/")[0] for path in paths} <= set(mounts)
     # Where Istio's template grpc-agent mounts the folder into which its agent writes.
     assert str(found.tls_cert_file).startswith("/var/lib/istio/data/")
@@ -378,16 +378,27 @@ def test_no_secret_has_a_value() -> None:
             assert "PRIVATE KEY-----" not in file.read_text(), file
 
 
-def test_nobody_may_do_more_than_read_or_change_the_one_secret() -> None:
+def test_nobody_may_do_more_than_read_the_policy_and_read_or_change_the_one_secret() -> None:
     verbs = {}
     for it in rendered("base"):
         assert it["kind"] not in {"ClusterRole", "ClusterRoleBinding"}
         if it["kind"] == "Role":
-            (rule,) = it["rules"]
-            assert rule["resources"] == ["secrets"]
-            assert rule["resourceNames"] == ["tenant-authz-keys"]
-            verbs[it["metadata"]["name"]] = set(rule["verbs"])
-    assert verbs == {"authz": {"list", "watch"}, "authz-keys": {"list", "watch", "update"}}
+            for rule in it["rules"]:
+                (kind,), (name,) = rule["resources"], rule["resourceNames"]
+                verbs[it["metadata"]["name"], kind, name] = set(rule["verbs"])
+    assert verbs == {
+        ("authz", "secrets", "tenant-authz-keys"): {"list", "watch"},
+        ("authz", "configmaps", "tenant-authz-policy"): {"list", "watch"},
+        ("authz-keys", "secrets", "tenant-authz-keys"): {"list", "watch", "update"},
+    }
+
+
+def test_the_policy_that_is_watched_is_the_one_that_is_installed() -> None:
+    theirs = load_settings(Settings, {}, DEPLOY / "base/settings.yaml").policy_configmap
+    assert theirs is not None
+    (found,) = [it for it in rendered("base") if it["metadata"]["name"] == theirs.name]
+    assert (found["kind"], found["metadata"]["namespace"]) == ("ConfigMap", theirs.namespace)
+    assert theirs.key in found["data"]
 
 
 def test_only_our_container_gets_a_token_of_kubernetes() -> None:

@@ -215,6 +215,23 @@ def test_namespaces_that_sign_and_never_verify(run: Run) -> None:
     ]
 
 
+def test_upstreams_that_the_servers_could_not_read(run: Run) -> None:
+    """Whatever the dumps say, the filters in force send something else than a cluster's name."""
+    counted = 'authz_checks_total{{question="sign",outcome="allow",reason="{}"}} 7\n'
+    texts = counted.format("upstream-unreadable"), counted.format("left-the-mesh")
+    with answering(texts[0]) as (bad, _), answering(texts[1]) as (good, _):
+        ran = run("doctor", "--metrics", f"{bad}/metrics", "--json")
+        assert run("doctor", "--metrics", f"{good}/metrics").code == 0
+    assert ran.code == 1
+    assert [(it["rule"], it["where"], it["what"]) for it in ran.json["findings"]] == [
+        (
+            "upstream-unreadable",
+            "question sign",
+            "7 upstreams were no cluster names of istiod's",
+        )
+    ]
+
+
 KUBECTL = """#!{python}
 import json, pathlib, sys
 here = pathlib.Path({here!r})
