@@ -108,6 +108,16 @@ CHANNEL = Door(
     ),
     *(8080, "INBOUND"),
 )
+JOB_SINK = Door(
+    envoyfilters.Proxy("sidecar", "knative-eventing", {"sinks.knative.dev/sink": "job-sink"}),
+    *(8080, "INBOUND"),
+)
+REQUEST_REPLY = Door(
+    envoyfilters.Proxy(
+        "sidecar", "knative-eventing", {"eventing.knative.dev/part-of": "request-reply"}
+    ),
+    *(8080, "INBOUND"),
+)
 
 ISTIO = {"1.36": "1.28.9", "1.37": "1.29.0", "1.38": "1.30.0", "1.39": "1.31.0", "1.40": "1.32.0"}
 """The Istio release that each Envoy came with; the last two are guesses by Istio's rhythm."""
