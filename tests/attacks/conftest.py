@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
@@ -16,7 +15,6 @@ from tests.attacks.stage import Stage, policy, world
 async def stage() -> AsyncIterator[Stage]:
     if reason := network.missing():
         pytest.skip(reason)
-    async with AsyncExitStack() as stack:
-        mesh = await stack.enter_async_context(box.running(world(), policy=policy()))
+    async with box.running(world(), policy=policy()) as mesh:
         await mesh.settled()
-        yield Stage(mesh, stack)
+        yield Stage(mesh)

@@ -11,8 +11,8 @@ from typing import Any
 
 from authz.demo.certs import Authority
 from authz.demo.istio import cluster
-from authz.demo.istio.box import node
 from authz.demo.istio.istiod import Istiod
+from authz.demo.istio.modelled import node
 from authz.demo.istio.objects import Objects
 from authz.demo.istio.routes import Routes
 from authz.demo.istio.world import Pod, Port, Service, World

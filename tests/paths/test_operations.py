@@ -13,11 +13,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from authz.demo import envoy
-from authz.demo.istio import box, proxies
+from authz.demo.istio import box
 from authz.demo.istio.client import Answer, NoAnswer
 from authz.demo.istio.mesh import AUTHZ, Mesh
-from authz.demo.istio.rules import PROXY_UID
 from authz.demo.istio.world import Json, Pod, World
 from authz.demo.knative.messages import Request, Stream, body, reply
 from authz.demo.knative.net import serve
@@ -90,11 +88,8 @@ class Box:
 
     async def proxy_again(self, pod: str, config: Json) -> None:
         """Start a pod's Envoy again with another configuration."""
-        mesh = self.mesh
-        await mesh.kill_proxy(pod)
-        argv = mesh.network[pod].argv(PROXY_UID)
-        started = proxies.running(pod, config, mesh.directory, envoy.binary(), argv)
-        mesh.proxies[pod] = await self._stack.enter_async_context(started)
+        await self.mesh.kill_proxy(pod)
+        await self.mesh.start_proxy(pod, config)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
