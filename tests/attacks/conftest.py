@@ -8,13 +8,13 @@ import pytest
 import pytest_asyncio
 
 from authz.demo.istio import box, network
-from tests.attacks.stage import Stage, policy, world
+from tests.attacks.stage import TENANTS, Stage, policy, world
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def stage() -> AsyncIterator[Stage]:
     if reason := network.missing():
         pytest.skip(reason)
-    async with box.running(world(), policy=policy()) as mesh:
+    async with box.running(world(), tenants=TENANTS, policy=policy()) as mesh:
         await mesh.settled()
         yield Stage(mesh)

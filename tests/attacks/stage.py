@@ -46,7 +46,7 @@ Move: TypeAlias = Callable[["Stage"], Awaitable[str]]
 
 def world() -> World:
     """The standard cluster, and what the attacker and careless victims put into it."""
-    standard = cluster.standard(TENANTS)
+    standard = cluster.standard()
     dispatcher = f"imc-dispatcher.knative-eventing.svc.{DOMAIN}"
     services = (
         # A Service in front of the attacker's pod that has no sidecar, so that it sees everything.

@@ -27,7 +27,7 @@ ADMIN = "type.googleapis.com/envoy.admin.v3."
 
 def world() -> World:
     """The box's, with what it leaves out: a webhook, and the service with a sidecar."""
-    made = cluster.standard(("acme-web", "globex"))
+    made = cluster.standard()
     webhook = Pod("knative-serving", "webhook", "10.244.1.1", "controller", {"app": "webhook"})
     pods = {
         **made.pods,

@@ -16,7 +16,7 @@ import pytest_asyncio
 from authz.demo.istio import box
 from authz.demo.istio.client import Answer, NoAnswer
 from authz.demo.istio.mesh import AUTHZ, Mesh
-from authz.demo.istio.world import Json, Pod, World
+from authz.demo.istio.world import Json, Pod
 from authz.demo.knative.messages import Request, Stream, body, reply
 from authz.demo.knative.net import serve
 from authz.demo.paths import world
@@ -36,12 +36,6 @@ import os, pathlib, time
 real, ahead = time.time, pathlib.Path(os.environ["CLOCK_AHEAD"])
 time.time = lambda: real() + float(ahead.read_text())
 """
-
-
-def with_room_for_another(alone: World) -> World:
-    """The same world, and a pod for a second replica of ours."""
-    second = replace(alone.pods[AUTHZ], name="authz-2", address="10.244.1.2", role="none")
-    return replace(alone, pods={**alone.pods, SECOND: second})
 
 
 class Box:
@@ -103,8 +97,9 @@ async def own(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Box]:
         for name, value in settings.items():
             patched.setenv(name, value)
         async with AsyncExitStack() as stack:
-            alone = world.world(TENANTS)
-            running = box.running(with_room_for_another(alone), policy=world.policy())
+            whole = world.world()
+            second = replace(whole.pods[AUTHZ], name="authz-2", address="10.244.1.2", role="none")
+            running = box.running(whole, tenants=TENANTS, beside=[second], policy=world.policy())
             mesh = await stack.enter_async_context(running)
             await mesh.settled()
             yield Box(mesh, ahead, stack)

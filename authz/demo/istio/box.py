@@ -38,6 +38,8 @@ def without(*names: str) -> Patched:
 async def running(
     world: World | None = None,
     *,
+    tenants: Iterable[str] = cluster.TENANTS,
+    beside: Iterable[Pod] = (),
     overlay: str = "",
     patched: Patched = tuple,
     policy: str | None = None,
@@ -48,6 +50,8 @@ async def running(
 
     Args:
         world: who is there; by default `cluster.standard`.
+        tenants: whose pods run, beside the platform's; the others are in the cluster, and dead.
+        beside: pods on the network of which the cluster knows nothing.
         overlay: which of the shipped overlays is installed.
         patched: changes the shipped documents, such as to take a rule away.
         policy: the server's, YAML; by default `standard_policy`.
@@ -61,10 +65,11 @@ async def running(
     documents = [*world.documents, *patched(envoyfilters.shipped(overlay)), *extra]
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(own_directory())
-        addresses = {pod.id: pod.address for pod in world.pods.values()}
-        network = Network(addresses, rules.cluster_ips(world))
+        dead = set(cluster.TENANTS) - set(tenants)
+        pods = [it for it in world.pods.values() if it.namespace not in dead] + [*beside]
+        network = Network({it.id: it.address for it in pods}, rules.cluster_ips(world))
         stack.callback(network.close)
-        mesh = Mesh(world, network, directory, stack)
+        mesh = Mesh(world, pods, network, directory, stack)
         try:
             mesh.configurations = await stack.enter_async_context(source(mesh))
             await mesh.configurations.install(documents)
@@ -79,19 +84,19 @@ async def _start(mesh: Mesh, policy: str, stack: AsyncExitStack) -> None:
         started = programs.running(mesh.world, pod, mesh.network[pod.id], mesh.directory)
         mesh.programs[pod.id] = await stack.enter_async_context(started)
 
-    for pod in mesh.world.pods.values():
+    for pod in mesh.pods.values():
         if pod.proxy == "sidecar":
             mesh.network[pod.id].run(["iptables-restore"], rules.capture())
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(_authz(mesh, policy, stack))
-            for pod in mesh.world.pods.values():
+            for pod in mesh.pods.values():
                 group.create_task(program(pod))
                 if pod.proxy != "none":
                     group.create_task(mesh.start_proxy(pod.id))
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
-    for pod in mesh.world.pods.values():
+    for pod in mesh.pods.values():
         if pod.role == "revision":
             await mesh.scale(pod.id, up=True)
 

@@ -13,7 +13,7 @@ Deployment with a Service, and a second port that is in no Service.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import count
 from typing import Final
 
@@ -66,11 +66,11 @@ _EVENTING: Final[dict[str, tuple[str, dict[str, str]]]] = {
 _REVISION_LABEL: Final = "serving.knative.dev/revision"
 
 
-def standard(tenants: Iterable[str] = TENANTS) -> World:
-    """The cluster; with fewer `tenants` it starts sooner."""
+def standard() -> World:
+    """The cluster."""
     building = _Building()
     building.platform()
-    for name in tenants:
+    for name in TENANTS:
         building.tenant(name, public=name != "acme-db")
     return building.done()
 

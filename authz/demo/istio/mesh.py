@@ -33,9 +33,16 @@ class Mesh:
     """A running mesh; `box.running` makes it."""
 
     def __init__(
-        self, world: World, network: Network, directory: Path, stack: AsyncExitStack
+        self,
+        world: World,
+        pods: Iterable[Pod],
+        network: Network,
+        directory: Path,
+        stack: AsyncExitStack,
     ) -> None:
         self.world = world
+        self.pods = {it.id: it for it in pods}
+        """Those that run."""
         self.network = network
         self.directory = directory
         self._stack = stack
@@ -52,7 +59,7 @@ class Mesh:
 
     def pod(self, pod: str) -> Pod:
         """A pod by its id, `namespace/name`."""
-        return self.world.pods[pod]
+        return self.pods[pod] if pod in self.pods else self.world.pods[pod]
 
     def certificate(self, pod: str) -> Certificate:
         """The certificate of a pod, which whoever controls the pod can use as well."""
@@ -132,8 +139,8 @@ class Mesh:
 
     def address(self, name: str, namespace: str = "") -> str:
         """The address of a pod (`namespace/name`) or of a Service's name."""
-        if name in self.world.pods:
-            return self.world.pods[name].address
+        if "/" in name:
+            return self.pod(name).address
         return self.world.resolve(name, namespace)
 
     def _address(self, pod: str, host: str, port: int, via: str | None) -> tuple[str, int]:
@@ -159,7 +166,7 @@ class Mesh:
 
     async def forget(self, *pods: str) -> None:
         """Let the apps of pods, or of all, forget what they saw."""
-        for pod in pods or [it for it in self.world.pods if self._is_app(it)]:
+        for pod in pods or filter(self._is_app, self.pods):
             await self._program(pod).forget()
 
     async def checks(self, pod: str) -> Counter[tuple[str, str]]:

@@ -64,7 +64,8 @@ class Sent:
         """What istiod had sent, were these EnvoyFilters in the cluster, too."""
         config = {"listeners": list(self.listeners), "clusters": list(self.clusters)}
         made = patches.applied(self.proxy, {"static_resources": config})["static_resources"]
-        return replace(self, **{kind: tuple(resources) for kind, resources in made.items()})
+        listeners, clusters = tuple(made["listeners"]), tuple(made["clusters"])
+        return replace(self, listeners=listeners, clusters=clusters)
 
 
 @dataclass(frozen=True)
