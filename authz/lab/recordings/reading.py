@@ -155,7 +155,7 @@ def versions() -> tuple[str, ...]:
 def digest(objects: Iterable[Mapping[str, Any]]) -> str:
     """What names a set of objects: equal for equal objects, in whatever order."""
     texts = sorted(canonical(it) for it in objects if it["kind"] != "EnvoyFilter")
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:32]
 
 
 def canonical(value: Any) -> str:
