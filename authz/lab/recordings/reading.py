@@ -60,10 +60,16 @@ class Sent:
             metadata["ISTIO_VERSION"],
         )
 
-    def patched(self, patches: Patches) -> Sent:
-        """What istiod had sent, were these EnvoyFilters in the cluster, too."""
+    def patched(self, patches: Patches, proxy: Proxy | None = None) -> Sent:
+        """What istiod had sent, were these EnvoyFilters in the cluster, too.
+
+        Args:
+            patches: the EnvoyFilters.
+            proxy: in place of its own: which of them are for it.
+        """
         config = {"listeners": list(self.listeners), "clusters": list(self.clusters)}
-        made = patches.applied(self.proxy, {"static_resources": config})["static_resources"]
+        resources = {"static_resources": config}
+        made = patches.applied(proxy or self.proxy, resources)["static_resources"]
         listeners, clusters = tuple(made["listeners"]), tuple(made["clusters"])
         return replace(self, listeners=listeners, clusters=clusters)
 
