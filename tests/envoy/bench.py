@@ -147,19 +147,7 @@ class Workbench:
         """A bootstrap for the door at `address`; whatever it leads to is `app`, in plaintext."""
         sent = door.sent(overlay, istio=self.istio)
         own = self.certificate(door.pod)
-        config = played(sent, recorded.secrets(own, own))
-        pods = {it.address for it in WORLD.pods.values()}
-        endpoints = {it: app for it in _endpoints(sent) if it.host in pods}
-        us = Endpoint(WORLD.pods["authz-system/authz"].address, AUTHZ_PORT)
-        places = Places(endpoints=endpoints | {us: self.authz.endpoint})
-        if isinstance(door.at, str):
-            places = replace(places, listeners={door.at: address})
-        else:
-            places = replace(places, inbound={door.at: address}, apps={door.at: app})
-        on_loopback(config, places)
-        for it in _lb_endpoints(config["static_resources"]["clusters"]):
-            it.pop("metadata", None)  # the app has no sidecar
-        return config
+        return configured(door, sent, own, address=address, app=app, authz=self.authz.endpoint)
 
     @asynccontextmanager
     async def proxy(self, door: Door, overlay: str = "", without: str = "") -> AsyncIterator[Proxy]:
@@ -177,6 +165,31 @@ class Workbench:
             yield Proxy(door, address, caller, await stack.enter_async_context(started))
 
 
+def configured(
+    door: Door,
+    sent: Sent,
+    certificate: Certificate,
+    *,
+    address: Endpoint,
+    app: Endpoint,
+    authz: Endpoint,
+) -> Json:
+    """A bootstrap for the door at `address`; whatever it leads to is `app`, in plaintext."""
+    config = played(sent, recorded.secrets(certificate, certificate))
+    pods = {it.address for it in WORLD.pods.values()}
+    endpoints = {it: app for it in _endpoints(sent) if it.host in pods}
+    us = Endpoint(WORLD.pods["authz-system/authz"].address, AUTHZ_PORT)
+    places = Places(endpoints=endpoints | {us: authz})
+    if isinstance(door.at, str):
+        places = replace(places, listeners={door.at: address})
+    else:
+        places = replace(places, inbound={door.at: address}, apps={door.at: app})
+    on_loopback(config, places)
+    for it in _lb_endpoints(config["static_resources"]["clusters"]):
+        it.pop("metadata", None)  # the app has no sidecar
+    return config
+
+
 def managers(config: Json) -> Iterator[Json]:
     """Whatever manages HTTP."""
     for listener in config["static_resources"]["listeners"]:
@@ -187,8 +200,9 @@ def managers(config: Json) -> Iterator[Json]:
 
 def cluster(config: Json, name: str) -> Json:
     """A cluster."""
+    found: Json
     (found,) = (it for it in config["static_resources"]["clusters"] if it["name"] == name)
-    return dict(found)
+    return found
 
 
 def _endpoints(sent: Sent) -> Iterator[Endpoint]:
