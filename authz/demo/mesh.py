@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from authz.demo import apps, envoy
+from authz.demo import apps, envoy, plain
 from authz.demo.certs import Authority, Certificate
 from authz.demo.envoy import Envoy
 from authz.demo.istio import recorded
@@ -49,8 +49,6 @@ _QUEUE_PORT: Final = 8012
 
 _REVISION_HEADER: Final = "knative-serving-revision"
 _NAMESPACE_HEADER: Final = "knative-serving-namespace"
-_MANAGER: Final = "envoy.filters.network.http_connection_manager"
-_FILTERS: Final = "type.googleapis.com/envoy.extensions.filters"
 
 
 @dataclass(frozen=True)
@@ -220,27 +218,9 @@ def _with_activator(config: Json, mesh: Mesh) -> Json:
         }
         for namespace in mesh.tenants
     ]
-    host_of_all = {"name": "revisions", "domains": ["*"], "routes": routes}
-    router = {"@type": f"{_FILTERS}.http.router.v3.Router"}
-    manager = {
-        "@type": f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "activator",
-        "route_config": {"virtual_hosts": [host_of_all]},
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": router}],
-    }
-    listener = {
-        "name": "activator",
-        "address": mesh.activator.process.address,
-        "filter_chains": [{"filters": [{"name": _MANAGER, "typed_config": manager}]}],
-    }
-    sidecar = [{"endpoint": {"address": mesh.activator.outbound.address}}]
-    cluster = {
-        "name": "sidecar",
-        "load_assignment": {"cluster_name": "sidecar", "endpoints": [{"lb_endpoints": sidecar}]},
-    }
     resources = config["static_resources"]
-    resources["listeners"].append(listener)
-    resources["clusters"].append(cluster)
+    resources["listeners"].append(plain.listener("activator", mesh.activator.process, routes))
+    resources["clusters"].append(plain.cluster("sidecar", mesh.activator.outbound))
     return config
 
 

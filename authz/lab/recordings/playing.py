@@ -71,7 +71,7 @@ def played(sent: Sent, secrets: Secrets) -> Json:
         "static_resources": {
             "listeners": listeners,
             "clusters": clusters,
-            "secrets": [_secret(name, secrets[name]) for name in named],
+            "secrets": [secret(name, secrets[name]) for name in named],
         },
     }
 
@@ -119,7 +119,8 @@ def _left_out(item: Any) -> bool:
     return isinstance(item, dict) and item.get("name") in LEFT_OUT and "typed_config" in item
 
 
-def _secret(name: str, files: Files) -> Json:
+def secret(name: str, files: Files) -> Json:
+    """A static secret, as a bootstrap has it."""
     if files.authority is not None:
         content = {"trusted_ca": {"filename": str(files.authority)}}
         return {"name": name, "validation_context": content}
