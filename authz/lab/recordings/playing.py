@@ -19,7 +19,7 @@ istiod sends is taken over as it is; what this Envoy may not know and is not lis
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -32,6 +32,7 @@ LEFT_OUT: Final = frozenset({"istio.metadata_exchange", "istio.stats", alpn.FILT
 
 _KNOWN: Final = "type.googleapis.com/envoy."
 _FROM_SDS: Final = "sds_config"
+_TYPE: Final = "@type"
 
 
 class CannotPlay(AuthzError):
@@ -57,12 +58,9 @@ def played(sent: Sent, secrets: Secrets) -> Json:
         CannotPlay: it has what is not on the list.
     """
     rewriting = _Rewriting(sent)
-    listeners = [rewriting.of(it) for it in sent.listeners]
+    listeners = [rewriting.listener(it) for it in sent.listeners]
     overrides = alpn.overrides(sent)
     clusters = [alpn.overridden(rewriting.cluster(it), overrides) for it in sent.clusters]
-    for kind, resources in (("listener", listeners), ("cluster", clusters)):
-        for it in resources:
-            _all_known(it, f"{sent.pod}: {kind} {it['name']}")
     named = sorted(rewriting.secrets)
     if missing := [it for it in named if it not in secrets]:
         raise CannotPlay(f"{sent.pod}: no files for the secret {missing[0]}; add it to `secrets`")
@@ -83,36 +81,48 @@ class _Rewriting:
         self._pod = sent.pod
         self._routes = {it["name"]: it for it in sent.routes}
         self._endpoints = {it["cluster_name"]: it for it in sent.endpoints}
+        self._where = ""
         self.secrets: set[str] = set()
         """Names of all that refer to SDS."""
 
+    def listener(self, listener: Json) -> Json:
+        """A listener; its routes come with it."""
+        self._where = f"{self._pod}: listener {listener['name']}"
+        result: Json = self._of(listener)
+        return result
+
     def cluster(self, cluster: Json) -> Json:
         """A cluster; its endpoints come with it."""
-        result: Json = self.of(cluster)
+        self._where = f"{self._pod}: cluster {cluster['name']}"
+        result: Json = self._of(cluster)
         if result.get("type") == "EDS":
             eds = result.pop("eds_cluster_config")
             name = eds.get("service_name", result["name"])
             if name not in self._endpoints:
-                raise CannotPlay(f"{self._pod}: cluster {name}: its endpoints are not recorded")
+                raise CannotPlay(f"{self._where}: its endpoints are not recorded")
             result["type"] = "STATIC"
-            result["load_assignment"] = self.of(self._endpoints[name])
+            result["load_assignment"] = self._of(self._endpoints[name])
         return result
 
-    def of(self, value: Any) -> Any:
-        """Any part of a resource."""
+    def _of(self, value: Any) -> Any:
         if isinstance(value, list):
-            return [self.of(it) for it in value if not _left_out(it)]
+            return [self._of(it) for it in value if not _left_out(it)]
         if not isinstance(value, dict):
             return value
+        if _TYPE in value and not value[_TYPE].startswith(_KNOWN):
+            raise CannotPlay(
+                f"{self._where}: {value[_TYPE]} is not upstream Envoy's; say in {__name__} what is "
+                "played in its place, and why"
+            )
         if _FROM_SDS in value:
             self.secrets.add(value["name"])
         if "rds" in value:
             name = value["rds"]["route_config_name"]
             if name not in self._routes:
-                raise CannotPlay(f"{self._pod}: route configuration {name} is not recorded")
+                raise CannotPlay(f"{self._where}: route configuration {name} is not recorded")
             value = {k: v for k, v in value.items() if k != "rds"}
             value["route_config"] = self._routes[name]
-        return {k: self.of(v) for k, v in value.items() if k != _FROM_SDS}
+        return {k: self._of(v) for k, v in value.items() if k != _FROM_SDS}
 
 
 def _left_out(item: Any) -> bool:
@@ -126,24 +136,3 @@ def secret(name: str, files: Files) -> Json:
         return {"name": name, "validation_context": content}
     chain, key = {"filename": str(files.certificate)}, {"filename": str(files.key)}
     return {"name": name, "tls_certificate": {"certificate_chain": chain, "private_key": key}}
-
-
-def _all_known(resource: Json, where: str) -> None:
-    for kind in _types(resource):
-        if not kind.startswith(_KNOWN):
-            raise CannotPlay(
-                f"{where}: {kind} is not upstream Envoy's; say in {__name__} what is played in "
-                "its place, and why"
-            )
-
-
-def _types(value: Any) -> Iterator[str]:
-    parts: Iterable[Any] = ()
-    if isinstance(value, dict):
-        parts = value.values()
-        if "@type" in value:
-            yield value["@type"]
-    elif isinstance(value, list):
-        parts = value
-    for it in parts:
-        yield from _types(it)
