@@ -21,6 +21,7 @@ from authz.errors import BadSettings, KeyStoreError
 from authz.identity import SpiffeId
 from authz.keys import TokenLife
 from authz.keystore import Keks, KeyStore, open_store, parse_kek, read_kek_file
+from authz.names import LABEL, is_dns_name
 
 PREFIX: Final = "AUTHZ_"
 _LONGEST_PATH: Final = 107  # of a Unix socket; unix(7)
@@ -99,6 +100,35 @@ class UnixSocket(NamedTuple):
         return True
 
 
+_config_map = re.compile(rf"({LABEL})/(?P<name>[^/]+)/([-._a-zA-Z0-9]{{1,253}})")
+
+
+class ConfigMapKey(NamedTuple):
+    """A text in a ConfigMap."""
+
+    namespace: str
+    name: str
+    key: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `namespace/name/key`."""
+        match = _config_map.fullmatch(text)
+        if match is None or not is_dns_name(match["name"]):
+            raise ValueError(
+                "write it as NAMESPACE/NAME/KEY, such as "
+                "authz-system/tenant-authz-policy/policy.yaml"
+            )
+        return cls(*match.groups())
+
+    def __str__(self) -> str:
+        return "/".join(self)
+
+
+def _config_map_key(value: object) -> object:
+    return ConfigMapKey.parse(value) if isinstance(value, str) else value
+
+
 def _endpoint(value: object) -> Endpoint:
     return value if isinstance(value, Endpoint) else Endpoint.parse(value)
 
@@ -129,6 +159,7 @@ def _header_name(value: object) -> str:
 
 _Endpoint = Annotated[Endpoint, NoDecode, BeforeValidator(_endpoint)]
 _Address = Annotated[Endpoint | UnixSocket, NoDecode, BeforeValidator(_address)]
+_ConfigMap = Annotated[ConfigMapKey | None, NoDecode, BeforeValidator(_config_map_key)]
 _Seconds = Annotated[int, Field(ge=0, le=86400)]
 
 
@@ -227,6 +258,13 @@ class Settings(KeySettings):
         Path | None,
         Field(description="the policy; without one, every namespace is on its own"),
     ] = None
+    policy_configmap: Annotated[
+        _ConfigMap,
+        Field(
+            description="or the policy in the cluster, NAMESPACE/NAME/KEY of a ConfigMap, which is "
+            "watched"
+        ),
+    ] = None
     policy_from_cluster: Annotated[
         bool, Field(description="add labels of namespaces and Grant objects to the policy")
     ] = False
@@ -296,8 +334,20 @@ class Settings(KeySettings):
         ),
     ] = 134_217_728
 
+    @property
+    def policy_origin(self) -> str:
+        """Where the policy comes from, for the log."""
+        if self.policy_configmap is not None:
+            return f"ConfigMap {self.policy_configmap}"
+        return str(self.policy_file or "default: every namespace on its own")
+
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()
+        if self.policy_file is not None and self.policy_configmap is not None:
+            yield (
+                f"policy_configmap: there is one policy, and policy_file says {self.policy_file}: "
+                "take one of them away"
+            )
         if isinstance(self.listen, UnixSocket):
             yield from self._too_much_for_a_unix_socket()
         match self.identity:

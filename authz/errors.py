@@ -71,6 +71,10 @@ class Reason(enum.Enum):
         "the namespace that the request goes to cannot be told",
         Outward.NOT_ALLOWED,
     )
+    UPSTREAM_UNREADABLE = (
+        "x-authz-upstream is no cluster name of istiod's, and tells no namespace",
+        Outward.NOT_ALLOWED,
+    )
     QUESTION_UNKNOWN = (
         "x-authz-question is missing, repeated or none of the five questions",
         Outward.NOT_ALLOWED,

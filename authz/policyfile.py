@@ -139,7 +139,16 @@ def read_policy_as_json(file: Path) -> str:
     Raises:
         BadPolicy: it cannot be read, or see `parse_policy`.
     """
-    return _checked(_text_of(file)).model_dump_json(by_alias=True)
+    return parse_policy_as_json(_text_of(file))
+
+
+def parse_policy_as_json(text: str) -> str:
+    """Check a policy's text: the same in JSON, see `read_policy_as_json`.
+
+    Raises:
+        BadPolicy: see `parse_policy`.
+    """
+    return _checked(text).model_dump_json(by_alias=True)
 
 
 def parse_policy(text: str) -> Policy:

@@ -159,8 +159,10 @@ async def test_it_becomes_ready_when_the_key_store_is_made_later(folder: Folder)
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await client.check("sign", check_request())
         assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert not here.lines("key store usable again")
         await folder.make_keys()
         await here.ready()
+        await here.line("key store usable again")
         assert await client.health() == "SERVING"
         assert (await sign(client)).startswith("v1.")
         (problem,) = here.lines("key store not usable")

@@ -27,6 +27,7 @@ _RULES: Final = [
     (["serving.knative.dev"], ["revisions"], [*_READ, "delete"]),
     (["eventing.knative.dev"], ["brokers", "triggers"], _ALL),
     (["sources.knative.dev"], ["pingsources"], _ALL),
+    (["tenant-authz.dev"], ["grants"], _ALL),  # each opens its own namespace and no other
     (["batch"], ["jobs", "cronjobs"], _ALL),
     ([""], ["configmaps", "secrets", "serviceaccounts"], _ALL),
     ([""], ["pods"], [*_READ, "delete"]),
@@ -55,7 +56,7 @@ def manifests(file: Tenants, name: str) -> Iterator[Manifest]:
         hosts = {host.partition("/")[2] for own in gateways for host in own.hosts}
         yield _certificate(file, name, sorted(hosts))
     for own in gateways:
-        yield gateway(file, name, own.name, [server(name, own.hosts)])
+        yield gateway(file, name, own.name, [server(name, own.hosts), redirect(name, own.hosts)])
 
 
 def knative_gateways(file: Tenants, names: list[str]) -> Manifest | None:
@@ -111,6 +112,15 @@ def server(name: str, hosts: list[str], ciphers: list[str] | None = None) -> Man
         "port": {"number": 443, "name": f"https-{name}", "protocol": "HTTPS"},
         "hosts": hosts,
         "tls": tls,
+    }
+
+
+def redirect(name: str, hosts: list[str]) -> Manifest:
+    """Its server for who still says http://: net-istio knows that nothing is to be probed there."""
+    return {
+        "port": {"number": 80, "name": f"http-{name}", "protocol": "HTTP"},
+        "hosts": hosts,
+        "tls": {"httpsRedirect": True},
     }
 
 
@@ -179,6 +189,7 @@ def _quota(namespace: str, quota: Quota) -> Manifest:
                 "count/services.serving.knative.dev": str(quota.apps),
                 "count/revisions.serving.knative.dev": str(quota.revisions),
                 "count/secrets": str(quota.secrets),
+                "count/grants.tenant-authz.dev": str(quota.grants),
                 "pods": str(quota.instances),
                 # Requests: the limits of two sidecars in each pod would use up a quota of limits.
                 "requests.cpu": quota.cpu,

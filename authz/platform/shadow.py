@@ -56,6 +56,11 @@ class Caller(NamedTuple):
     service_account: str | None
     reason: Reason
 
+    @property
+    def order(self) -> tuple[str, ...]:
+        """What to sort by: what is not proven comes first."""
+        return self.to, self.source or "", self.service_account or "", self.reason.slug
+
 
 @dataclass(slots=True)
 class Seen:
@@ -154,9 +159,7 @@ class Log:
             for caller, seen in self.callers.items()
             if caller.to == namespace and not self._echoes(caller)
         ]
-        return sorted(
-            found, key=lambda one: (-one[1].times_shadowed, one[0][:3], one[0].reason.slug)
-        )
+        return sorted(found, key=lambda one: (-one[1].times_shadowed, one[0].order))
 
     def verdict(self, namespace: Namespace, unprotected: Iterable[str] = ()) -> Verdict:
         """Whether `namespace` may be enforced."""

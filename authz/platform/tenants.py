@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from authz.errors import BadSettings
+from authz.merge import MOST_GRANTS
 from authz.names import is_dns_name, parse_cluster_domain, parse_namespace
 from authz.plainyaml import STRICT, line_of, parse_plain
 
@@ -76,6 +77,7 @@ class Quota(BaseModel):
     apps: _Count = 40
     revisions: _Count = 120
     secrets: _Count = 100
+    grants: _Count = MOST_GRANTS
     instances: _Count = 250
     cpu: _Cpu = "128"
     memory: _Memory = "512G"

@@ -15,15 +15,16 @@ from authz.errors import Reason
 from authz.facts import Question
 from authz.observe import Metrics
 from authz.testing import ManualClock
+from authz.verdict import Ground
 from tests.deploy.manifests import DEPLOY, load
 
 FOLDER = DEPLOY / "observability"
 OUTCOMES = {"allow", "deny", "shadow"}
 REASONS = {
-    *(reason.slug for reason in Reason),
+    *(reason.slug for reason in (*Reason, *Ground)),
     "limit",
     "namespace_limit",
-}  # of denials, and of lost connections
+}  # of answers, and of lost connections
 
 
 def rules() -> list[dict[str, Any]]:

@@ -431,13 +431,15 @@ def test_verify_behind_strip(bench: Bench) -> None:
     assert "must be tenant-authz.verify, tenant-authz.strip" in found[0].what
 
 
-@pytest.mark.parametrize("name", ["envoy.filters.network.redis_proxy", "somebody.elses"])
-def test_a_chain_that_gives_our_filters_nothing_to_hold_on_to(bench: Bench, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [("somebody.elses", Rule.UNCOVERED), ("envoy.filters.network.redis_proxy", Rule.TCP_MISSING)],
+)
+def test_a_chain_of_another_kind_with_nobody_of_ours(bench: Bench, name: str, rule: Rule) -> None:
     dump = bench.dump(SIDECAR)
     chain = listener(dump, "virtualInbound")["filter_chains"][-1]
     chain["filters"] = [{"name": name, "typed_config": {"@type": "x"}}]
-    [found] = examined(dump)
-    assert (found.rule, name in found.what) == (Rule.UNCOVERED, True)
+    assert {it.rule for it in examined(dump)} == {rule}
 
 
 def test_http_that_leaves_by_a_manager_without_a_router(bench: Bench) -> None:
@@ -504,7 +506,6 @@ OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 @pytest.mark.parametrize(
     ("broken", "rule"),
     [
-        (lambda dump: service_cluster(dump).update(name="other"), Rule.CLUSTER_MISSING),
         (
             lambda dump: service_cluster(dump)["typed_extension_protocol_options"].clear(),
             {Rule.CLUSTER_HTTP2, Rule.CLUSTER_TIMES},
@@ -555,6 +556,16 @@ def test_a_sidecar_object_that_hides_the_service(bench: Bench) -> None:
     assert (found.rule, "authz.authz-system" in found.where) == (Rule.CLUSTER_MISSING, True)
 
 
+def test_no_way_to_the_service_and_advice_that_fits(bench: Bench) -> None:
+    rules = {SIDECAR: Rule.CLUSTER_MISSING, GATEWAY: Rule.GATEWAY_CLUSTER_MISSING}
+    for pod, rule in rules.items():
+        dump = bench.dump(pod)
+        service_cluster(dump).update(name="other")
+        [found] = examined(dump)
+        assert found.rule is rule
+        assert ("Sidecar" in found.rule.mend) == (pod == SIDECAR)
+
+
 def test_no_destination_rule_at_all(bench: Bench) -> None:
     documents = [it for it in shipped() if it["kind"] != "DestinationRule"]
     rules = {it.rule for it in examined(bench.dump(SIDECAR, documents))}
@@ -594,11 +605,15 @@ def test_a_port_that_takes_plaintext_on_purpose(bench: Bench) -> None:
     ("annotations", "rule"),
     [
         ({"traffic.sidecar.istio.io/excludeInboundPorts": "9999"}, Rule.EXCLUDED_PORT),
+        ({"traffic.sidecar.istio.io/excludeInboundPorts": "15020, 9999"}, Rule.EXCLUDED_PORT),
         ({"traffic.sidecar.istio.io/includeInboundPorts": "8080"}, Rule.EXCLUDED_PORT),
+        ({"traffic.sidecar.istio.io/includeInboundPorts": "15020"}, Rule.EXCLUDED_PORT),
+        ({"traffic.sidecar.istio.io/includeInboundPorts": ""}, Rule.EXCLUDED_PORT),
         ({"traffic.sidecar.istio.io/excludeInterfaces": "eth1"}, Rule.EXCLUDED_PORT),
         ({"sidecar.istio.io/interceptionMode": "NONE"}, Rule.NO_CAPTURE),
         ({"traffic.sidecar.istio.io/includeInboundPorts": "*"}, None),
         ({"traffic.sidecar.istio.io/excludeInboundPorts": ""}, None),
+        ({"traffic.sidecar.istio.io/excludeInboundPorts": "15020"}, None),  # the injector's own
     ],
 )
 def test_annotations_that_lead_past_the_proxy(
@@ -607,6 +622,26 @@ def test_annotations_that_lead_past_the_proxy(
     dump = bench.dump(SIDECAR)
     dump["configs"][0]["bootstrap"]["node"]["metadata"]["ANNOTATIONS"] = annotations
     assert [it.rule for it in examined(dump)] == ([rule] if rule else [])
+
+
+def test_our_own_pods_behind_a_sidecar_keep_their_side_port_out_of_it(bench: Bench) -> None:
+    dump = bench.dump("authz-system/authz")
+    side_port = {"traffic.sidecar.istio.io/excludeInboundPorts": "9001"}  # overlays/xfcc
+    dump["configs"][0]["bootstrap"]["node"]["metadata"]["ANNOTATIONS"] = side_port
+    assert examined(dump) == []
+
+
+@pytest.mark.parametrize(("mode", "hangs"), [("", True), ("auto", True), ("enabled", False)])
+def test_a_knative_pod_that_takes_plaintext_misleads_the_activator(
+    bench: Bench, mode: str, hangs: bool
+) -> None:
+    documents = [*shipped(), _permissive("globex")]
+    expected = Expected(documents, plaintext=["globex"], mesh_mode=mode)
+    found = examined(bench.dump(KNATIVE, documents), expected)
+    assert [it.rule for it in found] == ([Rule.COLD_START] if hangs else [])
+    assert all(str([8012, 8013]) in it.what for it in found)
+    assert examined(bench.dump(SIDECAR, documents), expected) == []
+    assert examined(bench.dump(KNATIVE), Expected(shipped(), mesh_mode=mode)) == []
 
 
 def test_a_proxy_that_captures_nothing(bench: Bench) -> None:

@@ -42,17 +42,23 @@ class Door:
     port: int | None = None
     """In place of the port that a gateway's listener has."""
 
-    def sent(self, overlay: str = "", others: Iterable[Json] = (), istio: str = "") -> Sent:
+    def sent(
+        self, overlay: str = "", others: Iterable[Json] = (), istio: str | None = None
+    ) -> Sent:
         """What istiod sends the proxy, with EnvoyFilters beside ours, to an Istio of a version."""
         documents = [*shipped(overlay), *others]
-        bare = recorded.variant(WORLD, [*WORLD.documents, *shipped()])[self.pod]
+        bare = self.bare()
         if self.port is not None:
             (moved,) = (self._moved(it) for it in bare.listeners if it["name"] == self.at)
             bare = replace(bare, listeners=(moved,))
         proxy = self.proxy or bare.proxy
-        if istio:
+        if istio is not None:
             proxy = replace(proxy, istio_version=istio)
         return bare.patched(Patches.of(documents), proxy)
+
+    def bare(self) -> Sent:
+        """The same without EnvoyFilters."""
+        return recorded.variant(WORLD, [*WORLD.documents, *shipped()])[self.pod]
 
     def http_filters(self, overlay: str = "", others: Iterable[Json] = ()) -> list[Json]:
         """The HTTP filters behind it."""
@@ -126,13 +132,13 @@ class Workbench:
         executable: Path,
         authority: Authority,
         directory: Path,
-        istio: str = "",
+        istio: str | None = None,
     ) -> None:
         self.authz = authz
         self.executable = executable
         self.directory = directory
         self.istio = istio
-        """The version of Istio's Envoys; that of the recordings if empty."""
+        """The version of Istio's Envoys; that of the recordings if None."""
         self._authority = authority
         self._issued: dict[SpiffeId, Certificate] = {}
 

@@ -40,7 +40,7 @@ async def workbench(
     executable: Path, envoy_version: str, tmp_path: Path
 ) -> AsyncIterator[Workbench]:
     authority = Authority(tmp_path / "certs")
-    istio = ISTIO.get(envoy_version.rpartition(".")[0], "")
+    istio = ISTIO.get(envoy_version.rpartition(".")[0])
     async with scripted_authz(authority.issue(AUTHZ)) as authz:
         yield Workbench(authz, executable, authority, tmp_path, istio)
 

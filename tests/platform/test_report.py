@@ -233,6 +233,16 @@ def test_what_a_hop_let_pass_and_signed_itself_is_no_second_caller() -> None:
     assert caller.reason is Reason.TOKEN_MISSING
 
 
+@pytest.mark.parametrize("name", ["source", "service_account"])
+def test_callers_of_whom_less_is_proven_come_first(name: str) -> None:
+    """An event that is sent on behalf has no account, and is denied as often as one that has."""
+    unproven = line(**{name: None})
+    for lines in ((line(), unproven), (unproven, line())):
+        found = [getattr(caller, name) for caller, _ in log_of(*lines).of(parse_namespace("acme"))]
+        assert found[0] is None
+        assert found[1] is not None
+
+
 def test_first_and_last_are_told_whatever_the_order() -> None:
     times = [f"2026-11-{day}T10:00:00.000001Z" for day in (20, 18, 22)]
     log = log_of(*(line(timestamp=time) for time in times))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from authz.errors import BadSettings
+from authz.merge import MOST_GRANTS
 from authz.platform.manifests import as_yaml
 from authz.platform.objects import DOMAINS, TENANT, knative_gateways, manifests
 from authz.platform.tenants import Tenants, chosen, parse_tenants
@@ -90,6 +91,16 @@ def test_a_tenants_own_quota_stands_for_the_whole_of_it() -> None:
     assert common["spec"]["hard"]["count/services.serving.knative.dev"] == "50"
     assert common["spec"]["hard"]["pods"] == "250"
     assert own["spec"]["hard"]["services.nodeports"] == "0"
+
+
+def test_a_tenant_may_make_as_many_grants_as_count() -> None:
+    for quota, role in zip(of_kind("ResourceQuota"), of_kind("Role"), strict=True):
+        assert quota["spec"]["hard"]["count/grants.tenant-authz.dev"] == str(MOST_GRANTS)
+        (verbs,) = [it["verbs"] for it in role["rules"] if "grants" in it["resources"]]
+        assert {"get", "list", "watch", "create", "update", "patch", "delete"} == set(verbs)
+        assert not [it for rule in role["rules"] for it in rule["resources"] if "/status" in it]
+    (few,) = of_kind("ResourceQuota", "globex", FILE.replace("{apps: 50}", "{grants: 3}"))
+    assert few["spec"]["hard"]["count/grants.tenant-authz.dev"] == "3"
 
 
 FORBIDDEN = {
@@ -177,7 +188,10 @@ def test_each_tenant_has_a_certificate_and_gateways_of_its_own() -> None:
         "acme.example",
     ]
     for gateway in (routes, domains):
-        (server,) = gateway["spec"]["servers"]
+        server, redirect = gateway["spec"]["servers"]
+        assert redirect["port"] == {"number": 80, "name": "http-acme", "protocol": "HTTP"}
+        assert redirect["tls"] == {"httpsRedirect": True}, "what Knative's lister.go does not probe"
+        assert redirect["hosts"] == server["hosts"]
         assert server["tls"]["credentialName"] == certificate["spec"]["secretName"]
         assert "cipherSuites" not in server["tls"], "mesh-wide, see istiod-values.yaml"
         # A host without a namespace could be taken by any tenant's VirtualService.
