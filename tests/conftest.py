@@ -47,11 +47,10 @@ async def mesh() -> AsyncIterator[Mesh]:
     """One box for all tests that leave it as it was: which share a worker: see `scheduling`."""
     from authz.demo.istio import box, network  # noqa: PLC0415 - few tests need them
     from authz.demo.paths import world  # noqa: PLC0415
-    from tests.mesh.conftest import SCOPED  # noqa: PLC0415
 
     if reason := network.missing():
         pytest.skip(reason)
-    extra = [SCOPED, *world.scoped()]
+    extra = [world.HIDDEN, *world.scoped()]
     async with box.running(world.world(), policy=world.policy(), extra=extra) as running:
         await running.settled()
         yield running

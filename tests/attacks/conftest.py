@@ -9,7 +9,8 @@ import pytest
 import pytest_asyncio
 
 from authz.demo.istio import box, network
-from tests.attacks.stage import Stage, policy, world
+from authz.lab import worlds
+from tests.attacks.stage import Stage, policy
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -17,6 +18,6 @@ async def stage() -> AsyncIterator[Stage]:
     if reason := network.missing():
         pytest.skip(reason)
     async with AsyncExitStack() as stack:
-        mesh = await stack.enter_async_context(box.running(world(), policy=policy()))
+        mesh = await stack.enter_async_context(box.running(worlds.attacked(), policy=policy()))
         await mesh.settled()
         yield Stage(mesh, stack)
