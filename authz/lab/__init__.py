@@ -1,1 +1,1 @@
-"""What plays and models, with the real programs: never a part of the service."""
+"""What plays and models a mesh on one machine: never in the service's image."""

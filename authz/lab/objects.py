@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -42,12 +40,6 @@ def rendered(world: World, documents: Iterable[Json] = ()) -> list[Json]:
 def key(item: Json) -> tuple[str, str, str]:
     """Kind, namespace and name of an object."""
     return item["kind"], item["metadata"].get("namespace", ""), item["metadata"]["name"]
-
-
-def digest(objects: Iterable[Json]) -> str:
-    """What tells apart two sets of objects; their order does not count."""
-    texts = sorted(json.dumps(it, sort_keys=True, separators=(",", ":")) for it in objects)
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:32]
 
 
 def labels(pod: Pod) -> dict[str, str]:

@@ -14,9 +14,11 @@ from typing import Annotated, Any, Final
 import typer
 
 from authz.demo.processes import CouldNotStart
-from authz.lab import ads, controlplane, nodes, objects, recordings
+from authz.lab import ads, controlplane, nodes, objects
 from authz.lab.controlplane.api import Api, Refused
 from authz.lab.controlplane.versions import ETCD, ISTIODS, KUBERNETES
+from authz.lab.recordings.reading import COMMAND, KINDS, Sent
+from authz.lab.recordings.writing import Writer, file_of
 from authz.lab.settled import NotSettled, settled
 from authz.lab.variants import Variant, variants
 
@@ -44,13 +46,16 @@ class Recorder:
             self._number += 1
             await settled(self.api, istiod, discovery, wanted, self._number)
 
-    async def sent(self, variant: Variant) -> dict[str, recordings.Sent]:
+    async def sent(self, variant: Variant) -> dict[str, Sent]:
         """What every proxy of a variant is sent; its objects must be there."""
         _, discovery = self.istiods[variant.stock]
         known = {it.id: nodes.node(it) for it in variant.world.pods.values() if it.proxy != "none"}
         told = await asyncio.gather(*map(discovery.sent, known.values()))
         found = zip(known.items(), told, strict=True)
-        return {pod: recordings.Sent(node, **resources) for (pod, node), resources in found}
+        return {
+            pod: Sent(node, *(tuple(resources[kind]) for kind in KINDS))
+            for (pod, node), resources in found
+        }
 
 
 @asynccontextmanager
@@ -72,7 +77,7 @@ async def recorder(istio: str) -> AsyncIterator[Recorder]:
         yield Recorder(await stack.enter_async_context(plane.api()), istiods)
 
 
-async def record(istio: str, chosen: Iterable[Variant], date: dt.date) -> recordings.Book:
+async def record(istio: str, chosen: Iterable[Variant], date: dt.date) -> Writer:
     """Record variants of one istiod."""
     about = {
         "istio": istio,
@@ -80,10 +85,10 @@ async def record(istio: str, chosen: Iterable[Variant], date: dt.date) -> record
         "kubernetes": KUBERNETES,
         "etcd": ETCD,
         "proxies": nodes.PROXY_VERSION,
-        "command": recordings.COMMAND,
+        "command": COMMAND,
         "date": date.isoformat(),
     }
-    book = recordings.Book(about, {}, {})
+    writer = Writer(about)
     async with recorder(istio) as running:
         for it in chosen:
             began = time.monotonic()
@@ -91,9 +96,9 @@ async def record(istio: str, chosen: Iterable[Variant], date: dt.date) -> record
             filters = [d for d in it.documents if d["kind"] == "EnvoyFilter"]
             await running.put([*world, *filters] if it.filters else world)
             sent = await running.sent(it)
-            book.add(it.name, objects.digest(world), sent, filters=it.filters, stock=it.stock)
+            writer.add(it.name, world, sent, filters=it.filters, stock=it.stock)
             _tell(f"{istio}: {it.name}: {len(sent)} proxies, {time.monotonic() - began:.1f} s")
-    return book
+    return writer
 
 
 def main(
@@ -112,9 +117,9 @@ def main(
         for name in istio or ISTIODS:
             if name not in ISTIODS:
                 raise typer.BadParameter(f"no istiod {name!r}; there are: {', '.join(ISTIODS)}")
-            book = asyncio.run(record(name, variants(), today))
-            file = recordings.file_of(name)
-            book.write(file)
+            writer = asyncio.run(record(name, variants(), today))
+            file = file_of(name)
+            writer.write(file)
             _tell(f"{file}: {file.stat().st_size / 1000:.0f} kB")
     except (CouldNotStart, Refused, NotSettled) as error:
         _tell(f"error: {error}")
@@ -126,4 +131,6 @@ def _tell(line: str) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

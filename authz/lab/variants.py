@@ -7,9 +7,9 @@ hold that to what istiod does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from ruamel.yaml import YAML
 
@@ -21,9 +21,6 @@ from authz.lab import worlds
 
 Json = dict[str, Any]
 
-CONFORMANCE: Final = ("globex", "mallory")
-"""The tenants between whom `authz conformance --box` plays."""
-
 
 @dataclass(frozen=True)
 class Variant:
@@ -34,32 +31,37 @@ class Variant:
     documents: tuple[Json, ...] = ()
     filters: bool = False
     """Whether the EnvoyFilters among the documents are in force."""
-    stock: bool = False
-    """Whether istiod puts Istio's own filters into it, too."""
+    stock: bool = True
+    """Whether Istio's own filters are in it, which upstream's Envoy does not know."""
 
 
 def variants() -> Iterator[Variant]:
     """All that are recorded."""
     shipped = tuple(envoyfilters.shipped())
-    yield from _standard(shipped)
+    yield Variant("standard", cluster.standard(), shipped)
+    half_open = (*shipped, worlds.mutual_tls("globex", "PERMISSIVE"))
+    yield Variant("standard, globex PERMISSIVE", cluster.standard(), half_open)
+    yield from _paths(shipped)
     yield from _attacked(shipped)
-    yield from _others(shipped)
 
 
-def _standard(shipped: tuple[Json, ...]) -> Iterator[Variant]:
-    """The world of the paths: bare, as shipped, and with each component and its opposite."""
+def _paths(shipped: tuple[Json, ...]) -> Iterator[Variant]:
+    """The world of the paths: bare, as the demo has it, with each component and its opposite."""
     world = paths.world()
     scoped = (*shipped, *paths.scoped())
     yield Variant("bare", world)
-    yield Variant("paths", world, scoped)
-    yield Variant("paths with filters", world, scoped, filters=True)
-    yield Variant("paths with stock filters", world, scoped, stock=True)
-    yield Variant("paths with all filters", world, scoped, filters=True, stock=True)
-    yield Variant("box", world, (*shipped, paths.HIDDEN, *paths.scoped()))
+    for stock in (True, False):
+        name = "paths" if stock else "paths, for upstream's Envoy"
+        yield Variant(name, world, scoped, stock=stock)
+        yield Variant(f"{name}, with filters", world, scoped, stock=stock, filters=True)
+    yield Variant("paths and a hidden pod", world, (*shipped, paths.HIDDEN, *paths.scoped()))
+    yield Variant("paths, shipped alone", world, shipped)
     for name in ("sidecar-scope", "strict-mtls"):
         yield Variant(name, world, (*shipped, *component(name)))
     for mode in ("STRICT", "PERMISSIVE"):
-        everywhere = tuple(_mutual_tls(it, mode) for it in ("istio-system", "knative-serving"))
+        everywhere = tuple(
+            worlds.mutual_tls(it, mode) for it in ("istio-system", "knative-serving")
+        )
         yield Variant(f"{mode} everywhere", world, (*shipped, *everywhere))
 
 
@@ -75,23 +77,11 @@ def _attacked(shipped: tuple[Json, ...]) -> Iterator[Variant]:
     yield Variant("attacked", world, shipped)
     for name, documents in without.items():
         yield Variant(f"attacked without {name}", world, tuple(documents))
-    yield Variant("attacked PERMISSIVE", world, (*shipped, _mutual_tls("acme-db", "PERMISSIVE")))
+    yield Variant(
+        "attacked PERMISSIVE", world, (*shipped, worlds.mutual_tls("acme-db", "PERMISSIVE"))
+    )
     scope = component("sidecar-scope", "sidecar")
     yield Variant("attacked with a Sidecar", world, (*shipped, *scope))
-
-
-def _others(shipped: tuple[Json, ...]) -> Iterator[Variant]:
-    """Smaller worlds, which start sooner."""
-    few: Iterable[tuple[str, ...]] = (
-        CONFORMANCE,
-        ("acme-db", "globex"),
-        ("globex",),
-        ("acme-web",),
-    )
-    for tenants in few:
-        yield Variant(" ".join(tenants), cluster.standard(tenants), shipped)
-    alone = paths.world(("acme-web", "acme-db", "initech", "globex"))
-    yield Variant("two servers", worlds.with_a_second_server(alone), shipped)
 
 
 def component(name: str, *stems: str) -> tuple[Json, ...]:
@@ -101,13 +91,3 @@ def component(name: str, *stems: str) -> tuple[Json, ...]:
     wanted = [it for it in files if not stems or it.stem in stems]
     yaml = YAML(typ="safe")
     return tuple(document for file in wanted for document in yaml.load_all(file))
-
-
-def _mutual_tls(namespace: str, mode: str) -> Json:
-    """A namespace's own word about mutual TLS; istio-system's is the mesh's."""
-    return {
-        "apiVersion": "security.istio.io/v1",
-        "kind": "PeerAuthentication",
-        "metadata": {"name": "default", "namespace": namespace},
-        "spec": {"mtls": {"mode": mode}},
-    }

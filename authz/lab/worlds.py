@@ -6,15 +6,24 @@ from dataclasses import replace
 from typing import Final
 
 from authz.demo.istio import cluster
-from authz.demo.istio.world import DOMAIN, Gateway, Port, Route, Service, VirtualService, World
+from authz.demo.istio.world import (
+    DOMAIN,
+    Gateway,
+    Json,
+    Port,
+    Route,
+    Service,
+    VirtualService,
+    World,
+)
 
 ATTACKED: Final = ("acme-web", "acme-db", "initech", "mallory")
-"""The tenants of `attacked`."""
+"""Whose pods play a part in `attacked`."""
 
 
 def attacked() -> World:
     """The standard cluster, and what the attacker and careless victims put into it."""
-    standard = cluster.standard(ATTACKED)
+    standard = cluster.standard()
     dispatcher = f"imc-dispatcher.knative-eventing.svc.{DOMAIN}"
     services = (
         # A Service in front of the attacker's pod that has no sidecar, so that it sees everything.
@@ -31,20 +40,11 @@ def attacked() -> World:
     )
     private, trap = f"hello-00001.acme-db.svc.{DOMAIN}", f"trap.mallory.svc.{DOMAIN}"
     routes = (
-        # An Ingress of mallory's for a host of acme's: istiod files it under the host's owner.
-        _route("acme-web", "hijacked", "public", "hijacked.example.com", (trap, 80, 100)),
         # Somebody has put a private service on the public gateway.
         _route("acme-db", "slip", "public", "slip.example.com", (private, 80, 100)),
         # A DomainMapping: from the public gateway through the local one.
-        _route(
-            "acme-web",
-            "mapped",
-            "public",
-            "mapped.example.com",
-            (cluster.LOCAL_GATEWAY, 80, 100),
-            rewrite=f"hello.acme-web.svc.{DOMAIN}",
-        ),
-        # And one of mallory's that names a service of another namespace.
+        cluster.domain_mapping("acme-web", "mapped.example.com", f"hello.acme-web.svc.{DOMAIN}"),
+        # And what one would be that names a Service of another namespace.
         _route(
             "mallory",
             "remapped",
@@ -62,7 +62,33 @@ def attacked() -> World:
         standard,
         services=(*standard.services, *services),
         virtual_services=(*standard.virtual_services, *routes),
+        documents=(*standard.documents, *_ingresses()),
     )
+
+
+def _ingresses() -> tuple[Json, ...]:
+    """Of one host, istiod makes one VirtualService, filed under the oldest Ingress."""
+    return (
+        _ingress("acme-web", "first", "hijacked.example.com", "/shop", "plain"),
+        _ingress("mallory", "second", "hijacked.example.com", "/", "trap"),
+        # To a name that stands for somebody else's private service.
+        _ingress("mallory", "aliased", "aliased.example.com", "/", "alias"),
+    )
+
+
+def _ingress(namespace: str, name: str, host: str, path: str, service: str) -> Json:
+    backend = {"service": {"name": service, "port": {"number": 80}}}
+    paths = [{"path": path, "pathType": "Prefix", "backend": backend}]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "annotations": {"kubernetes.io/ingress.class": "istio"},
+        },
+        "spec": {"rules": [{"host": host, "http": {"paths": paths}}]},
+    }
 
 
 def _route(
@@ -79,8 +105,11 @@ def _route(
     return VirtualService(namespace, name, frozenset({gateway}), hosts, (route,))
 
 
-def with_a_second_server(alone: World) -> World:
-    """The same world, and a pod for a second replica of ours."""
-    first = alone.pods["authz-system/authz"]
-    second = replace(first, name="authz-2", address="10.244.1.2", role="none")
-    return replace(alone, pods={**alone.pods, second.id: second})
+def mutual_tls(namespace: str, mode: str) -> Json:
+    """A namespace's own word about mutual TLS; the root namespace's is the mesh's."""
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "PeerAuthentication",
+        "metadata": {"name": "default", "namespace": namespace},
+        "spec": {"mtls": {"mode": mode}},
+    }

@@ -5,23 +5,16 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from authz import envoyfilters, tokens
 from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
-from authz.demo import envoy
 from authz.demo.certs import Certificate
-from authz.demo.istio import box, proxies
 from authz.demo.istio.client import Answer, NoAnswer, Tls
-from authz.demo.istio.istiod import Istiod
 from authz.demo.istio.mesh import AUTHZ, Mesh
-from authz.demo.istio.objects import Objects
 from authz.demo.istio.policy import standard_policy
-from authz.demo.istio.routes import Routes
-from authz.demo.istio.rules import PROXY_UID
 from authz.demo.istio.world import DOMAIN, Json
 from authz.errors import InvalidToken
 from authz.identity import SpiffeId
@@ -126,9 +119,8 @@ def claims_of(token: str) -> str:
 class Stage:
     """A running box, and what is done in it."""
 
-    def __init__(self, mesh: Mesh, stack: AsyncExitStack) -> None:
+    def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
-        self._stack = stack
         self._without: Without | None = None
         self._issued: dict[str, Certificate] = {}
 
@@ -244,21 +236,7 @@ class Stage:
 
     async def patch(self, documents: Iterable[Json], pods: Sequence[str]) -> None:
         """Start the proxies of some pods again, as if these were the documents in the cluster."""
-        mesh = self.mesh
-        installed = [*mesh.world.documents, *documents]
-        public = self.identity(str(mesh.pod("outside/server").identity))
-        control = Istiod(mesh.world, Objects(installed), public, Routes())
-        engine = envoyfilters.Patches.of(installed)
-        for name in pods:
-            pod = mesh.pod(name)
-            assert pod.proxy != "none"
-            who = envoyfilters.Proxy(pod.proxy, pod.namespace, pod.labels)
-            told = engine.applied(who, control.config(pod, mesh.certificate(name)))
-            config = control.routes.written_into(told) | {"node": box.node(pod, who.istio_version)}
-            await mesh.kill_proxy(name)
-            argv = mesh.network[name].argv(PROXY_UID)
-            started = proxies.running(name, config, mesh.directory, envoy.binary(), argv)
-            mesh.proxies[name] = await self._stack.enter_async_context(started)
+        await self.mesh.install([*self.mesh.world.documents, *documents], pods)
 
     def _program(self, mutants: tuple[Mutation, ...]) -> None:
         """Let the server, when it next starts, be the one with these mutations."""

@@ -240,7 +240,7 @@ STRIP, PUBLIC, SCRAPE = "tenant-authz.strip", "tenant-authz.public", "tenant-aut
             _typed(SIGN, _metadata("x-authz-upstream", "%REQ(:AUTHORITY)%")),
             SIDECAR,
             Rule.UPSTREAM,
-            "must be %UPSTREAM_CLUSTER%",
+            "must be %UPSTREAM_CLUSTER_RAW%",
         ),
         (
             _typed(PUBLIC, lambda it: it["grpc_service"]["initial_metadata"].pop()),

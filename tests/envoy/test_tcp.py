@@ -6,24 +6,23 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from authz.demo import bootstrap, envoy
-from authz.demo.bootstrap import Endpoint, Json
-from authz.demo.certs import Authority
+from authz.demo import envoy
 from authz.envoyfilters import Patches, Proxy, shipped
+from authz.lab.recordings import ANY_OTHER, Endpoint
 from authz.testing import workload
-from tests.envoy.bench import AUTHZ_CLUSTER, ISTIO, Workbench, free_port
+from tests.envoy.bench import Door, Workbench, free_port
 from tests.envoy.scripted import always, denying
 from tests.support import soon
 
 GREETING = b"220 welcome\r\n"
 TCP_PROXY = "envoy.filters.network.tcp_proxy"
 OWN, FOREIGN = workload("acme-web"), workload("globex")
-UNLISTED, LISTED = "virtualInbound", "0.0.0.0_3306"
+UNLISTED, LISTED = Door("acme-web/plain", ANY_OTHER), Door("acme-web/plain", 7000)
+chains = pytest.mark.parametrize("chain", [UNLISTED, LISTED], ids=["unlisted", "listed"])
 DENY = always(denying("x-word", "not-allowed", "no"))
 
 
@@ -46,50 +45,26 @@ class App:
 @dataclass
 class Bench:
     workbench: Workbench
-    directory: Path
-    istio: str
-    authority: Authority
     app: App
 
     @asynccontextmanager
-    async def chain(self, name: str, overlay: str = "") -> AsyncIterator[Endpoint]:
+    async def chain(self, door: Door, overlay: str = "") -> AsyncIterator[Endpoint]:
         """A raw-TCP chain of a pod's sidecar, mutual TLS in front and the app behind."""
         address, app = free_port(), free_port()
-        config = bootstrap.envoy_config(
-            [self._listener(name)],
-            [
-                bootstrap.static_cluster("InboundPassthroughCluster", app),
-                bootstrap.static_cluster(AUTHZ_CLUSTER, self.workbench.authz.endpoint, http2=True),
-            ],
-        )
-        proxy = Proxy("sidecar", "acme-web", {}, self.istio)
-        config = Patches.of(shipped(overlay)).applied(proxy, config)
-        (listener,) = config["static_resources"]["listeners"]
-        listener["address"] = bootstrap.socket_address(address)
+        config = self.workbench.config(door, address, app, overlay)
         async with AsyncExitStack() as stack:
             server = await asyncio.start_server(self.app, *app)
             stack.callback(server.close)
-            started = envoy.running("tcp", config, self.directory, self.workbench.executable)
+            bench = self.workbench
+            started = envoy.running("tcp", config, bench.directory, bench.executable)
             await stack.enter_async_context(started)
             yield address
-
-    def _listener(self, name: str) -> Json:
-        type_url = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
-        tcp_proxy = {"@type": type_url, "stat_prefix": name, "cluster": "InboundPassthroughCluster"}
-        chain = {
-            "name": name,
-            "filters": [{"name": TCP_PROXY, "typed_config": tcp_proxy}],
-            "transport_socket": bootstrap.downstream_tls(
-                self.authority.issue(workload("acme-web", "pod"))
-            ),
-        }
-        return {"name": "virtualInbound", "traffic_direction": "INBOUND", "filter_chains": [chain]}
 
     @asynccontextmanager
     async def connected(
         self, address: Endpoint, who: Any = OWN
     ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        tls = self.authority.issue(who).client_context()
+        tls = self.workbench.certificate(who).client_context()
         reader, writer = await asyncio.open_connection(*address, ssl=tls)
         try:
             yield reader, writer
@@ -98,17 +73,16 @@ class Bench:
 
 
 @pytest.fixture
-def bench(workbench: Workbench, tmp_path: Path, envoy_version: str) -> Bench:
-    istio = ISTIO.get(envoy_version.rpartition(".")[0], "1.30.0")
-    return Bench(workbench, tmp_path, istio, Authority(tmp_path / "certs"), App())
+def bench(workbench: Workbench) -> Bench:
+    return Bench(workbench, App())
 
 
 def waits_for_the_client(bench: Bench) -> bool:
-    return bench.istio >= "1.29"
+    return not bench.workbench.istio.startswith("1.28")
 
 
-@pytest.mark.parametrize("chain", [UNLISTED, LISTED])
-async def test_it_asks_with_the_peer_that_mtls_proves(bench: Bench, chain: str) -> None:
+@chains
+async def test_it_asks_with_the_peer_that_mtls_proves(bench: Bench, chain: Door) -> None:
     async with bench.chain(chain) as address, bench.connected(address) as (reader, writer):
         writer.write(b"hello")
         assert await soon(reader.readexactly(len(GREETING) + 5)) == GREETING + b"hello"
@@ -118,8 +92,8 @@ async def test_it_asks_with_the_peer_that_mtls_proves(bench: Bench, chain: str) 
     assert question.request.attributes.source.principal == str(OWN)
 
 
-@pytest.mark.parametrize("chain", [UNLISTED, LISTED])
-async def test_who_is_denied_reaches_nothing(bench: Bench, chain: str) -> None:
+@chains
+async def test_who_is_denied_reaches_nothing(bench: Bench, chain: Door) -> None:
     bench.workbench.authz.answer = DENY
     async with bench.chain(chain) as address, bench.connected(address, FOREIGN) as (reader, writer):
         writer.write(b"hello")
@@ -152,8 +126,8 @@ async def test_more_than_the_early_data_gets_through_once_allowed(bench: Bench) 
         assert await soon(reader.readexactly(len(GREETING) + len(sent))) == GREETING + sent
 
 
-@pytest.mark.parametrize("chain", [UNLISTED, LISTED])
-async def test_without_us_the_connection_is_closed(bench: Bench, chain: str) -> None:
+@chains
+async def test_without_us_the_connection_is_closed(bench: Bench, chain: Door) -> None:
     async with bench.chain(chain) as address:
         await bench.workbench.authz.stop()
         async with bench.connected(address) as (reader, writer):
@@ -181,18 +155,23 @@ async def test_break_glass_asks_nobody(bench: Bench) -> None:
     assert bench.workbench.authz.questions == []
 
 
+def tcp_filters(door: Door, *, istio: str = "") -> list[dict[str, Any]]:
+    """The network filters of the TCP chain behind a door."""
+    (inbound,) = (it for it in door.sent(istio=istio).listeners if it["name"] == "virtualInbound")
+    found: list[dict[str, Any]]
+    (found,) = (
+        it["filters"]
+        for it in inbound["filter_chains"]
+        if it["filter_chain_match"].get("destination_port", ANY_OTHER) == door.at
+        and it["filters"][-1]["name"] == TCP_PROXY
+    )
+    return found
+
+
 def test_only_proxies_that_know_the_mode_get_it() -> None:
-    def mode(chain: str, istio: str) -> str | None:
-        found = {"name": chain, "filters": [{"name": TCP_PROXY, "typed_config": {}}]}
-        listener = {
-            "name": "virtualInbound",
-            "traffic_direction": "INBOUND",
-            "filter_chains": [found],
-        }
-        proxy = Proxy("sidecar", "acme-web", {}, istio)
-        config = Patches.of(shipped()).applied(proxy, bootstrap.envoy_config([listener], []))
-        *_, tcp_proxy = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
-        result: str | None = tcp_proxy["typed_config"].get("upstream_connect_mode")
+    def mode(door: Door, istio: str) -> str | None:
+        result: str | None
+        result = tcp_filters(door, istio=istio)[-1]["typed_config"].get("upstream_connect_mode")
         return result
 
     for istio in ("1.29.0", "1.30.3", "1.31.0", "1.40.0", "1.100.0"):
@@ -222,6 +201,7 @@ def test_only_the_platform_s_webhooks_are_left_to_themselves(
     }
     listener = {"name": "virtualInbound", "traffic_direction": "INBOUND", "filter_chains": [chain]}
     proxy = Proxy("sidecar", namespace, {"app": app})
-    config = Patches.of(shipped()).applied(proxy, bootstrap.envoy_config([listener], []))
+    resources = {"static_resources": {"listeners": [listener]}}
+    config = Patches.of(shipped()).applied(proxy, resources)
     filters = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
     assert ("tenant-authz.tcp" in [it["name"] for it in filters]) is asks

@@ -18,7 +18,7 @@ differs: a revision here takes HTTP/1.1 and h2c, and its Services have the ports
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Final
 from uuid import NAMESPACE_DNS, uuid5
@@ -98,17 +98,17 @@ _EVENTING: Final[Mapping[str, tuple[str, Mapping[str, str], Sequence[Port]]]] = 
 }
 
 
-def standard(tenants: Iterable[str] = TENANTS) -> World:
-    """The cluster; with fewer `tenants` it starts sooner, and nobody's address changes."""
+def standard() -> World:
+    """The cluster."""
     building = _Building()
     building.platform()
-    for name in tenants:
-        building.tenant(name, public=name != "acme-db")
+    for number, name in enumerate(TENANTS, 10):
+        building.tenant(number, name, public=name != "acme-db")
     return building.done()
 
 
 class _Building:
-    """A world that grows. Each tenant has a range of addresses of its own."""
+    """A world that grows."""
 
     def __init__(self) -> None:
         self._pods: dict[str, Pod] = {}
@@ -128,6 +128,7 @@ class _Building:
         """Istio, Knative, Prometheus and us."""
         self._istio()
         self._serving()
+        self._webhooks()
         for name, (service_account, labels, ports) in _EVENTING.items():
             own = {**labels, **_knative("eventing", name)}
             self._pod("knative-eventing", name, service_account, own, listens=(8080,), role=name)
@@ -201,10 +202,46 @@ class _Building:
         app = {"app": "autoscaler"}
         self._service("knative-serving", "autoscaler", ports, "autoscaler", selector=app)
 
-    def tenant(self, namespace: str, *, public: bool) -> None:
-        """A tenant's namespace."""
-        known = TENANTS.index(namespace) if namespace in TENANTS else len(TENANTS)
-        self._numbering(10 + known)
+    def _webhooks(self) -> None:
+        """Whom the API server asks, and Eventing's sinks by path: in the cluster, and not in a box.
+
+        net-istio config/500-webhook-*.yaml; serving config/core/deployments/webhook.yaml; eventing
+        config/core/deployments and config/channels/in-memory-channel/deployments.
+        """
+        for namespace, name, account, labels in (
+            ("knative-serving", "webhook", "controller", _named("webhook")),
+            ("knative-serving", "net-istio-webhook", "controller", _named("net-istio-webhook")),
+            (
+                "knative-eventing",
+                "eventing-webhook",
+                "eventing-webhook",
+                _named("eventing-webhook"),
+            ),
+            (
+                "knative-eventing",
+                "inmemorychannel-webhook",
+                "imc-controller",
+                {**_IMC, "messaging.knative.dev/role": "controller"},
+            ),
+        ):
+            https = Port(443, 8443, "tcp", "https-webhook")
+            ports = [https] if name == "eventing-webhook" else [*_METRICS, https]
+            own = {**labels, **_knative(namespace.removeprefix("knative-"), name)}
+            listens = (8008, 8443, 9090)
+            self._pod(namespace, name, account, own, listens=listens, role="absent")
+            self._service(namespace, name, ports, name, selector=labels)
+        for name, labels in (
+            ("job-sink", {"sinks.knative.dev/sink": "job-sink"}),
+            ("request-reply", {"eventing.knative.dev/part-of": "request-reply"}),
+        ):
+            ports = [*_EVENT_PORTS] if name == "job-sink" else [*_EVENT_PORTS[:2]]
+            own = {**labels, **_knative("eventing", name)}
+            self._pod("knative-eventing", name, name, own, listens=(8080, 8443), role="absent")
+            self._service("knative-eventing", name, ports, name, selector=labels)
+
+    def tenant(self, network: int, namespace: str, *, public: bool) -> None:
+        """A tenant's namespace, with addresses in a range of its own."""
+        self._numbering(network)
         self._knative_service(namespace, "hello", public=public, awake=True)
         self._knative_service(namespace, "idle", public=public, awake=False)
         plain = {"app": "plain"}
@@ -304,6 +341,10 @@ def _knative(part: str, component: str) -> Json:
     }
 
 
+def _named(name: str) -> dict[str, str]:
+    return {"app": name, "role": name}
+
+
 def _placeholder(namespace: str, name: str, route: str) -> Service:
     """The Service whose name is a Route's, or a tag's: the local gateway."""
     labels = {"serving.knative.dev/route": route}
@@ -391,14 +432,34 @@ def _gateways() -> tuple[Json, ...]:
 
 
 def _policies() -> tuple[Json, ...]:
-    """STRICT everywhere but in knative-serving, as Knative's installation guide says."""
+    """STRICT everywhere but in knative-serving, as Knative's installation guide says.
+
+    And for net-istio's webhooks, config/400-webhook-peer-authentication.yaml.
+    """
     modes = {ROOT_NAMESPACE: "STRICT", "knative-serving": "PERMISSIVE"}
-    return tuple(
-        {
-            "apiVersion": "security.istio.io/v1",
-            "kind": "PeerAuthentication",
-            "metadata": {"name": "default", "namespace": namespace},
-            "spec": {"mtls": {"mode": mode}},
-        }
-        for namespace, mode in modes.items()
+    return (
+        *(
+            _mutual_tls(namespace, "default", {"mtls": {"mode": mode}})
+            for namespace, mode in modes.items()
+        ),
+        *(
+            _mutual_tls(
+                "knative-serving",
+                name,
+                {
+                    "selector": {"matchLabels": {"app": name}},
+                    "portLevelMtls": {"8443": {"mode": "PERMISSIVE"}},
+                },
+            )
+            for name in ("webhook", "net-istio-webhook")
+        ),
     )
+
+
+def _mutual_tls(namespace: str, name: str, spec: Json) -> Json:
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "PeerAuthentication",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    }

@@ -52,7 +52,7 @@ class Pod:
     listens: tuple[int, ...] = ()
     """Ports of its containers."""
     role: str = "app"
-    """Which program its container runs: see `programs`."""
+    """Which program its container runs: see `programs`; an `absent` pod does not run in a box."""
 
     @property
     def id(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -28,19 +27,18 @@ HIDDEN: Final[Json] = {
 _DISPATCHER: Final = f"imc-dispatcher.knative-eventing.svc.{DOMAIN}"
 
 
-def world(tenants: Iterable[str] = cluster.TENANTS) -> World:
+def world() -> World:
     """Who is there."""
-    tenants = tuple(tenants)
-    standard = cluster.standard(tenants)
+    standard = cluster.standard()
     return replace(
         standard,
         services=(
             *standard.services,
-            *(Service(it, CHANNEL, "", external_name=_DISPATCHER) for it in tenants),
+            *(Service(it, CHANNEL, "", external_name=_DISPATCHER) for it in cluster.TENANTS),
         ),
         virtual_services=(
             *standard.virtual_services,
-            *(_mapped(it) for it in ("acme-web", "acme-db") if it in tenants),
+            *map(_mapped, ("acme-web", "acme-db")),
         ),
     )
 
@@ -51,7 +49,7 @@ def _mapped(namespace: str) -> VirtualService:
     return cluster.domain_mapping(namespace, host, f"hello.{namespace}.svc.{DOMAIN}")
 
 
-def scoped(tenants: Iterable[str] = cluster.TENANTS) -> list[Json]:
+def scoped() -> list[Json]:
     """Sidecar objects that hide all VirtualServices from the pods called `idle`.
 
     What is left to them is what a Knative Service's own name leads to: the local gateway.
@@ -66,7 +64,7 @@ def scoped(tenants: Iterable[str] = cluster.TENANTS) -> list[Json]:
                 "egress": [{"hosts": ["istio-system/*", "knative-serving/*", "authz-system/*"]}],
             },
         }
-        for namespace in tenants
+        for namespace in cluster.TENANTS
     ]
 
 

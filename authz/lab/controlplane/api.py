@@ -1,8 +1,8 @@
 """A client of the API server for what recordings and live boxes need: apply, delete, look.
 
-Objects are applied by server-side apply, many at once. All objects of a kind are created within
-one second, which is how exactly Kubernetes knows their age: where two of Istio's objects contend,
-istiod prefers the older, and of one age the one whose name comes first.
+Where two of Istio's objects contend, istiod prefers the older, and of one age the one whose name
+comes first; Kubernetes knows age by the second. So that a world gives the same result each time,
+objects whose age counts are created in the order of their names, one after the other.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -23,19 +22,10 @@ Json: TypeAlias = dict[str, Any]
 
 _MANAGER: Final = "tenant-authz-lab"
 _AT_ONCE: Final = 16
-_TRIES: Final = 20
 _SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.02
-_FIRST: Final = (
-    "CustomResourceDefinition",
-    "Namespace",
-    "ServiceAccount",
-    "Pod",
-    "EndpointSlice",
-    "Service",
-)
-"""In which order kinds are applied; all others come after them, in the order given."""
-_AGELESS: Final = ("CustomResourceDefinition", "Namespace", "ServiceAccount", "Pod")
+_FIRST: Final = ("CustomResourceDefinition", "Namespace", "ServiceAccount", "Pod")
+"""Kinds that come before all others, in this order; their age does not count."""
 
 
 class Refused(AuthzError):
@@ -50,29 +40,36 @@ class Api:
         self._kinds: dict[str, dict[str, tuple[str, bool]]] = {}
 
     async def apply(self, objects: Iterable[Json]) -> None:
-        """Create or change objects, with their status; kind after kind, a kind's all at once.
+        """Create or change objects, with their status.
 
         Raises:
             Refused: the API server does not take one.
         """
-        for _, group in groupby(in_order(objects), lambda it: it["kind"]):
-            await self._apply_kind(list(group))
+        kinds = _by_kind(objects)
+        for kind in _FIRST:
+            if found := kinds.pop(kind, []):
+                await self.path(found[0])  # sooner than all at once ask for it
+                await self._each(self._apply, found)
+                if kind == "CustomResourceDefinition":
+                    await self._each(self._established, found)
+        await asyncio.gather(*map(self._one_after_the_other, kinds.values()))
 
     async def delete(self, objects: Iterable[Json]) -> None:
         """Delete objects at once, without grace; those that are not there are no error."""
-        groups = groupby(reversed(in_order(objects)), lambda it: it["kind"])
-        for _, group in groups:
-            await self._each(self._delete, list(group))
+        kinds = _by_kind(objects)
+        last = [kinds.pop(kind, []) for kind in reversed(_FIRST)]
+        for found in ([it for kind in kinds.values() for it in kind], *last):
+            await self._each(self._delete, found)
 
     async def replace(self, before: Sequence[Json], wanted: Sequence[Json]) -> None:
         """Let `wanted` be there instead of what was applied `before`.
 
-        All objects but the ageless ones are made anew, so that again they are of one age.
+        All objects whose age counts are made anew.
 
         Raises:
             Refused: the API server does not take one.
         """
-        keep = [it for it in before if it["kind"] in _AGELESS and it in wanted]
+        keep = [it for it in before if it["kind"] in _FIRST and it in wanted]
         await self.delete([it for it in before if it not in keep])
         await self.apply([it for it in wanted if it not in keep])
 
@@ -100,18 +97,9 @@ class Api:
         space = f"/namespaces/{item['metadata']['namespace']}" if namespaced else ""
         return f"{base}{space}/{plural}/{item['metadata']['name']}"
 
-    async def _apply_kind(self, objects: Sequence[Json]) -> None:
-        await self.path(objects[0])  # sooner than all at once ask for it
-        for _ in range(_TRIES):
-            made = await self._each(self._apply, objects)
-            ages = {it["metadata"]["creationTimestamp"] for it in made}
-            if len(ages) == 1 or objects[0]["kind"] in _AGELESS:
-                break
-            await self._each(self._delete, objects)
-        else:
-            raise Refused(f"{len(objects)} {objects[0]['kind']}s took more than a second each time")
-        if objects[0]["kind"] == "CustomResourceDefinition":
-            await self._each(self._established, objects)
+    async def _one_after_the_other(self, objects: Sequence[Json]) -> None:
+        for it in sorted(objects, key=_precedence):
+            await self._apply(it)
 
     async def _apply(self, item: Json) -> Json:
         path = await self.path(item)
@@ -181,13 +169,17 @@ async def connected(address: str, token: str, ca_file: Path) -> AsyncIterator[Ap
         yield Api(client)
 
 
-def in_order(objects: Iterable[Json]) -> list[Json]:
-    """Objects in the order in which they are applied."""
-    kinds = {kind: number for number, kind in enumerate(_FIRST)}
-    listed = list(objects)
-    for it in listed:
-        kinds.setdefault(it["kind"], len(kinds))
-    return sorted(listed, key=lambda it: kinds[it["kind"]])
+def _by_kind(objects: Iterable[Json]) -> dict[str, list[Json]]:
+    found: dict[str, list[Json]] = {}
+    for it in objects:
+        found.setdefault(it["kind"], []).append(it)
+    return found
+
+
+def _precedence(item: Json) -> tuple[str, ...]:
+    """istio/istio pilot/pkg/model/config.go, push_context.go; for EnvoyFilters envoyfilter.go."""
+    name, namespace = item["metadata"]["name"], item["metadata"].get("namespace", "")
+    return (f"{name}.{namespace}",) if item["kind"] == "EnvoyFilter" else (name, namespace)
 
 
 def _content(answer: httpx.Response, path: str) -> Json:

@@ -49,6 +49,8 @@ class Istiod:
     """Which of `versions.ISTIODS` it is."""
     ads: str
     """Where it takes ADS in plaintext: `127.0.0.1:port`."""
+    secure: str
+    """Where it takes ADS with mutual TLS."""
     http: str
     """Where its pages for debugging are: `http://127.0.0.1:port`."""
     log: Path
@@ -225,6 +227,7 @@ async def _istiod(
         "INJECTION_WEBHOOK_CONFIG_NAME": "",
         "VALIDATION_WEBHOOK_CONFIG_NAME": "",
         "ENABLE_LEADER_ELECTION": "false",
+        "PILOT_MAX_REQUESTS_PER_SECOND": "1000",  # all proxies of a world connect at once
         **environment,
     }
     argv: list[str | Path] = [
@@ -238,7 +241,7 @@ async def _istiod(
     ]
     log = directory / "istiod.log"
     await _started("istiod", argv, log, stack, page=f"http://{http}/ready", env=env, cwd=directory)
-    return Istiod(name, ads, f"http://{http}", log)
+    return Istiod(name, ads, secure, f"http://{http}", log)
 
 
 async def _started(
