@@ -95,6 +95,21 @@ class Authority:
         )
         return Certificate(*files, self.ca_file)
 
+    def plug_into(self, directory: Path) -> None:
+        """Write what istiod needs to sign in our name: Istio's `cacerts`, into a new folder."""
+        directory.mkdir(parents=True, mode=0o700)
+        certificate = self.ca_file.read_bytes()
+        for name in ("ca-cert.pem", "root-cert.pem", "cert-chain.pem"):
+            _write(directory / name, certificate)
+        _write(
+            directory / "ca-key.pem",
+            self._key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.TraditionalOpenSSL,
+                serialization.NoEncryption(),
+            ),
+        )
+
     def _builder(
         self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey
     ) -> x509.CertificateBuilder:

@@ -8,13 +8,18 @@ import pytest
 import pytest_asyncio
 
 from authz.demo.istio import box, network
-from tests.attacks.stage import TENANTS, Stage, policy, world
+from authz.demo.istio.configurations import Source
+from authz.lab import worlds
+from tests.attacks.stage import Stage, policy
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def stage() -> AsyncIterator[Stage]:
+async def stage(istiod: Source | None) -> AsyncIterator[Stage]:
     if reason := network.missing():
         pytest.skip(reason)
-    async with box.running(world(), tenants=TENANTS, policy=policy()) as mesh:
+    running = box.running(
+        worlds.attacked(), tenants=worlds.ATTACKED, policy=policy(), source=istiod
+    )
+    async with running as mesh:
         await mesh.settled()
         yield Stage(mesh)

@@ -5,33 +5,22 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from authz import envoyfilters, tokens
 from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
 from authz.demo.certs import Certificate
-from authz.demo.istio import cluster
 from authz.demo.istio.client import Answer, NoAnswer, Tls
 from authz.demo.istio.mesh import AUTHZ, Mesh
 from authz.demo.istio.policy import standard_policy
-from authz.demo.istio.world import (
-    DOMAIN,
-    Gateway,
-    Json,
-    Port,
-    Route,
-    Service,
-    VirtualService,
-    World,
-)
+from authz.demo.istio.world import DOMAIN, Json
 from authz.errors import InvalidToken
 from authz.identity import SpiffeId
 from tests.test_mutation import ROOT, Mutation
 
 TOKEN: Final = "x-tenant-token"
-TENANTS: Final = ("acme-web", "acme-db", "initech", "mallory")
 CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
 
 Documents: TypeAlias = tuple[Json, ...]
@@ -39,76 +28,6 @@ Loot: TypeAlias = Callable[["Stage"], Awaitable[str]]
 """How somebody came by a token."""
 Move: TypeAlias = Callable[["Stage"], Awaitable[str]]
 """What somebody does; what came of it in a few words, such as `403 token-invalid`."""
-
-
-# -- who is there ------------------------------------------------------------------------------
-
-
-def world() -> World:
-    """The standard cluster, and what the attacker and careless victims put into it."""
-    standard = cluster.standard()
-    dispatcher = f"imc-dispatcher.knative-eventing.svc.{DOMAIN}"
-    services = (
-        # A Service in front of the attacker's pod that has no sidecar, so that it sees everything.
-        Service("mallory", "trap", "10.96.1.1", (Port(80, 8000),), ("mallory/bare",)),
-        # An EndpointSlice that names somebody else's pod.
-        Service("mallory", "snatch", "10.96.1.2", (Port(80, 8012),), ("acme-db/hello",)),
-        Service("mallory", "alias", "", external_name=f"plain.acme-db.svc.{DOMAIN}"),
-        Service("acme-web", "payments", "", external_name=f"trap.mallory.svc.{DOMAIN}"),
-        Service("acme-web", "database", "", external_name=f"plain.acme-db.svc.{DOMAIN}"),
-        Service("acme-web", "split", "", external_name=cluster.LOCAL_GATEWAY),
-        Service("acme-web", "copied", "", external_name=cluster.LOCAL_GATEWAY),
-        Service("acme-web", "events-kn-channel", "", external_name=dispatcher),
-        Service("mallory", "events-kn-channel", "", external_name=dispatcher),
-    )
-    private, trap = f"hello-00001.acme-db.svc.{DOMAIN}", f"trap.mallory.svc.{DOMAIN}"
-    routes = (
-        # An Ingress of mallory's for a host of acme's: istiod files it under the host's owner.
-        _route("acme-web", "hijacked", "public", "hijacked.example.com", (trap, 80, 100)),
-        # Somebody has put a private service on the public gateway.
-        _route("acme-db", "slip", "public", "slip.example.com", (private, 80, 100)),
-        # A DomainMapping: from the public gateway through the local one.
-        _route(
-            "acme-web",
-            "mapped",
-            "public",
-            "mapped.example.com",
-            (cluster.LOCAL_GATEWAY, 80, 100),
-            rewrite=f"hello.acme-web.svc.{DOMAIN}",
-        ),
-        # And one of mallory's that names a service of another namespace.
-        _route(
-            "mallory",
-            "remapped",
-            "public",
-            "remapped.example.com",
-            (cluster.LOCAL_GATEWAY, 80, 100),
-            rewrite=f"hello.acme-db.svc.{DOMAIN}",
-        ),
-        _route("acme-web", "split", "mesh", "split.acme-web", (private, 80, 50), (trap, 80, 50)),
-        _route(
-            "acme-web", "copied", "mesh", "copied.acme-web", (private, 80, 100), mirror=(trap, 80)
-        ),
-    )
-    return replace(
-        standard,
-        services=(*standard.services, *services),
-        virtual_services=(*standard.virtual_services, *routes),
-    )
-
-
-def _route(
-    namespace: str,
-    name: str,
-    gateway: Gateway,
-    host: str,
-    *to: tuple[str, int, int],
-    rewrite: str = "",
-    mirror: tuple[str, int] | None = None,
-) -> VirtualService:
-    hosts = (host, f"{host}.svc.{DOMAIN}") if gateway == "mesh" else (host,)
-    route = Route(host, to, rewrite=rewrite, mirror=mirror)
-    return VirtualService(namespace, name, frozenset({gateway}), hosts, (route,))
 
 
 GRANTS: Final = [

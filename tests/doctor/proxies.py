@@ -15,7 +15,7 @@ from authz.demo.istio.istiod import Istiod
 from authz.demo.istio.modelled import node
 from authz.demo.istio.objects import Objects
 from authz.demo.istio.routes import Routes
-from authz.demo.istio.world import Pod, Port, Service, World
+from authz.demo.istio.world import World
 from authz.doctor import Expected, Finding, examine, read_dump
 from authz.envoyfilters import Patches, Proxy, shipped
 
@@ -26,17 +26,10 @@ ADMIN = "type.googleapis.com/envoy.admin.v3."
 
 
 def world() -> World:
-    """The box's, with what it leaves out: a webhook, and the service with a sidecar."""
+    """The box's, but the service has a sidecar."""
     made = cluster.standard()
-    webhook = Pod("knative-serving", "webhook", "10.244.1.1", "controller", {"app": "webhook"})
-    pods = {
-        **made.pods,
-        webhook.id: replace(webhook, listens=(8443,)),
-        "authz-system/authz": replace(made.pods["authz-system/authz"], proxy="sidecar"),
-    }
-    ports = (Port(443, 8443, "tcp"),)
-    service = Service("knative-serving", "webhook", "10.96.1.1", ports, (webhook.id,))
-    return replace(made, pods=pods, services=(*made.services, service))
+    authz = replace(made.pods["authz-system/authz"], proxy="sidecar")
+    return replace(made, pods={**made.pods, authz.id: authz})
 
 
 WORLD = world()

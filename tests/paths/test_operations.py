@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from authz.demo.istio import box
 from authz.demo.istio.client import Answer, NoAnswer
+from authz.demo.istio.configurations import Source
 from authz.demo.istio.mesh import AUTHZ, Mesh
 from authz.demo.istio.world import Json, Pod
 from authz.demo.knative.messages import Request, Stream, body, reply
@@ -87,7 +88,9 @@ class Box:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def own(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Box]:
+async def own(
+    tmp_path_factory: pytest.TempPathFactory, istiod: Source | None
+) -> AsyncIterator[Box]:
     folder = tmp_path_factory.mktemp("clock")
     (folder / "sitecustomize.py").write_text(CLOCK)
     ahead = folder / "ahead"
@@ -99,7 +102,9 @@ async def own(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Box]:
         async with AsyncExitStack() as stack:
             whole = world.world()
             second = replace(whole.pods[AUTHZ], name="authz-2", address="10.244.1.2", role="none")
-            running = box.running(whole, tenants=TENANTS, beside=[second], policy=world.policy())
+            running = box.running(
+                whole, tenants=TENANTS, beside=[second], policy=world.policy(), source=istiod
+            )
             mesh = await stack.enter_async_context(running)
             await mesh.settled()
             yield Box(mesh, ahead, stack)

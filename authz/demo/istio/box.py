@@ -44,7 +44,7 @@ async def running(
     patched: Patched = tuple,
     policy: str | None = None,
     extra: Iterable[Json] = (),
-    source: Source = modelled,
+    source: Source | None = None,
 ) -> AsyncIterator[Mesh]:
     """Run a world as long as the block lasts.
 
@@ -56,7 +56,7 @@ async def running(
         patched: changes the shipped documents, such as to take a rule away.
         policy: the server's, YAML; by default `standard_policy`.
         extra: more Istio objects, as an operator might have them.
-        source: where the proxies' configurations come from.
+        source: where the proxies' configurations come from; by default `modelled`.
 
     Raises:
         CouldNotStart: something did not come up.
@@ -66,12 +66,13 @@ async def running(
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(own_directory())
         dead = set(cluster.TENANTS) - set(tenants)
-        pods = [it for it in world.pods.values() if it.namespace not in dead] + [*beside]
+        alive = (it for it in world.pods.values() if it.role != "absent")
+        pods = [it for it in alive if it.namespace not in dead] + [*beside]
         network = Network({it.id: it.address for it in pods}, rules.cluster_ips(world))
         stack.callback(network.close)
         mesh = Mesh(world, pods, network, directory, stack)
         try:
-            mesh.configurations = await stack.enter_async_context(source(mesh))
+            mesh.configurations = await stack.enter_async_context((source or modelled)(mesh))
             await mesh.configurations.install(documents)
             await _start(mesh, policy or standard_policy(), stack)
             yield mesh

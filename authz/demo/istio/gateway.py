@@ -72,7 +72,9 @@ class IngressGateway:
 
     def _route_config(self, gateway: Gateway, port: int, name: str) -> Json:
         hosts = [
-            http.virtual_host(f"{host}:{port}", [host], http.virtual_service_routes(virtual, host))
+            http.virtual_host(
+                f"{host}:{port}", [host], http.virtual_service_routes(virtual, host, gateway)
+            )
             for virtual in self.world.virtual_services
             if gateway in virtual.gateways
             for host in virtual.hosts

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from authz.demo.istio.world import Json, Route, VirtualService
+from authz.demo.istio.world import Gateway, Json, Route, VirtualService
 
 _FILTERS: Final = "type.googleapis.com/envoy.extensions.filters"
 MANAGER: Final = "envoy.filters.network.http_connection_manager"
@@ -90,13 +90,17 @@ def route(cluster: str, name: str = "default") -> Json:
     return {"name": name, "match": {"prefix": "/"}, "route": action}
 
 
-def virtual_service_routes(service: VirtualService, host: str) -> list[Json]:
+def virtual_service_routes(service: VirtualService, host: str, gateway: Gateway) -> list[Json]:
     """What istiod makes of net-istio's VirtualService for one of its hosts.
 
     istiod puts all routes under each host; those that ask for another authority are left out here,
     since they can never match.
     """
-    return [_virtual_service_route(service, it) for it in service.routes if _can_match(it, host)]
+    return [
+        _virtual_service_route(service, it)
+        for it in service.routes
+        if it.gateway in {None, gateway} and _can_match(it, host)
+    ]
 
 
 def _can_match(route: Route, host: str) -> bool:

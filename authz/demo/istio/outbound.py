@@ -99,7 +99,7 @@ def _virtual_hosts(view: View, number: int) -> Iterator[tuple[str, list[str], li
     by_host = {service.host: service for service in view.services}
     for virtual in view.virtual_services:
         for host in virtual.hosts:
-            routes = http.virtual_service_routes(virtual, host)
+            routes = http.virtual_service_routes(virtual, host, "mesh")
             service = by_host.get(host)
             if service is None:
                 yield f"{host}:{number}", [host], routes

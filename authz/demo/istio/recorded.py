@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from authz.demo.certs import Certificate
 from authz.demo.istio.world import Json, Pod, World
 from authz.envoyfilters import Patches
+from authz.lab import objects
 from authz.lab.recordings import Files, Recordings, Secrets, Variant, played
 
 if TYPE_CHECKING:
@@ -49,8 +50,7 @@ def variant(world: World, documents: Iterable[Json]) -> Variant:
     Raises:
         NotRecorded: it was not recorded with these.
     """
-    del world, documents
-    return next(it for it in Recordings.of().variants if not it.filters)
+    return Recordings.of().find(objects.rendered(world, documents))
 
 
 def secrets(own: Certificate, public: Certificate) -> Secrets:

@@ -7,11 +7,22 @@ from typing import Final
 
 from authz.demo.istio import cluster
 from authz.demo.istio.policy import standard_policy
-from authz.demo.istio.world import DOMAIN, Json, Route, Service, VirtualService, World
+from authz.demo.istio.world import DOMAIN, Json, Service, VirtualService, World
 
 CHANNEL: Final = "events-kne-trigger-kn-channel"
 """How a broker calls the channel behind it: eventing pkg/reconciler/broker/broker.go, and the
 Service that the channel's controller makes of it."""
+
+HIDDEN: Final[Json] = {
+    "apiVersion": "networking.istio.io/v1",
+    "kind": "Sidecar",
+    "metadata": {"name": "hidden", "namespace": "acme-web"},
+    "spec": {
+        "workloadSelector": {"labels": {"app": "plain"}},
+        "egress": [{"hosts": ["./*", "istio-system/*", "knative-serving/*", "authz-system/*"]}],
+    },
+}
+"""To acme-web/plain, others' VirtualServices are out of sight: the local gateway is left."""
 
 _DISPATCHER: Final = f"imc-dispatcher.knative-eventing.svc.{DOMAIN}"
 
@@ -35,9 +46,7 @@ def world() -> World:
 def _mapped(namespace: str) -> VirtualService:
     """A DomainMapping: from the public gateway by the local one, as net-istio routes it."""
     host = f"{namespace}-mapped.{cluster.PUBLIC_DOMAIN}"
-    to = ((cluster.LOCAL_GATEWAY, 80, 100),)
-    route = Route(host, to, rewrite=f"hello.{namespace}.svc.{DOMAIN}")
-    return VirtualService(namespace, host, frozenset({"public"}), (host,), (route,))
+    return cluster.domain_mapping(namespace, host, f"hello.{namespace}.svc.{DOMAIN}")
 
 
 def scoped() -> list[Json]:

@@ -21,11 +21,11 @@ from authz.errors import AuthzError
 
 Json: TypeAlias = dict[str, Any]
 
-COMMAND: Final = "python -m authz.lab.plane record"
+COMMAND: Final = "python -m authz.lab.record"
 """What makes them, where Go is."""
 
-_HERE: Final = Path(__file__).parent
-_KINDS: Final = ("clusters", "listeners", "routes", "endpoints")
+FOLDER: Final = Path(__file__).parent
+KINDS: Final = ("clusters", "listeners", "routes", "endpoints")
 
 
 class NotRecorded(AuthzError):
@@ -81,6 +81,8 @@ class Variant(Mapping[str, Sent]):
     name: str
     filters: bool
     """Whether the shipped EnvoyFilters were among the objects."""
+    stock: bool
+    """Whether Istio's own filters are in it, which upstream's Envoy does not know."""
     objects: str
     """Their digest, EnvoyFilters left out."""
     _proxies: Mapping[str, Json]
@@ -88,7 +90,7 @@ class Variant(Mapping[str, Sent]):
 
     def __getitem__(self, pod: str) -> Sent:
         recorded = self._proxies[pod]
-        lists = (tuple(self._resources[it] for it in recorded.get(kind, ())) for kind in _KINDS)
+        lists = (tuple(self._resources[it] for it in recorded.get(kind, ())) for kind in KINDS)
         return Sent(recorded["node"], *lists)
 
     def __iter__(self) -> Iterator[str]:
@@ -105,7 +107,14 @@ class Recordings:
         self.about: Json = content["about"]
         """Versions and how it was made."""
         self.variants = tuple(
-            Variant(name, it["filters"], it["objects"], it["proxies"], content["resources"])
+            Variant(
+                name,
+                it["filters"],
+                it["stock"],
+                it["objects"],
+                it["proxies"],
+                content["resources"],
+            )
             for name, it in content["variants"].items()
         )
 
@@ -123,38 +132,46 @@ class Recordings:
                 f"no recordings of istiod {version}, only of {', '.join(versions())}; "
                 f"`{COMMAND}` makes them"
             )
-        return cls.read(_HERE / f"{version}.json.xz")
+        return cls.read(FOLDER / f"{version}.json.xz")
 
     @classmethod
     def read(cls, file: Path) -> Recordings:
         """Those in a file."""
         return cls(json.loads(lzma.decompress(file.read_bytes())))
 
-    def find(self, objects: Iterable[Mapping[str, Any]], *, filters: bool = False) -> Variant:
+    def find(
+        self,
+        objects: Iterable[Mapping[str, Any]],
+        *,
+        filters: bool = False,
+        stock: bool = True,
+    ) -> Variant:
         """What istiod makes of a cluster with these objects.
 
         Args:
             objects: everything that istiod reads but EnvoyFilters, which are ignored here.
             filters: whether the shipped EnvoyFilters are in force, too.
+            stock: whether Istio's own filters are in it.
 
         Raises:
             NotRecorded: it was not recorded with them.
         """
         wanted = digest(objects)
         for it in self.variants:
-            if (it.objects, it.filters) == (wanted, filters):
+            if (it.objects, it.filters, it.stock) == (wanted, filters, stock):
                 return it
         raise NotRecorded(
             f"no variant of the recordings of istiod {self.about['istio']} has exactly these "
             f"objects (digest {wanted}{', with the shipped EnvoyFilters' if filters else ''}); "
-            f"if they are right, `{COMMAND}` records them"
+            "if they are right, and authz/lab/variants.py names the world, "
+            f"`{COMMAND}` records them"
         )
 
 
 @cache
 def versions() -> tuple[str, ...]:
     """The istiods of which there are recordings, the newest last."""
-    found = (it.name.removesuffix(".json.xz") for it in _HERE.glob("*.json.xz"))
+    found = (it.name.removesuffix(".json.xz") for it in FOLDER.glob("*.json.xz"))
     return tuple(sorted(found, key=_numbers))
 
 
