@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from authz.conformance import probe
 from authz.conformance.matrix import Caller
 from authz.conformance.play import CouldNotProve, Json
-from authz.demo.istio import box, cluster
+from authz.demo.istio import box
+from authz.demo.istio.configurations import Source
 from authz.demo.istio.mesh import Mesh
 from authz.demo.istio.rules import APP_UID
 
@@ -58,8 +59,10 @@ class BoxTenants:
 
 
 @asynccontextmanager
-async def driver(patched: box.Patched = tuple) -> AsyncIterator[BoxTenants]:
-    """A mesh in a box as long as the block lasts; `patched` as in `box.running`."""
-    async with box.running(cluster.standard((A, B)), patched=patched) as mesh:
+async def driver(
+    patched: box.Patched = tuple, source: Source | None = None
+) -> AsyncIterator[BoxTenants]:
+    """A mesh in a box as long as the block lasts; arguments as in `box.running`."""
+    async with box.running(tenants=(A, B), patched=patched, source=source) as mesh:
         await mesh.settled()
         yield BoxTenants(mesh)

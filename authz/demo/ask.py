@@ -11,7 +11,7 @@ from authz import tokens
 from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
 from authz.demo.certs import Certificate
 from authz.demo.client import REASON_HEADER, TOKEN_HEADER
-from authz.demo.mesh import Mesh
+from authz.demo.mesh import AUTHZ_HOST, Mesh
 
 _CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
 _SECONDS: Final = 10.0
@@ -41,8 +41,8 @@ async def check(
         certificate.key_file.read_bytes(),
         certificate.cert_file.read_bytes(),
     )
-    options = [("grpc.ssl_target_name_override", mesh.authz.host)]
-    async with grpc.aio.secure_channel(str(mesh.authz.endpoint), credentials, options) as channel:
+    options = [("grpc.ssl_target_name_override", AUTHZ_HOST)]
+    async with grpc.aio.secure_channel(str(mesh.authz), credentials, options) as channel:
         ask = channel.unary_unary(
             _CHECK,
             request_serializer=CheckRequest.SerializeToString,

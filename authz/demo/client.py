@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 import httpx
 
-from authz.demo.bootstrap import Endpoint
+from authz.lab.recordings import Endpoint
 
 TOKEN_HEADER: Final = "x-tenant-token"  # noqa: S105 - a name, not a secret
 REASON_HEADER: Final = "x-tenant-authz-reason"

@@ -15,13 +15,15 @@ import grpc
 
 from authz import tokens
 from authz.demo import ask
-from authz.demo.bootstrap import ORIGINAL_DESTINATION, REVISION, SERVING_NAMESPACE, Endpoint
 from authz.demo.certs import Authority
 from authz.demo.client import REFUSED, TOKEN_HEADER, Headers, call
 from authz.demo.loot import TokenSource, signed
-from authz.demo.mesh import ACTIVATOR
+from authz.demo.mesh import ACTIVATOR, app_cluster, steering
+from authz.demo.names import app, idle
 from authz.demo.stage import Stage
 from authz.keys import KeyId
+from authz.lab.recordings import Endpoint
+from authz.lab.recordings.loopback import ORIGINAL_DESTINATION
 
 CLAIMS_ACTIVATOR: Final = ("x-forwarded-client-cert", f"By=spiffe://x;URI={ACTIVATOR}")
 """A header that nobody should believe."""
@@ -77,11 +79,11 @@ def past_sidecar(
     """
 
     async def play(stage: Stage) -> str:
-        tls = stage.mesh.tenants[source].certificate.client_context()
+        tls = stage.mesh.tenants[source].certificate.sidecar_context()
         to = stage.mesh.activator if hop else stage.mesh.tenants[target]
         shown = [(TOKEN_HEADER, await token(stage)) for token in held]
-        steers = [(SERVING_NAMESPACE, target), (REVISION, "app")] if hop else []
-        host = stage.mesh.service("app-idle" if hop else "app", target).host
+        steers = steering(target) if hop else []
+        host = idle(target) if hop else app(target)
         return await call(to.inbound, host, [*steers, *shown, *headers], tls)
 
     return play
@@ -146,7 +148,7 @@ def question(
             stage.mesh.tenants["mallory"].certificate,
             [
                 *(("x-authz-question", word) for word in asked),
-                ("x-authz-upstream", stage.mesh.service("app", "acme-db").cluster),
+                ("x-authz-upstream", app_cluster("acme-db")),
                 *metadata,
             ],
             headers=[*shown, *headers],

@@ -30,20 +30,22 @@ class Child:
     process: asyncio.subprocess.Process
     log: Path
 
-    async def until(self, ready: Callable[[], Awaitable[bool]]) -> None:
+    async def until(
+        self, ready: Callable[[], Awaitable[bool]], seconds: float = START_SECONDS
+    ) -> None:
         """Wait until `ready` says yes.
 
         Raises:
             CouldNotStart: the process ended before, or took too long.
         """
         try:
-            async with asyncio.timeout(START_SECONDS):
+            async with asyncio.timeout(seconds):
                 while not await ready():
                     if self.process.returncode is not None:
                         raise CouldNotStart(self._obituary(f"exited ({self.process.returncode})"))
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
-            raise CouldNotStart(self._obituary(f"not ready in {START_SECONDS:.0f} s")) from None
+            raise CouldNotStart(self._obituary(f"not ready in {seconds:.0f} s")) from None
 
     async def kill(self) -> None:
         """End the process as a crash would, at once."""
@@ -71,7 +73,11 @@ def last_words(log: Path) -> str:
 
 @asynccontextmanager
 async def child(
-    name: str, argv: Sequence[str | Path], log: Path, env: Mapping[str, str] | None = None
+    name: str,
+    argv: Sequence[str | Path],
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> AsyncIterator[Child]:
     """Run `argv` as long as the block lasts."""
     with log.open("ab") as output:
@@ -81,6 +87,7 @@ async def child(
             stdout=output,
             stderr=output,
             env=env,
+            cwd=cwd,
         )
     running = Child(name, process, log)
     try:

@@ -12,9 +12,10 @@ import httpx
 
 from authz.config import IdentitySource
 from authz.demo import envoy
-from authz.demo.bootstrap import Endpoint
 from authz.demo.processes import CouldNotStart
+from authz.demo.service import POLICY
 from authz.errors import AuthzError
+from authz.lab.recordings import Endpoint
 from loadtest import processes
 from loadtest.compare import sidecars
 from loadtest.compare.client import Task
@@ -73,7 +74,7 @@ async def _ways(
         server = None
         if variant.transport is not None:
             setup = Setup(transport=variant.transport, identity=IdentitySource.MTLS)
-            server = await running.enter_async_context(stack.serving(setup))
+            server = await running.enter_async_context(stack.serving(setup, POLICY))
         return await running.enter_async_context(
             sidecars.way(variant, directory, certificates, behind, server)
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from authz.demo.istio.world import Json
+from authz.lab import worlds
 from tests.attacks.stage import (
     Documents,
     Without,
@@ -140,11 +141,7 @@ STRICT: Final = Without(
     "PERMISSIVE instead of STRICT, and without EnvoyFilter `tenant-authz-verify`",
     lambda documents: [
         *_nothing_asks(documents),
-        {
-            "kind": "PeerAuthentication",
-            "metadata": {"name": "default", "namespace": "acme-db"},
-            "spec": {"mtls": {"mode": "PERMISSIVE"}},
-        },
+        worlds.mutual_tls("acme-db", "PERMISSIVE"),
     ],
     VICTIMS,
 )

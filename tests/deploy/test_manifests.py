@@ -10,8 +10,7 @@ from typer.main import get_command
 
 from authz.cli import app
 from authz.config import Endpoint, KeySettings, Settings, load_settings
-from authz.demo.bootstrap import AUTHZ_HOST, AUTHZ_PORT
-from authz.demo.mesh import ACTIVATOR, AUTHZ, GATEWAY
+from authz.demo.mesh import ACTIVATOR, AUTHZ, AUTHZ_HOST, AUTHZ_PORT, GATEWAY
 from authz.identity import SpiffeId
 from authz.policy import Mode
 from authz.policyfile import parse_policy

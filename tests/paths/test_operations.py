@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from authz.demo import envoy
-from authz.demo.istio import box, proxies
+from authz.demo.istio import box
 from authz.demo.istio.client import Answer, NoAnswer
+from authz.demo.istio.configurations import Source
 from authz.demo.istio.mesh import AUTHZ, Mesh
-from authz.demo.istio.rules import PROXY_UID
-from authz.demo.istio.world import Json, Pod, World
+from authz.demo.istio.world import Json, Pod
 from authz.demo.knative.messages import Request, Stream, body, reply
 from authz.demo.knative.net import serve
 from authz.demo.paths import world
@@ -38,12 +37,6 @@ import os, pathlib, time
 real, ahead = time.time, pathlib.Path(os.environ["CLOCK_AHEAD"])
 time.time = lambda: real() + float(ahead.read_text())
 """
-
-
-def with_room_for_another(alone: World) -> World:
-    """The same world, and a pod for a second replica of ours."""
-    second = replace(alone.pods[AUTHZ], name="authz-2", address="10.244.1.2", role="none")
-    return replace(alone, pods={**alone.pods, SECOND: second})
 
 
 class Box:
@@ -90,15 +83,14 @@ class Box:
 
     async def proxy_again(self, pod: str, config: Json) -> None:
         """Start a pod's Envoy again with another configuration."""
-        mesh = self.mesh
-        await mesh.kill_proxy(pod)
-        argv = mesh.network[pod].argv(PROXY_UID)
-        started = proxies.running(pod, config, mesh.directory, envoy.binary(), argv)
-        mesh.proxies[pod] = await self._stack.enter_async_context(started)
+        await self.mesh.kill_proxy(pod)
+        await self.mesh.start_proxy(pod, config)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def own(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Box]:
+async def own(
+    tmp_path_factory: pytest.TempPathFactory, istiod: Source | None
+) -> AsyncIterator[Box]:
     folder = tmp_path_factory.mktemp("clock")
     (folder / "sitecustomize.py").write_text(CLOCK)
     ahead = folder / "ahead"
@@ -108,8 +100,11 @@ async def own(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Box]:
         for name, value in settings.items():
             patched.setenv(name, value)
         async with AsyncExitStack() as stack:
-            alone = world.world(TENANTS)
-            running = box.running(with_room_for_another(alone), policy=world.policy())
+            whole = world.world()
+            second = replace(whole.pods[AUTHZ], name="authz-2", address="10.244.1.2", role="none")
+            running = box.running(
+                whole, tenants=TENANTS, beside=[second], policy=world.policy(), source=istiod
+            )
             mesh = await stack.enter_async_context(running)
             await mesh.settled()
             yield Box(mesh, ahead, stack)

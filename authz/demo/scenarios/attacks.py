@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from authz.demo import loot, moves
 from authz.demo.client import REFUSED, TOKEN_HEADER
-from authz.demo.scenarios.row import INITECH, INVALID, MISSING, NOT_ALLOWED, OUTAGE, Scenario, app
+from authz.demo.names import app
+from authz.demo.scenarios.row import INITECH, INVALID, MISSING, NOT_ALLOWED, OUTAGE, Scenario
 
 TOKENS = [
     Scenario(

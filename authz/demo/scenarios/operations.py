@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from authz.demo import loot, moves
-from authz.demo.scenarios.row import INITECH, INVALID, OUTAGE, Scenario, app, idle
+from authz.demo.names import app, idle
+from authz.demo.scenarios.row import INITECH, INVALID, OUTAGE, Scenario
 
 OPERATIONS = [
     Scenario(
@@ -67,7 +68,7 @@ OPERATIONS = [
         "service-down-public",
         "nor the public gateway",
         OUTAGE,
-        moves.from_outside("acme-web.example.com"),
+        moves.from_outside("hello.acme-web.example.com"),
     ),
     Scenario(
         "service-down-shadow",
