@@ -108,6 +108,17 @@ PROBES: Final = (
         to="acme-web/idle",
     ),
     Probe(
+        "scale-to-zero",
+        "autoscaler: is the activator in the way?",
+        "8012",
+        "knative-serving/autoscaler",
+        "scaler",
+        _fixed(f"http://idle-00001.acme-db.svc.{DOMAIN}:80/healthz"),
+        "the activator answers it itself, to the autoscaler alone",
+        "ready; transit",
+        to="acme-db/idle",
+    ),
+    Probe(
         "scrape",
         "autoscaler: how many requests?",
         "9090",
