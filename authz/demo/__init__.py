@@ -2,8 +2,8 @@
 
 It starts the service, an Envoy for every workload and small apps behind them, plays the whole
 matrix of who may call whom, and says where what it sees is not what it expects. No root, no
-Docker, no cluster. As root it can do so in network namespaces, with Knative and Istio modelled in
-full: see `authz.demo.paths`.
+Docker, no cluster. As root it can do so in network namespaces, a pod for each of them and Knative
+in between: see `authz.demo.paths`.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ hold that to what istiod does.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from ruamel.yaml import YAML
 
@@ -41,8 +41,21 @@ def variants() -> Iterator[Variant]:
     yield Variant("standard", cluster.standard(), shipped)
     half_open = (*shipped, worlds.mutual_tls("globex", "PERMISSIVE"))
     yield Variant("standard, globex PERMISSIVE", cluster.standard(), half_open)
-    yield from _paths(shipped)
-    yield from _attacked(shipped)
+    for it in (*_paths(shipped), *_attacked(shipped), *_examined(shipped)):
+        yield it
+        if it.name in _WITH_FILTERS:
+            yield replace(it, name=f"{it.name}, with filters", filters=True)
+
+
+_WITH_FILTERS: Final = {
+    "paths",
+    "paths, for upstream's Envoy",
+    "sidecar-scope",
+    "PERMISSIVE everywhere",
+    "attacked without knative-local-gateway",
+    "examined",
+}
+"""In which the filters that ship are in force, too: they hold our own engine to istiod's."""
 
 
 def _paths(shipped: tuple[Json, ...]) -> Iterator[Variant]:
@@ -50,10 +63,8 @@ def _paths(shipped: tuple[Json, ...]) -> Iterator[Variant]:
     world = paths.world()
     scoped = (*shipped, *paths.scoped())
     yield Variant("bare", world)
-    for stock in (True, False):
-        name = "paths" if stock else "paths, for upstream's Envoy"
-        yield Variant(name, world, scoped, stock=stock)
-        yield Variant(f"{name}, with filters", world, scoped, stock=stock, filters=True)
+    yield Variant("paths", world, scoped)
+    yield Variant("paths, for upstream's Envoy", world, scoped, stock=False)
     yield Variant("paths and a hidden pod", world, (*shipped, paths.HIDDEN, *paths.scoped()))
     yield Variant("paths, shipped alone", world, shipped)
     for name in ("sidecar-scope", "strict-mtls"):
@@ -82,6 +93,19 @@ def _attacked(shipped: tuple[Json, ...]) -> Iterator[Variant]:
     )
     scope = component("sidecar-scope", "sidecar")
     yield Variant("attacked with a Sidecar", world, (*shipped, *scope))
+
+
+def _examined(shipped: tuple[Json, ...]) -> Iterator[Variant]:
+    """What the doctor has to understand, and holes that are not in EnvoyFilters."""
+    world = worlds.examined()
+    yield Variant("examined", world, shipped)
+    for kind in ("Gateway", "AuthorizationPolicy", "DestinationRule", "PeerAuthentication"):
+        documents = tuple(it for it in shipped if it["kind"] != kind)
+        yield Variant(f"examined without {kind}", world, documents)
+    hidden = (*shipped, worlds.HIDES_THE_SERVICE)
+    yield Variant("examined, where globex does not see the service", world, hidden)
+    opened = (*shipped, worlds.mutual_tls("globex", "PERMISSIVE"))
+    yield Variant("examined, globex PERMISSIVE", world, opened)
 
 
 def component(name: str, *stems: str) -> tuple[Json, ...]:

@@ -105,6 +105,21 @@ def _route(
     return VirtualService(namespace, name, frozenset({gateway}), hosts, (route,))
 
 
+def examined() -> World:
+    """The standard cluster, and the service has a sidecar: what the doctor's tests look at."""
+    standard = cluster.standard()
+    authz = replace(standard.pods["authz-system/authz"], proxy="sidecar")
+    return replace(standard, pods={**standard.pods, authz.id: authz})
+
+
+HIDES_THE_SERVICE: Final[Json] = {
+    "apiVersion": "networking.istio.io/v1",
+    "kind": "Sidecar",
+    "metadata": {"name": "default", "namespace": "globex"},
+    "spec": {"egress": [{"hosts": ["./*", "istio-system/*"]}]},
+}
+
+
 def mutual_tls(namespace: str, mode: str) -> Json:
     """A namespace's own word about mutual TLS; the root namespace's is the mesh's."""
     return {

@@ -11,6 +11,7 @@ import pytest
 from authz.demo.istio.box import without
 from authz.doctor import Expected, Rule
 from authz.envoyfilters import Proxy, shipped
+from authz.lab import worlds
 from tests.doctor.proxies import (
     PLAINTEXT,
     WORLD,
@@ -483,8 +484,9 @@ def _tls(dump: Json) -> Json:
 
 def _sans(*names: str) -> Broken:
     def broken(dump: Json) -> None:
-        matchers = [{"san_type": "URI", "matcher": {"exact": name}} for name in names]
-        _tls(dump)["validation_context"]["match_typed_subject_alt_names"] = matchers
+        matchers = [{"exact": name} for name in names]
+        validation = _tls(dump)["combined_validation_context"]["default_validation_context"]
+        validation["match_subject_alt_names"] = matchers
 
     return broken
 
@@ -512,7 +514,7 @@ OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
         ),
         (lambda dump: service_cluster(dump).pop("transport_socket"), Rule.CLUSTER_PLAINTEXT),
         (_auto_mutual_tls, Rule.CLUSTER_PLAINTEXT),
-        (lambda dump: _tls(dump).pop("tls_certificates"), Rule.CLUSTER_ANONYMOUS),
+        (lambda dump: _tls(dump).pop("tls_certificate_sds_secret_configs"), Rule.CLUSTER_ANONYMOUS),
         (_sans(), Rule.CLUSTER_IDENTITY),
         (_sans("spiffe://cluster.local/ns/mallory/sa/default"), Rule.CLUSTER_IDENTITY),
         (
@@ -547,12 +549,7 @@ def test_the_way_to_the_service(
 
 
 def test_a_sidecar_object_that_hides_the_service(bench: Bench) -> None:
-    scope = {
-        "kind": "Sidecar",
-        "metadata": {"name": "default", "namespace": "globex"},
-        "spec": {"egress": [{"hosts": ["./*", "istio-system/*"]}]},
-    }
-    [found] = examined(bench.dump(SIDECAR, [*shipped(), scope]))
+    [found] = examined(bench.dump(SIDECAR, [*shipped(), worlds.HIDES_THE_SERVICE]))
     assert (found.rule, "authz.authz-system" in found.where) == (Rule.CLUSTER_MISSING, True)
 
 
@@ -575,16 +572,8 @@ def test_no_destination_rule_at_all(bench: Bench) -> None:
 # ---- ways past the proxy ----
 
 
-def _permissive(namespace: str) -> Json:
-    return {
-        "kind": "PeerAuthentication",
-        "metadata": {"name": "mine", "namespace": namespace},
-        "spec": {"mtls": {"mode": "PERMISSIVE"}},
-    }
-
-
 def test_a_namespace_that_takes_plaintext(bench: Bench) -> None:
-    dump = bench.dump(SIDECAR, [*shipped(), _permissive("globex")])
+    dump = bench.dump(SIDECAR, [*shipped(), worlds.mutual_tls("globex", "PERMISSIVE")])
     found = examined(dump)
     assert {it.rule for it in found} == {Rule.PLAINTEXT}
     assert any("port 8000" in it.where for it in found)
@@ -635,7 +624,7 @@ def test_our_own_pods_behind_a_sidecar_keep_their_side_port_out_of_it(bench: Ben
 def test_a_knative_pod_that_takes_plaintext_misleads_the_activator(
     bench: Bench, mode: str, hangs: bool
 ) -> None:
-    documents = [*shipped(), _permissive("globex")]
+    documents = [*shipped(), worlds.mutual_tls("globex", "PERMISSIVE")]
     expected = Expected(documents, plaintext=["globex"], mesh_mode=mode)
     found = examined(bench.dump(KNATIVE, documents), expected)
     assert [it.rule for it in found] == ([Rule.COLD_START] if hangs else [])

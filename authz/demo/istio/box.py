@@ -12,9 +12,9 @@ from authz.demo.istio.client import Client, NoAnswer
 from authz.demo.istio.configurations import Source
 from authz.demo.istio.directory import own_directory
 from authz.demo.istio.mesh import AUTHZ, AUTHZ_HTTP_PORT, Mesh
-from authz.demo.istio.modelled import modelled
 from authz.demo.istio.network import Network
 from authz.demo.istio.policy import standard_policy
+from authz.demo.istio.recorded import recorded
 from authz.demo.istio.world import Json, Pod, World
 from authz.demo.service import AuthzServer, Site
 
@@ -56,7 +56,7 @@ async def running(
         patched: changes the shipped documents, such as to take a rule away.
         policy: the server's, YAML; by default `standard_policy`.
         extra: more Istio objects, as an operator might have them.
-        source: where the proxies' configurations come from; by default `modelled`.
+        source: where the proxies' configurations come from; by default `recorded`.
 
     Raises:
         CouldNotStart: something did not come up.
@@ -72,7 +72,7 @@ async def running(
         stack.callback(network.close)
         mesh = Mesh(world, pods, network, directory, stack)
         try:
-            mesh.configurations = await stack.enter_async_context((source or modelled)(mesh))
+            mesh.configurations = await stack.enter_async_context((source or recorded)(mesh))
             await mesh.configurations.install(documents)
             await _start(mesh, policy or standard_policy(), stack)
             yield mesh
