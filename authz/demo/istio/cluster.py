@@ -227,7 +227,7 @@ class _Building:
             https = Port(443, 8443, "tcp", "https-webhook")
             ports = [https] if name == "eventing-webhook" else [*_METRICS, https]
             own = {**labels, **_knative(namespace.removeprefix("knative-"), name)}
-            listens = (9090, 8008, 8443)
+            listens = (8008, 8443, 9090)
             self._pod(namespace, name, account, own, listens=listens, role="absent")
             self._service(namespace, name, ports, name, selector=labels)
         for name, labels in (
