@@ -12,7 +12,9 @@ from typing import Final
 
 from authz.errors import AuthzError
 
-START_SECONDS: Final = 30.0
+START_SECONDS: Final = 120.0
+"""How long a program may take that runs and is not ready, on a machine that has much to do."""
+
 _STOP_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.02
 _LOG_LINES: Final = 20
@@ -30,22 +32,20 @@ class Child:
     process: asyncio.subprocess.Process
     log: Path
 
-    async def until(
-        self, ready: Callable[[], Awaitable[bool]], seconds: float = START_SECONDS
-    ) -> None:
+    async def until(self, ready: Callable[[], Awaitable[bool]]) -> None:
         """Wait until `ready` says yes.
 
         Raises:
             CouldNotStart: the process ended before, or took too long.
         """
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(START_SECONDS):
                 while not await ready():
                     if self.process.returncode is not None:
                         raise CouldNotStart(self._obituary(f"exited ({self.process.returncode})"))
                     await asyncio.sleep(_POLL_SECONDS)
         except TimeoutError:
-            raise CouldNotStart(self._obituary(f"not ready in {seconds:.0f} s")) from None
+            raise CouldNotStart(self._obituary(f"not ready in {START_SECONDS:.0f} s")) from None
 
     async def kill(self) -> None:
         """End the process as a crash would, at once."""

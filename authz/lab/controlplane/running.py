@@ -38,7 +38,6 @@ UPSTREAM_ENVOY: Final[Mapping[str, str]] = {
 
 _ISSUER: Final = f"https://kubernetes.default.svc.{DOMAIN}"
 _SERVICE_RANGE: Final = "10.96.0.0/16"
-_START_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True)
@@ -271,7 +270,7 @@ async def _started(
     tied = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
     process = await stack.enter_async_context(child(name, [*tied, *argv], log, env, cwd))
     async with client:
-        await process.until(ready, _START_SECONDS)
+        await process.until(ready)
 
 
 def _crds(istio: str) -> list[Json]:
