@@ -363,6 +363,19 @@ def eventing(move: Move, reached: str = "acme-db/hello") -> Move:
     return moved
 
 
+def sinks(move: Move) -> Move:
+    """A move in a cluster in which acme-web has a JobSink; how many Jobs were started of it."""
+
+    async def moved(stage: Stage) -> str:
+        await stage.mesh.control("knative-eventing/job-sink", "PUT", "/sinks/acme-web/jobs", {})
+        broker = {"broker": f"http://broker-ingress.knative-eventing.svc.{DOMAIN}/acme-web/default"}
+        to = "/replies/acme-web/asked"
+        await stage.mesh.control("knative-eventing/request-reply", "PUT", to, broker)
+        return await move(stage)
+
+    return moved
+
+
 def trigger_of(namespace: str) -> str:
     """Where the trigger of a namespace takes events."""
     return f"http://broker-filter.knative-eventing.svc.{DOMAIN}/triggers/{namespace}/t/u1"

@@ -203,7 +203,7 @@ class _Building:
         self._service("knative-serving", "autoscaler", ports, "autoscaler", selector=app)
 
     def _webhooks(self) -> None:
-        """Whom the API server asks, and Eventing's sinks by path: in the cluster, and not in a box.
+        """Whom the API server asks, in the cluster and not in a box, and Eventing's sinks by path.
 
         net-istio config/500-webhook-*.yaml; serving config/core/deployments/webhook.yaml; eventing
         config/core/deployments and config/channels/in-memory-channel/deployments.
@@ -236,7 +236,7 @@ class _Building:
         ):
             ports = [*_EVENT_PORTS] if name == "job-sink" else [*_EVENT_PORTS[:2]]
             own = {**labels, **_knative("eventing", name)}
-            self._pod("knative-eventing", name, name, own, listens=(8080, 8443), role="absent")
+            self._pod("knative-eventing", name, name, own, listens=(8080, 8443), role=name)
             self._service("knative-eventing", name, ports, name, selector=labels)
 
     def tenant(self, network: int, namespace: str, *, public: bool) -> None:

@@ -33,6 +33,10 @@ _EVENTING: Final = {
     "imc-dispatcher": ["--channel-port", "8080"],
     "pingsource": [],
 }
+_SINKS: Final = {
+    "job-sink": ["--job-sink-port", "8080"],
+    "request-reply": ["--request-reply-port", "8080"],
+}
 _ANY: Final = "0.0.0.0"  # noqa: S104 - within a pod's own namespace
 
 
@@ -108,11 +112,12 @@ async def running(
             options += ["--autoscaler-host", f"{autoscaler.host}:8080"]
             async with _process("activator", pod, namespace, directory, options) as program:
                 yield program
-        case "broker-ingress" | "broker-filter" | "imc-dispatcher" | "pingsource":
+        case role if role in _EVENTING | _SINKS:
             # Any address but its own, which is not captured: its sidecar goes by port and Host.
             via = world.service(pod.name, pod.namespace).address
-            options = ["--address", _ANY, "--via", f"{via}:80", *_EVENTING[pod.role]]
-            async with _process("eventing", pod, namespace, directory, options) as program:
+            options = ["--address", _ANY, "--via", f"{via}:80", *(_EVENTING | _SINKS)[role]]
+            name = "sinks" if role in _SINKS else "eventing"
+            async with _process(name, pod, namespace, directory, options) as program:
                 yield program
         case _:
             async with _app(pod, namespace) as inside:
