@@ -58,7 +58,11 @@ def labels(pod: Pod) -> dict[str, str]:
 
 def container_ports(pod: Pod) -> list[Json]:
     """Ports of a pod's containers, as its spec and its proxy's metadata have them."""
-    return [{"containerPort": number, "protocol": "TCP"} for number in pod.listens]
+    names = {number: {"name": name} for number, name in pod.port_names.items()}
+    return [
+        {"containerPort": number, "protocol": "TCP", **names.get(number, {})}
+        for number in pod.listens
+    ]
 
 
 def _made(world: World) -> Iterator[Json]:

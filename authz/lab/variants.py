@@ -99,7 +99,7 @@ def _examined(shipped: tuple[Json, ...]) -> Iterator[Variant]:
     """What the doctor has to understand, and holes that are not in EnvoyFilters."""
     world = worlds.examined()
     yield Variant("examined", world, shipped)
-    for kind in ("Gateway", "AuthorizationPolicy", "DestinationRule", "PeerAuthentication"):
+    for kind in ("Gateway", "AuthorizationPolicy", "DestinationRule"):
         documents = tuple(it for it in shipped if it["kind"] != kind)
         yield Variant(f"examined without {kind}", world, documents)
     hidden = (*shipped, worlds.HIDES_THE_SERVICE)

@@ -90,7 +90,12 @@ def test_older_proxies_lack_early_data_and_are_sound(bench: Bench) -> None:
 def test_a_filter_that_is_not_installed(
     bench: Bench, missing: str, pod: str, rules: set[Rule]
 ) -> None:
-    found = examined(bench.dump(pod, without(missing)(shipped())))
+    kinds = {"EnvoyFilter", "AuthorizationPolicy"}
+    documents = [
+        it for it in shipped() if it["metadata"]["name"] != missing or it["kind"] not in kinds
+    ]
+    assert len(documents) < len(shipped())
+    found = examined(bench.dump(pod, documents))
     assert {it.rule for it in found} == rules
     assert all(it.workload == pod for it in found)
 
@@ -397,9 +402,10 @@ def test_how_envoy_writes_the_same_is_the_same(bench: Bench) -> None:
 
 
 def _one(dump: Json, name: str) -> None:
-    """Take it out of one chain only, the last."""
+    """Take it out of one chain only, the first."""
     several = [it for it in lists(dump) if any(one["name"] == name for one in it)]
-    several[-1][:] = [it for it in several[-1] if it["name"] != name]
+    first = several[0]
+    first[:] = [it for it in first if it["name"] != name]
 
 
 @pytest.mark.parametrize(
@@ -683,7 +689,9 @@ def test_a_route_that_changes_the_token(bench: Bench, change: Json) -> None:
 def test_holes_are_found_in_what_xds_delivers(bench: Bench) -> None:
     documents = without("tenant-authz-sign")(shipped())
     static = examined(bench.dump(SIDECAR, documents))
-    assert examined(bench.dump(SIDECAR, documents, dynamic=True)) == static != []
+    found = examined(bench.dump(SIDECAR, documents, dynamic=True))
+    # Where all is static, what leads to a Service's port 15021 looks like what the agent has.
+    assert [it for it in found if "_15021" not in it.where] == static != []
 
 
 def test_a_route_of_rds(bench: Bench) -> None:

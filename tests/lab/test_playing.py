@@ -33,7 +33,7 @@ ALL = [
     for istio in versions()
     for it in Recordings.of(istio).variants
 ]
-VARIANT = "paths with stock filters"
+VARIANT = "paths"
 SIDECAR, GATEWAY = "acme-web/hello", "istio-system/gateway"
 KINDS = ("listeners", "clusters")
 ISTIOS = {"istio.metadata_exchange", "istio.stats", "istio.alpn"}

@@ -264,7 +264,12 @@ class _Building:
             "serving.knative.dev/service": name,
         }
         ports = (*QUEUE_PORTS, APP_PORT)
-        self._pod(namespace, name, "default", labels, listens=ports, role="revision")
+        self._pod(
+            *(namespace, name, "default", labels),
+            listens=ports,
+            role="revision",
+            port_names={it.target: it.target_name for it in _PRIVATE_PORTS if it.target_name},
+        )
         endpoint = f"{namespace}/{name}" if awake else "knative-serving/activator"
         kind = "networking.internal.knative.dev/serviceType"
         own = {
@@ -295,6 +300,7 @@ class _Building:
         proxy: ProxyKind = "sidecar",
         listens: tuple[int, ...] = (),
         role: str = "app",
+        port_names: Mapping[int, str] | None = None,
     ) -> None:
         pod = Pod(
             namespace,
@@ -305,6 +311,7 @@ class _Building:
             proxy,
             listens,
             role,
+            port_names or {},
         )
         self._pods[pod.id] = pod
 

@@ -53,6 +53,8 @@ class Pod:
     """Ports of its containers."""
     role: str = "app"
     """Which program its container runs: see `programs`; an `absent` pod does not run in a box."""
+    port_names: Mapping[int, str] = field(default_factory=dict)
+    """What its containers call ports, as far as a Service leads to them by name."""
 
     @property
     def id(self) -> str:

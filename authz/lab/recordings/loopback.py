@@ -89,15 +89,13 @@ def _bound(listener: Json, at: Endpoint) -> Json:
 
 
 def _inbound(virtual: Json, port: int, at: Endpoint) -> Json:
-    chains = [
-        chain
-        for chain in virtual["filter_chains"]
-        if chain.get("filter_chain_match", {}).get("destination_port", ANY_OTHER) == port
-    ]
+    chains = []
+    for chain in virtual["filter_chains"]:
+        match = dict(chain.get("filter_chain_match", {}))
+        if match.pop("destination_port", ANY_OTHER) == port:
+            chains.append({**chain, "filter_chain_match": match})
     if not chains:
         raise CannotPlay(f"virtualInbound has no filter chain for port {port}")
-    for chain in chains:
-        chain.get("filter_chain_match", {}).pop("destination_port", None)
     inspectors = [
         it
         for it in virtual["listener_filters"]
