@@ -79,10 +79,14 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     knative: Annotated[
         bool,
-        typer.Option("--knative", help="In a model of Knative and Istio, every path; needs root."),
+        typer.Option("--knative", help="In a mesh in a box, with Knative, every path; needs root."),
+    ] = False,
+    istiod: Annotated[
+        bool,
+        typer.Option("--istiod", help="With --knative: a real istiod feeds the Envoys; needs Go."),
     ] = False,
 ) -> None:
     """See tenants kept apart by real Envoys on this machine, without a cluster, Docker or root."""
     from authz import demo as playing  # noqa: PLC0415 - only this command needs its extra
 
-    raise typer.Exit(playing.run(once=once, json=as_json, knative=knative))
+    raise typer.Exit(playing.run(once=once, json=as_json, knative=knative, istiod=istiod))

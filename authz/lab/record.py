@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from authz.demo.processes import CouldNotStart
-from authz.lab import ads, controlplane, nodes, objects
+from authz.lab import ads, agent, controlplane, nodes, objects
 from authz.lab.controlplane.api import Api, Refused
 from authz.lab.controlplane.versions import ETCD, ISTIODS, KUBERNETES
 from authz.lab.recordings.reading import COMMAND, KINDS, Sent
@@ -88,7 +88,7 @@ async def record(istio: str, chosen: Iterable[Variant], date: dt.date) -> Writer
         "command": COMMAND,
         "date": date.isoformat(),
     }
-    writer = Writer(about)
+    writer = Writer(about, await asyncio.to_thread(agent.bootstraps, istio, _tell))
     async with recorder(istio) as running:
         for it in chosen:
             began = time.monotonic()

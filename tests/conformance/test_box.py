@@ -18,7 +18,7 @@ OPEN = worlds.mutual_tls("globex", "PERMISSIVE")
 pytestmark = [
     needs_network,
     pytest.mark.envoy,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(600),
 ]
 
 

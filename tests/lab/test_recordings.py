@@ -82,7 +82,7 @@ def test_the_same_recordings_give_the_same_bytes(tmp_path: Path) -> None:
     clusters = ({"name": "b"}, {"name": "a"})
     files: list[Path] = []
     for order in (clusters, clusters[::-1]):
-        writer = Writer({"istio": "1.0"})
+        writer = Writer({"istio": "1.0"}, {})
         sent = Sent({"id": "a"}, order, ({"name": "l"},), (), ({"cluster_name": "a"},))
         writer.add("world", [], {"a/b": sent, "a/c": sent}, filters=False, stock=False)
         file = tmp_path / str(len(files))

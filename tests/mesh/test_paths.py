@@ -14,7 +14,7 @@ pytestmark = [
     needs_network,
     pytest.mark.envoy,
     pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(600),
 ]
 
 TOKEN = "x-tenant-token"

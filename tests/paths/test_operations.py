@@ -22,6 +22,7 @@ from authz.demo.knative.messages import Request, Stream, body, reply
 from authz.demo.knative.net import serve
 from authz.demo.paths import world
 from authz.demo.service import AuthzServer, Site
+from authz.envoyfilters import shipped
 from tests.paths.conftest import in_the_box
 from tests.support import eventually
 
@@ -257,8 +258,11 @@ async def test_a_retry_sends_the_same_token_and_is_accepted(own: Box) -> None:
     """
     mesh, caller, to = own.mesh, "initech/hello", "acme-db/idle"
     config = mesh.configs[caller]
-    _retry(config)
-    await own.proxy_again(caller, config)
+    if "dynamic_resources" in config:  # a real istiod feeds it
+        await mesh.install([*mesh.world.documents, *shipped(), RETRIES], [caller])
+    else:
+        _retry(config)
+        await own.proxy_again(caller, config)
     requests: list[Request] = []
 
     async def answer(request: Request, stream: Stream) -> None:
@@ -285,13 +289,32 @@ async def test_a_retry_sends_the_same_token_and_is_accepted(own: Box) -> None:
         assert (await mesh.checks(to) - verified)["verify", "ok"] == 3
 
 
+RETRY_POLICY = {
+    "retry_on": "connect-failure,refused-stream,unavailable,cancelled",
+    "num_retries": 2,
+}
+RETRIES: Json = {
+    "apiVersion": "networking.istio.io/v1alpha3",
+    "kind": "EnvoyFilter",
+    "metadata": {"name": "retries", "namespace": "initech"},
+    "spec": {
+        "configPatches": [
+            {
+                "applyTo": "HTTP_ROUTE",
+                "match": {"context": "SIDECAR_OUTBOUND"},
+                "patch": {"operation": "MERGE", "value": {"route": {"retry_policy": RETRY_POLICY}}},
+            }
+        ]
+    },
+}
+
+
 def _retry(config: Json) -> None:
     """Give all outbound routes the retries that istiod gives those without a VirtualService."""
-    policy = {"retry_on": "connect-failure,refused-stream,unavailable,cancelled", "num_retries": 2}
     for listener in config["static_resources"]["listeners"]:
         for chain in listener["filter_chains"]:
             routes = chain["filters"][-1]["typed_config"].get("route_config", {})
             for host in routes.get("virtual_hosts", ()):
                 for route in host["routes"]:
                     if "route" in route and listener["traffic_direction"] == "OUTBOUND":
-                        route["route"]["retry_policy"] = policy
+                        route["route"]["retry_policy"] = RETRY_POLICY

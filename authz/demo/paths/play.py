@@ -12,6 +12,7 @@ from rich.console import Console
 
 from authz.demo import report
 from authz.demo.istio import box, network
+from authz.demo.istio.configurations import Source
 from authz.demo.istio.mesh import GATEWAY, Mesh
 from authz.demo.paths import events, probes, table, world
 from authz.demo.paths.attacks import ATTACKS, Move
@@ -30,8 +31,13 @@ _EXAMPLES: Final = (
 )
 
 
-async def play(*, once: bool, json: bool) -> bool:
+async def play(*, once: bool, json: bool, source: Source | None = None) -> bool:
     """Play everything and print it; unless for `once`, stay up until interrupted.
+
+    Args:
+        once: end when everything is played.
+        json: print the result as JSON.
+        source: where the Envoys' configurations come from, as `box.running` takes it.
 
     Returns:
         Whether all that was seen was expected.
@@ -44,7 +50,8 @@ async def play(*, once: bool, json: bool) -> bool:
         raise CouldNotStart(f"--knative: {lacking}")
     started = time.monotonic()
     say("starting Knative and Istio in a box")
-    async with box.running(world.world(), policy=world.policy(), extra=world.scoped()) as mesh:
+    running = box.running(world.world(), policy=world.policy(), extra=world.scoped(), source=source)
+    async with running as mesh:
         await mesh.settled()
         say(f"playing the scenarios on {len(mesh.proxies)} Envoys")
         results = [it async for it in played((*scenarios(), *OUTAGE), mesh)]

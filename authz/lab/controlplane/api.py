@@ -64,14 +64,23 @@ class Api:
     async def replace(self, before: Sequence[Json], wanted: Sequence[Json]) -> None:
         """Let `wanted` be there instead of what was applied `before`.
 
-        All objects whose age counts are made anew.
+        Where a kind's objects differ and their age counts, all of that kind are made anew.
 
         Raises:
             Refused: the API server does not take one.
         """
-        keep = [it for it in before if it["kind"] in _FIRST and it in wanted]
-        await self.delete([it for it in before if it not in keep])
-        await self.apply([it for it in wanted if it not in keep])
+        old, new = _by_kind(before), _by_kind(wanted)
+        gone: list[Json] = []
+        made: list[Json] = []
+        for kind in dict.fromkeys([*old, *new]):
+            was, becomes = old.get(kind, []), new.get(kind, [])
+            stays = [it for it in was if it in becomes]
+            if kind not in _FIRST and len(stays) != max(len(was), len(becomes)):
+                stays = []
+            gone += [it for it in was if it not in stays]
+            made += [it for it in becomes if it not in stays]
+        await self.delete(gone)
+        await self.apply(made)
 
     async def read(self, path: str) -> Json:
         """What a GET says.

@@ -84,9 +84,16 @@ def istiod(name: str) -> Program:
     Raises:
         CouldNotStart: it is none of them.
     """
-    if name not in ISTIODS:
-        raise CouldNotStart(f"no istiod {name!r}; there are: {', '.join(ISTIODS)}")
-    return Program("istiod", name, lambda _, file: _make_istiod(name, file))
+    return _istio(name, "istiod", "pilot-discovery")
+
+
+def agent(name: str) -> Program:
+    """What runs beside Envoy in a pod, of the version of an istiod; for recordings.
+
+    Raises:
+        CouldNotStart: there is no such istiod.
+    """
+    return _istio(name, "pilot-agent", "pilot-agent")
 
 
 def everything() -> list[Program]:
@@ -175,11 +182,17 @@ def _write_module(work: Path) -> None:
     (work / "nothing.go").write_text("package controlplane\n")
 
 
-def _make_istiod(name: str, file: Path) -> None:
-    package = "istio.io/istio/pkg/version"
-    revision = ISTIODS[name].rsplit("-", 1)[1]
-    set_to = {f"{package}.buildVersion": name, f"{package}.buildGitRevision": revision}
-    _build(istio_module(name), file, "./pilot/cmd/pilot-discovery", variables=set_to)
+def _istio(name: str, program: str, command: str) -> Program:
+    if name not in ISTIODS:
+        raise CouldNotStart(f"no istiod {name!r}; there are: {', '.join(ISTIODS)}")
+
+    def make(_: Path, file: Path) -> None:
+        package = "istio.io/istio/pkg/version"
+        revision = ISTIODS[name].rsplit("-", 1)[1]
+        set_to = {f"{package}.buildVersion": name, f"{package}.buildGitRevision": revision}
+        _build(istio_module(name), file, f"./pilot/cmd/{command}", variables=set_to)
+
+    return Program(program, name, make)
 
 
 def _build(

@@ -14,6 +14,7 @@ from authz.lab import ads, controlplane, nodes, objects
 from authz.lab.controlplane.api import Api
 from authz.lab.controlplane.versions import ISTIO
 from authz.lab.live.bootstrap import bootstrap
+from authz.lab.live.pushed import pushed
 from authz.lab.live.relay import relaying
 from authz.lab.live.secrets import serving
 from authz.lab.settled import settled
@@ -74,11 +75,11 @@ class Live:
         """By id of a node."""
 
     async def install(self, documents: Sequence[Json]) -> None:
-        """Put the world and these documents into the API server, and wait until istiod knows.
+        """Put the world and these documents into the API server, and wait until all have them.
 
         Raises:
             Refused: the API server does not take one.
-            NotSettled: istiod does not.
+            NotSettled: istiod or a proxy has them not in time.
         """
         filters = [it for it in documents if it["kind"] == "EnvoyFilter"]
         wanted = [*objects.rendered(self._mesh.world, documents), *filters]
@@ -86,6 +87,8 @@ class Live:
         self._there = wanted
         self._number += 1
         await settled(self._api, self._istiod, self._discovery, wanted, self._number)
+        if self._mesh.proxies:
+            await pushed(self._api, self._mesh.proxies.values(), self._number)
 
     async def of(self, pod: Pod) -> Json:
         """A bootstrap that leads to istiod."""

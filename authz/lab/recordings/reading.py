@@ -106,6 +106,8 @@ class Recordings:
     def __init__(self, content: Json) -> None:
         self.about: Json = content["about"]
         """Versions and how it was made."""
+        self.bootstraps: Mapping[str, Json] = content.get("bootstraps", {})
+        """What Istio's agent starts an Envoy with, without the node: `sidecar` and `router`."""
         self.variants = tuple(
             Variant(
                 name,

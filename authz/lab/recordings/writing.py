@@ -16,9 +16,14 @@ _DIGITS: Final = 12
 class Writer:
     """The recordings of one istiod, as they grow."""
 
-    def __init__(self, about: Json) -> None:
-        """`about` tells versions and how they are made."""
-        self.content: Json = {"about": about, "resources": {}, "variants": {}}
+    def __init__(self, about: Json, bootstraps: Mapping[str, Json]) -> None:
+        """`about` tells versions and how they are made, `bootstraps` what proxies start with."""
+        self.content: Json = {
+            "about": about,
+            "bootstraps": dict(bootstraps),
+            "resources": {},
+            "variants": {},
+        }
 
     def add(
         self,
