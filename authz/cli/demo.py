@@ -17,7 +17,11 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     knative: Annotated[
         bool,
-        typer.Option("--knative", help="In a model of Knative and Istio, every path; needs root."),
+        typer.Option("--knative", help="In a mesh in a box, with Knative, every path; needs root."),
+    ] = False,
+    istiod: Annotated[
+        bool,
+        typer.Option("--istiod", help="With --knative: a real istiod feeds the Envoys; needs Go."),
     ] = False,
 ) -> None:
     """See tenants kept apart by real Envoys on this machine, without a cluster, Docker or root."""
@@ -28,4 +32,4 @@ def demo(
             "authz demo: the service's image does not hold the demo: install it in a virtual "
             "environment, pip install 'tenant-authz[demo]'"
         ) from None
-    raise typer.Exit(playing.run(once=once, json=as_json, knative=knative))
+    raise typer.Exit(playing.run(once=once, json=as_json, knative=knative, istiod=istiod))

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -24,6 +24,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
+_TRANSIT: Final = "through a transit hop"
+_EVENT: Final = "by a broker or sink"
 _now = time.time  # noqa: TID251 - the command line is where time enters
 
 _File = Annotated[Path, typer.Argument(help="The policy file.")]
@@ -89,7 +91,7 @@ def _ways(
     trust_domain = min(policy.trust_domains)
     straight = f"spiffe://{trust_domain}/ns/{namespace}/sa/{account}"
     ways = {} if public else {"straight": SpiffeId.parse(straight)}
-    for role, way in ((Role.TRANSIT, "through a transit hop"), (Role.GATEWAY, "through a gateway")):
+    for role, way in ((Role.TRANSIT, _TRANSIT), (Role.GATEWAY, "through a gateway")):
         holder = min(
             (str(peer) for peer, roles in policy.roles.items() if role in roles), default=None
         )
@@ -100,14 +102,18 @@ def _ways(
         return [{"way": "through a gateway", "allowed": False, "because": because}]
     now = _now()
     rules = Rules(policy, rotation.create(now), TokenLife())
-    token = tokens.mint(
-        source=origin,
-        service_account="" if public else account,
-        destination=destination,
-        keyring=rules.keyring,
-        now=now,
-        life=rules.life,
-    )
+
+    def token_for(target: Namespace) -> str:
+        return tokens.mint(
+            source=origin,
+            service_account="" if public else account,
+            destination=target,
+            keyring=rules.keyring,
+            now=now,
+            life=rules.life,
+        )
+
+    token = token_for(destination)
     rows: list[dict[str, object]] = []
     for way, presenter in ways.items():
         verdict: Allow | Deny | None = None
@@ -120,6 +126,10 @@ def _ways(
             facts = Facts(pod, principal=str(presenter), port=port, tokens=(token,))
             verdict = decide(Question.VERIFY, facts, rules, now)
         rows.append({"way": way, **_said(verdict)})
+    if not public and (eventing := ways.get(_TRANSIT)) is not None:
+        told, event = f"/{destination}/any", (token_for(eventing.namespace),)
+        hop = Facts(eventing, Hop.BROKER, principal=straight, path=told, tokens=event)
+        rows.append({"way": _EVENT, **_said(decide(Question.TRANSIT, hop, rules, now))})
     return rows
 
 

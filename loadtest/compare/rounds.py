@@ -15,6 +15,7 @@ from authz.errors import AuthzError
 from authz.lab.harness import envoy
 from authz.lab.harness.ports import Endpoint
 from authz.lab.harness.processes import CouldNotStart
+from authz.lab.loopback.server import POLICY
 from authz.wire import TOKEN_HEADER
 from loadtest import processes
 from loadtest.compare import sidecars
@@ -73,7 +74,7 @@ async def _ways(
         server = None
         if variant.transport is not None:
             setup = Setup(transport=variant.transport, identity=IdentitySource.MTLS)
-            server = await running.enter_async_context(stack.serving(setup))
+            server = await running.enter_async_context(stack.serving(setup, POLICY))
         return await running.enter_async_context(
             sidecars.way(variant, directory, certificates, behind, server)
         )

@@ -163,7 +163,7 @@ class DirectCheck(Checks):
     @task(2)
     def verify_without(self) -> None:
         """No token: mutual TLS is enough between siblings, but not behind a hop."""
-        peer = "spiffe://cluster.local/ns/acme-web/sa/app"
+        peer = "spiffe://cluster.local/ns/acme-web/sa/default"
         self.verify(
             self._of("acme-db"), "verify, mTLS alone", _always(ALLOWED), "", "acme-db", peer
         )
@@ -176,7 +176,7 @@ class DirectCheck(Checks):
         if not token:
             return
         ask, invalid = self._of("acme-db"), _always(INVALID)
-        thief = "spiffe://cluster.local/ns/mallory/sa/app"
+        thief = "spiffe://cluster.local/ns/mallory/sa/default"
         self.verify(ask, "verify, stolen", invalid, token, "acme-db", thief)
         claims, _, mac = token.rpartition(".")
         forged = f"{claims}.{'A' if mac[0] != 'A' else 'B'}{mac[1:]}"

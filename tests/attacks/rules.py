@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from authz.lab.box.istio.world import Json
+from authz.lab.world import attacked as worlds
+from authz.lab.world.model import Json
 from tests.attacks.stage import (
     Documents,
     Without,
@@ -104,6 +105,25 @@ BROKER: Final = Without(
         {"to": "knative-eventing", "from": "*"}, {"to": "acme-web", "from": "knative-eventing"}
     ),
 )
+JOB_SINK: Final = Without(
+    "without EnvoyFilter `tenant-authz-job-sink`, with a grant into Eventing for everybody",
+    without_document("tenant-authz-job-sink").documents,
+    ("knative-eventing/job-sink",),
+    policy=policy({"to": "knative-eventing", "from": "*"}),
+)
+REQUEST_REPLY: Final = Without(
+    "without EnvoyFilters `tenant-authz-request-reply` and `tenant-authz-broker`, with grants into "
+    "Eventing and out of it",
+    lambda documents: [
+        it
+        for it in documents
+        if it["metadata"]["name"] not in {"tenant-authz-request-reply", "tenant-authz-broker"}
+    ],
+    ("knative-eventing/request-reply", "knative-eventing/broker-ingress"),
+    policy=policy(
+        {"to": "knative-eventing", "from": "*"}, {"to": "acme-web", "from": "knative-eventing"}
+    ),
+)
 CARRY: Final = changed_filter(
     "the broker's ingress takes what a client says that it carries",
     "tenant-authz-carry",
@@ -140,11 +160,7 @@ STRICT: Final = Without(
     "PERMISSIVE instead of STRICT, and without EnvoyFilter `tenant-authz-verify`",
     lambda documents: [
         *_nothing_asks(documents),
-        {
-            "kind": "PeerAuthentication",
-            "metadata": {"name": "default", "namespace": "acme-db"},
-            "spec": {"mtls": {"mode": "PERMISSIVE"}},
-        },
+        worlds.mutual_tls("acme-db", "PERMISSIVE"),
     ],
     VICTIMS,
 )

@@ -13,8 +13,7 @@ from authz.cli.settings import load_settings
 from authz.config import Endpoint, KeySettings, Settings
 from authz.domain.identity import SpiffeId
 from authz.domain.policy import Mode
-from authz.lab.loopback.bootstrap import AUTHZ_HOST, AUTHZ_PORT
-from authz.lab.loopback.mesh import ACTIVATOR, AUTHZ, GATEWAY
+from authz.lab.loopback.mesh import ACTIVATOR, AUTHZ, AUTHZ_HOST, AUTHZ_PORT, GATEWAY
 from authz.policysource.file import parse_policy
 from tests.deploy.manifests import (
     DEPLOY,

@@ -15,6 +15,7 @@ import pytest
 
 from authz.envoyfilters import directory, shipped
 from authz.lab.box.istio.box import without
+from authz.lab.world import attacked as worlds
 from tests.command import Run, in_process
 from tests.doctor.proxies import Bench
 
@@ -291,8 +292,7 @@ def test_a_tenant_s_pod_like_that_has_no_proxy(run: Run, sound: Path, kubectl: P
 def test_what_knative_knows_of_the_mesh_counts(
     run: Run, bench: Bench, kubectl: Path, configmap: str, told: str
 ) -> None:
-    permissive = {"kind": "PeerAuthentication", "metadata": {"name": "mine", "namespace": "globex"}}
-    permissive |= {"spec": {"mtls": {"mode": "PERMISSIVE"}}}
+    permissive = worlds.mutual_tls("globex", "PERMISSIVE")
     dump = bench.dump("globex/hello", [*shipped(), permissive])
     (kubectl / "sound.json").write_text(json.dumps(dump))
     (kubectl / "listed.json").write_text(json.dumps({"items": [_pod("acme/x", "istio-proxy")]}))

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from authz.lab.loopback import mesh, server
-from authz.lab.loopback.bootstrap import CLUSTER_DOMAIN, Json
+from authz.lab.world.model import DOMAIN, Json
 
 pytestmark = pytest.mark.envoy
 
@@ -23,13 +23,13 @@ NAMES = {
     "none": "",
 }
 INSIDE = [
-    ("acme-web", "app-idle.acme-web", 200),
-    ("acme-web", "app-idle.acme-db", 200),
-    ("initech", "app-idle.acme-db", 200),
-    ("globex", "app-idle.acme-db", 403),
-    ("globex", "app.acme-db", 403),
+    ("acme-web", "idle.acme-web", 200),
+    ("acme-web", "idle.acme-db", 200),
+    ("initech", "idle.acme-db", 200),
+    ("globex", "idle.acme-db", 403),
+    ("globex", "hello.acme-db", 403),
 ]
-OUTSIDE = ["acme-web.example.com", "idle.acme-web.example.com"]
+OUTSIDE = ["hello.acme-web.example.com", "idle.acme-web.example.com"]
 
 
 def renamed(config: Json, name: str) -> Json:
@@ -44,10 +44,7 @@ async def test_every_call_ends_as_it_should(tmp_path: Path, name: str) -> None:
     configs = {who: renamed(config, name) for who, config in mesh.configs(plan).items()}
     gateway = plan.gateway.outbound
     calls = [
-        *(
-            (plan.tenants[who].outbound, f"{to}.svc.{CLUSTER_DOMAIN}", want)
-            for who, to, want in INSIDE
-        ),
+        *((plan.tenants[who].outbound, f"{to}.svc.{DOMAIN}", want) for who, to, want in INSIDE),
         *((gateway, host, 200) for host in OUTSIDE),
     ]
     async with (

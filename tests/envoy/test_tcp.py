@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from authz.envoyfilters import Patches, Proxy, shipped
 from authz.lab.harness import envoy
-from authz.lab.harness.certs import Authority
 from authz.lab.harness.ports import Endpoint
-from authz.lab.loopback import bootstrap
-from authz.lab.loopback.bootstrap import Json
+from authz.lab.recordings import ANY_OTHER, Sent
 from authz.testing import workload
-from tests.envoy.bench import AUTHZ_CLUSTER, ISTIO, Workbench, free_port
+from tests.envoy.bench import Door, Workbench, free_port
 from tests.envoy.scripted import allowing, always, denying
 from tests.support import soon
 
@@ -26,9 +23,49 @@ GREETING = b"220 welcome\r\n"
 PING = b"*1\r\n$4\r\nPING\r\n"  # redis_proxy answers it itself: +PONG
 TCP_PROXY = "envoy.filters.network.tcp_proxy"
 OWN, FOREIGN = workload("acme-web"), workload("globex")
-UNLISTED, LISTED = "virtualInbound", "0.0.0.0_5000"
-REDIS, MONGO, MYSQL = "0.0.0.0_6379", "0.0.0.0_27017", "0.0.0.0_3306"
 DENY = always(denying("x-word", "not-allowed", "no"))
+
+
+@dataclass(frozen=True)
+class Parsed(Door):
+    """A port whose name lets istiod put a parser there, if its agent is told so.
+
+    That is not recorded: the filters are as its buildNetworkFiltersStack has them.
+    """
+
+    parser: str = ""
+
+    def bare(self) -> Sent:
+        sent = deepcopy(super().bare())
+        for chain in tcp_chains(sent, self):
+            cluster = chain["filters"][-1]["typed_config"]["cluster"]
+            if self.parser == "RedisProxy":  # it ends the chain itself
+                routes = {"catch_all_route": {"cluster": cluster}}
+                settings = {"op_timeout": "5s"}
+                options = {"settings": settings, "prefix_routes": routes}
+                chain["filters"][-1:] = [self._filter("redis_proxy", **options)]
+            else:
+                chain["filters"].insert(-1, self._filter(f"{self.parser[:-5].lower()}_proxy"))
+        return sent
+
+    def _filter(self, name: str, **config: Any) -> dict[str, Any]:
+        type_url = f"type.googleapis.com/envoy.extensions.filters.network.{name}.v3.{self.parser}"
+        typed = {"@type": type_url, "stat_prefix": "pod", **config}
+        return {"name": f"envoy.filters.network.{name}", "typed_config": typed}
+
+
+UNLISTED, LISTED = Door("acme-web/plain", ANY_OTHER), Door("acme-web/plain", 7000)
+REDIS, MONGO, MYSQL = (
+    Parsed("acme-web/plain", 7000, parser=it) for it in ("RedisProxy", "MongoProxy", "MySQLProxy")
+)
+NAMES = {UNLISTED: "unlisted", LISTED: "listed", REDIS: "redis", MONGO: "mongo", MYSQL: "mysql"}
+
+
+def on(*doors: Door) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("chain", doors, ids=[NAMES[it] for it in doors])
+
+
+chains = on(UNLISTED, LISTED)
 
 
 @dataclass
@@ -47,83 +84,35 @@ class App:
         writer.close()
 
 
-def network_filter(name: str, version: str, **config: Any) -> Json:
-    type_url = f"type.googleapis.com/envoy.extensions.filters.network.{name}.v3.{version}"
-    return {
-        "name": f"envoy.filters.network.{name}",
-        "typed_config": {"@type": type_url, "stat_prefix": "pod", **config},
-    }
-
-
-def filters_of(chain: str) -> list[Json]:
-    """As istiod's buildNetworkFiltersStack has them, by the name of the Service's port."""
-    cluster = "InboundPassthroughCluster"
-    tcp_proxy = network_filter("tcp_proxy", "TcpProxy", cluster=cluster)
-    match chain:
-        case "0.0.0.0_6379":  # it ends the chain itself
-            routes = {"catch_all_route": {"cluster": cluster}}
-            settings = {"op_timeout": "5s"}
-            return [
-                network_filter("redis_proxy", "RedisProxy", settings=settings, prefix_routes=routes)
-            ]
-        case "0.0.0.0_27017":
-            return [network_filter("mongo_proxy", "MongoProxy"), tcp_proxy]
-        case "0.0.0.0_3306":
-            return [network_filter("mysql_proxy", "MySQLProxy"), tcp_proxy]
-    return [tcp_proxy]
-
-
 @dataclass
 class Bench:
     workbench: Workbench
-    directory: Path
-    istio: str
-    authority: Authority
     app: App
 
     @asynccontextmanager
-    async def chain(self, name: str, overlay: str = "") -> AsyncIterator[Endpoint]:
+    async def chain(self, door: Door, overlay: str = "") -> AsyncIterator[Endpoint]:
         """A raw-TCP chain of a pod's sidecar, mutual TLS in front and the app behind."""
-        async with self.chain_and_envoy(name, overlay) as (address, _):
+        async with self.chain_and_envoy(door, overlay) as (address, _):
             yield address
 
     @asynccontextmanager
     async def chain_and_envoy(
-        self, name: str, overlay: str = ""
+        self, door: Door, overlay: str = ""
     ) -> AsyncIterator[tuple[Endpoint, envoy.Envoy]]:
         address, app = free_port(), free_port()
-        config = bootstrap.envoy_config(
-            [self._listener(name)],
-            [
-                bootstrap.static_cluster("InboundPassthroughCluster", app),
-                bootstrap.static_cluster(AUTHZ_CLUSTER, self.workbench.authz.endpoint, http2=True),
-            ],
-        )
-        proxy = Proxy("sidecar", "acme-web", {}, self.istio)
-        config = Patches.of(shipped(overlay)).applied(proxy, config)
-        (listener,) = config["static_resources"]["listeners"]
-        listener["address"] = bootstrap.socket_address(address)
+        config = self.workbench.config(door, address, app, overlay)
         async with AsyncExitStack() as stack:
             server = await asyncio.start_server(self.app, *app)
             stack.callback(server.close)
-            started = envoy.running("tcp", config, self.directory, self.workbench.executable)
+            bench = self.workbench
+            started = envoy.running("tcp", config, bench.directory, bench.executable)
             yield address, await stack.enter_async_context(started)
-
-    def _listener(self, name: str) -> Json:
-        chain = {
-            "name": name,
-            "filters": filters_of(name),
-            "transport_socket": bootstrap.downstream_tls(
-                self.authority.issue(workload("acme-web", "pod"))
-            ),
-        }
-        return {"name": "virtualInbound", "traffic_direction": "INBOUND", "filter_chains": [chain]}
 
     @asynccontextmanager
     async def connected(
         self, address: Endpoint, who: Any = OWN
     ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        tls = self.authority.issue(who).client_context()
+        tls = self.workbench.certificate(who).client_context()
         reader, writer = await asyncio.open_connection(*address, ssl=tls)
         try:
             yield reader, writer
@@ -132,17 +121,16 @@ class Bench:
 
 
 @pytest.fixture
-def bench(workbench: Workbench, tmp_path: Path, envoy_version: str) -> Bench:
-    istio = ISTIO.get(envoy_version.rpartition(".")[0], "1.30.0")
-    return Bench(workbench, tmp_path, istio, Authority(tmp_path / "certs"), App())
+def bench(workbench: Workbench) -> Bench:
+    return Bench(workbench, App())
 
 
 def waits_for_the_client(bench: Bench) -> bool:
-    return bench.istio >= "1.29"
+    return not (bench.workbench.istio or "").startswith("1.28")
 
 
-@pytest.mark.parametrize("chain", [UNLISTED, LISTED])
-async def test_it_asks_with_the_peer_that_mtls_proves(bench: Bench, chain: str) -> None:
+@chains
+async def test_it_asks_with_the_peer_that_mtls_proves(bench: Bench, chain: Door) -> None:
     async with bench.chain(chain) as address, bench.connected(address) as (reader, writer):
         writer.write(b"hello")
         assert await soon(reader.readexactly(len(GREETING) + 5)) == GREETING + b"hello"
@@ -152,8 +140,8 @@ async def test_it_asks_with_the_peer_that_mtls_proves(bench: Bench, chain: str) 
     assert question.request.attributes.source.principal == str(OWN)
 
 
-@pytest.mark.parametrize("chain", [UNLISTED, LISTED])
-async def test_who_is_denied_reaches_nothing(bench: Bench, chain: str) -> None:
+@chains
+async def test_who_is_denied_reaches_nothing(bench: Bench, chain: Door) -> None:
     bench.workbench.authz.answer = DENY
     async with bench.chain(chain) as address, bench.connected(address, FOREIGN) as (reader, writer):
         writer.write(b"hello")
@@ -222,8 +210,8 @@ async def test_mongo_is_asked_about_before_its_bytes_are_parsed(bench: Bench) ->
     assert bench.app.heard == [senseless]
 
 
-@pytest.mark.parametrize("chain", [UNLISTED, LISTED])
-async def test_without_us_the_connection_is_closed(bench: Bench, chain: str) -> None:
+@chains
+async def test_without_us_the_connection_is_closed(bench: Bench, chain: Door) -> None:
     async with bench.chain(chain) as address:
         await bench.workbench.authz.stop()
         async with bench.connected(address) as (reader, writer):
@@ -232,11 +220,11 @@ async def test_without_us_the_connection_is_closed(bench: Bench, chain: str) -> 
     assert bench.app.heard == []
 
 
-every_chain = pytest.mark.parametrize("chain", [UNLISTED, LISTED, REDIS, MONGO])
+every_chain = on(UNLISTED, LISTED, REDIS, MONGO)
 
 
 @every_chain
-async def test_shadow_lets_in_when_nobody_answers(bench: Bench, chain: str) -> None:
+async def test_shadow_lets_in_when_nobody_answers(bench: Bench, chain: Door) -> None:
     async with bench.chain(chain, "shadow") as address:
         await bench.workbench.authz.stop()
         async with bench.connected(address, FOREIGN) as (reader, writer):
@@ -245,7 +233,7 @@ async def test_shadow_lets_in_when_nobody_answers(bench: Bench, chain: str) -> N
 
 
 @every_chain
-async def test_break_glass_asks_nobody(bench: Bench, chain: str) -> None:
+async def test_break_glass_asks_nobody(bench: Bench, chain: Door) -> None:
     bench.workbench.authz.answer = DENY
     async with (
         bench.chain(chain, "break-glass") as address,
@@ -256,25 +244,34 @@ async def test_break_glass_asks_nobody(bench: Bench, chain: str) -> None:
     assert bench.workbench.authz.questions == []
 
 
-@pytest.mark.parametrize("chain", [UNLISTED, LISTED, REDIS, MONGO, MYSQL])
-def test_nothing_reads_what_a_client_says_before_us(chain: str) -> None:
-    config = bootstrap.envoy_config([inbound(chain)], [])
-    patched = Patches.of(shipped()).applied(Proxy("sidecar", "acme-web", {}), config)
-    filters = patched["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
-    assert filters[0]["name"] == "tenant-authz.tcp"
+@on(UNLISTED, LISTED, REDIS, MONGO, MYSQL)
+def test_nothing_reads_what_a_client_says_before_us(chain: Door) -> None:
+    """But for Istio's own exchange of metadata, which comes from proxies."""
+    names = [it["name"] for it in tcp_filters(chain)]
+    assert next(it for it in names if it != "istio.metadata_exchange") == "tenant-authz.tcp"
 
 
-def inbound(chain: str) -> Json:
-    found = {"name": chain, "filters": filters_of(chain)}
-    return {"name": "virtualInbound", "traffic_direction": "INBOUND", "filter_chains": [found]}
+def tcp_filters(door: Door, *, istio: str | None = None) -> list[dict[str, Any]]:
+    """The network filters of the TCP chain behind a door."""
+    found: list[dict[str, Any]]
+    (found,) = (it["filters"] for it in tcp_chains(door.sent(istio=istio), door))
+    return found
+
+
+def tcp_chains(sent: Sent, door: Door) -> list[dict[str, Any]]:
+    (inbound,) = (it for it in sent.listeners if it["name"] == "virtualInbound")
+    return [
+        it
+        for it in inbound["filter_chains"]
+        if it["filter_chain_match"].get("destination_port", ANY_OTHER) == door.at
+        and "http_filters" not in it["filters"][-1]["typed_config"]
+    ]
 
 
 def test_only_proxies_that_know_the_mode_get_it() -> None:
-    def mode(chain: str, istio: str) -> str | None:
-        proxy = Proxy("sidecar", "acme-web", {}, istio)
-        config = Patches.of(shipped()).applied(proxy, bootstrap.envoy_config([inbound(chain)], []))
-        *_, tcp_proxy = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
-        result: str | None = tcp_proxy["typed_config"].get("upstream_connect_mode")
+    def mode(door: Door, istio: str) -> str | None:
+        result: str | None
+        result = tcp_filters(door, istio=istio)[-1]["typed_config"].get("upstream_connect_mode")
         return result
 
     for istio in ("1.29.0", "1.30.3", "1.40.0", "1.100.0", "1.32-dev", "1.30-alpha.0123abcd"):

@@ -281,7 +281,9 @@ def test_ports_of_knative_s_own_stay(copy: Path) -> None:
     assert {port: names for port, names in ports.items() if port and port < 10_000} == {
         8012: {"transit"},
         8013: {"transit"},
-        8080: {"broker", "carry", "channel", "filter"},
+        8080: {
+            *("broker", "carry", "carry-reply", "channel", "filter", "job-sink", "request-reply")
+        },
         8443: {"webhook"},
         9090: {"scrape"},
     }

@@ -54,6 +54,8 @@ async def test_probes_of_queue_proxy(stand: Stand, which: str, verdict: str) -> 
         ("activator", 502, "mesh"),
         ("activator", 503, "mesh"),
         ("autoscaler", 403, "no metrics"),
+        ("scaler", 403, "not ready"),
+        ("scaler", 200, "not ready"),  # a pod's own answer: the activator is not in the way
         ("prometheus", 403, "down"),
     ],
 )

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from authz.lab.box.istio.client import NoAnswer
-from authz.lab.box.istio.cluster import APP_PORT, UNLISTED_PORT
 from authz.lab.box.istio.mesh import Mesh
 from authz.lab.box.istio.programs import GREETING, TCP_PORT, UNLISTED_TCP_PORT
+from authz.lab.world.cluster import APP_PORT, UNLISTED_PORT
 from tests.mesh.conftest import needs_network
 
 pytestmark = [
     needs_network,
     pytest.mark.envoy,
     pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(600),
 ]
 
 TOKEN = "x-tenant-token"

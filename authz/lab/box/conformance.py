@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from authz.conformance import probe
 from authz.conformance.matrix import Caller
 from authz.conformance.run import CouldNotProve, Json
-from authz.lab.box.istio import box, cluster
-from authz.lab.box.istio.mesh import Mesh
+from authz.lab.box.istio import box
+from authz.lab.box.istio.mesh import Mesh, Source
 from authz.lab.box.istio.rules import APP_UID
 
 A: Final = "globex"
@@ -58,8 +58,10 @@ class BoxTenants:
 
 
 @asynccontextmanager
-async def driver(patched: box.Patched = tuple) -> AsyncIterator[BoxTenants]:
-    """A mesh in a box as long as the block lasts; `patched` as in `box.running`."""
-    async with box.running(cluster.standard((A, B)), patched=patched) as mesh:
+async def driver(
+    patched: box.Patched = tuple, source: Source | None = None
+) -> AsyncIterator[BoxTenants]:
+    """A mesh in a box as long as the block lasts; arguments as in `box.running`."""
+    async with box.running(tenants=(A, B), patched=patched, source=source) as mesh:
         await mesh.settled()
         yield BoxTenants(mesh)

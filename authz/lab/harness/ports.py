@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Endpoint(NamedTuple):
@@ -16,6 +16,11 @@ class Endpoint(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+    @property
+    def address(self) -> dict[str, Any]:
+        """As Envoy writes it."""
+        return {"socket_address": {"address": self.host, "port_value": self.port}}
 
 
 def free_ports(hosts: Sequence[str], *, each: int) -> list[Endpoint]:

@@ -10,7 +10,7 @@ import grpc
 from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
 from authz.domain import tokens
 from authz.lab.harness.certs import Certificate
-from authz.lab.loopback.mesh import Mesh
+from authz.lab.loopback.mesh import AUTHZ_HOST, Mesh
 from authz.wire import QUESTION, REASON_HEADER, TOKEN_HEADER, UPSTREAM
 
 _CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
@@ -41,8 +41,8 @@ async def check(
         certificate.key_file.read_bytes(),
         certificate.cert_file.read_bytes(),
     )
-    options = [("grpc.ssl_target_name_override", mesh.authz.host)]
-    async with grpc.aio.secure_channel(str(mesh.authz.endpoint), credentials, options) as channel:
+    options = [("grpc.ssl_target_name_override", AUTHZ_HOST)]
+    async with grpc.aio.secure_channel(str(mesh.authz), credentials, options) as channel:
         ask = channel.unary_unary(
             _CHECK,
             request_serializer=CheckRequest.SerializeToString,

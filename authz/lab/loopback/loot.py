@@ -16,6 +16,7 @@ from authz.domain.keys import Keyring, RootKey, TokenLife
 from authz.domain.names import Namespace
 from authz.keystore import Keks, open_store, read_kek_file
 from authz.lab.loopback import ask
+from authz.lab.loopback.mesh import app_cluster
 from authz.lab.loopback.stage import Stage
 
 TokenSource: TypeAlias = Callable[[Stage], Awaitable[str]]
@@ -46,7 +47,7 @@ def public(destination: str) -> TokenSource:
     """A token that leaked from the public gateway."""
 
     async def get(stage: Stage) -> str:
-        cluster = stage.mesh.service("app", destination).cluster
+        cluster = app_cluster(destination)
         return await ask.token(stage.mesh, stage.mesh.gateway.certificate, cluster, "public")
 
     return get
@@ -81,14 +82,14 @@ def forged(source: str, destination: str) -> TokenSource:
 
 async def signed(stage: Stage, source: str, destination: str) -> str:
     """A token as the service gives it to `source` now."""
-    cluster = stage.mesh.service("app", destination).cluster
+    cluster = app_cluster(destination)
     return await ask.token(stage.mesh, stage.mesh.tenants[source].certificate, cluster)
 
 
 def _mint(source: str, destination: str, keyring: Keyring, *, age: int) -> str:
     return tokens.mint(
         source=Namespace(source),
-        service_account="app",
+        service_account="default",
         destination=Namespace(destination),
         keyring=keyring,
         now=time.time() - age,  # noqa: TID251 - the servers that judge it go by this clock

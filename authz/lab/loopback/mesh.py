@@ -8,47 +8,56 @@
     activator           the platform hop that every tenant's requests may pass
     gateway             the way in from outside
 
-Each workload has its own address on the loopback interface, as a pod has its own IP, and one Envoy
-for both directions, as a pod has one sidecar.
+It is the world of the mesh in a box, and its Envoys are configured with what the real istiod sent
+to its proxies, put onto loopback: see `authz.lab.recordings`. Of a tenant's pods there is `hello`,
+which answers in place of `idle`, too. Each workload has its own address on the loopback interface,
+as a pod has its own IP, and one Envoy for both directions, as a pod has one sidecar.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from authz.domain.identity import SpiffeId
-from authz.domain.names import Namespace
-from authz.envoyfilters import Patches, Proxy, shipped
+from authz.envoyfilters import Patches, shipped
 from authz.lab.harness import envoy
 from authz.lab.harness.certs import Authority, Certificate
 from authz.lab.harness.envoy import Envoy
 from authz.lab.harness.ports import Endpoint, free_ports
-from authz.lab.loopback import apps, bootstrap
-from authz.lab.loopback.bootstrap import AUTHZ_PORT, CLUSTER_DOMAIN, EVERY_ADDRESS, Json, Service
-from authz.wire import inbound_cluster_name
+from authz.lab.loopback import apps, plain
+from authz.lab.recordings import Places, on_loopback, played
+from authz.lab.recordings import worlds as recorded
+from authz.lab.world.cluster import REVISION, TENANTS
+from authz.lab.world.model import DOMAIN, Json
+from authz.lab.world.paths import world
 
-TENANTS: Final = ("acme-web", "acme-db", "initech", "globex", "umbrella", "mallory")
-AUTHZ: Final = SpiffeId(CLUSTER_DOMAIN, Namespace("authz-system"), "authz")
-ACTIVATOR: Final = SpiffeId(CLUSTER_DOMAIN, Namespace("knative-serving"), "activator")
-GATEWAY: Final = SpiffeId(
-    CLUSTER_DOMAIN, Namespace("istio-system"), "istio-ingressgateway-service-account"
-)
+WORLD: Final = world()
+AUTHZ: Final = WORLD.pods["authz-system/authz"].identity
+ACTIVATOR: Final = WORLD.pods["knative-serving/activator"].identity
+GATEWAY: Final = WORLD.pods["istio-system/gateway"].identity
+AUTHZ_PORT: Final = 9000
 
-APP_PORT: Final = 8080
-ACTIVATOR_PORT: Final = 8012
-GATEWAY_PORT: Final = 8080
+_APP: Final = f"hello-{REVISION}"
+_ASLEEP: Final = f"idle-{REVISION}"
+_QUEUE_PORT: Final = 8012
+"""Of a revision's pod, and of the activator."""
+
+_REVISION_HEADER: Final = "knative-serving-revision"
+_NAMESPACE_HEADER: Final = "knative-serving-namespace"
 
 
 @dataclass(frozen=True)
 class Workload:
     """A pod: an identity, an address, and its sidecar's two doors."""
 
+    pod: str
+    """As the world calls it."""
     identity: SpiffeId
     certificate: Certificate
     outbound: Endpoint
@@ -70,30 +79,11 @@ class Mesh:
     tenants: dict[str, Workload]
     activator: Workload
     gateway: Workload
-    authz: Service
+    """Its doors are the public one and, inbound, Knative's local one."""
+    authz: Endpoint
     authz_http: Endpoint
     external: Endpoint
     """A server outside the mesh."""
-
-    @property
-    def services(self) -> list[Service]:
-        """Every tenant's `app`, and `app-idle`, which is scaled to zero.
-
-        The endpoint of the latter is the activator: Knative's proxy mode.
-        """
-        services = []
-        hop = (self.activator.inbound, self.activator.identity)
-        for number, (namespace, tenant) in enumerate(self.tenants.items(), start=1):
-            pod = (tenant.inbound, tenant.identity)
-            services += [
-                Service("app", namespace, *pod, cluster_ip=f"10.96.{number}.1"),
-                Service("app-idle", namespace, *hop, f"10.96.{number}.2", revision="app"),
-            ]
-        return services
-
-    def service(self, name: str, namespace: str) -> Service:
-        """One of the services."""
-        return next(it for it in self.services if (it.name, it.namespace) == (name, namespace))
 
 
 def plan(directory: Path) -> Mesh:
@@ -101,29 +91,75 @@ def plan(directory: Path) -> Mesh:
     # A network of our own within 127.0.0.0/8: two demos at once do not get into each other's way.
     network = f"127.{secrets.randbelow(254) + 1}.{secrets.randbelow(256)}"
     authority = Authority(directory / "certs")
-    apps_of = [SpiffeId(CLUSTER_DOMAIN, Namespace(name), "app") for name in TENANTS]
-    identities = [*apps_of, ACTIVATOR, GATEWAY]
-    ports = iter(free_ports([f"{network}.{n}" for n in range(1, len(identities) + 2)], each=3))
-    workloads = [
-        Workload(identity, authority.issue(identity), next(ports), next(ports), next(ports))
-        for identity in identities
-    ]
+    pods = [f"{it}/hello" for it in TENANTS] + ["knative-serving/activator", "istio-system/gateway"]
+    ports = iter(free_ports([f"{network}.{n}" for n in range(1, len(pods) + 2)], each=3))
+    workloads = [_workload(it, authority, ports) for it in pods]
     *tenants, activator, gateway = workloads
     # The three ports on the last address: the service, its side port, the server outside.
-    authz = Service(
-        *("authz", AUTHZ.namespace, next(ports), AUTHZ),
-        cluster_ip="10.96.0.9",
-        port=AUTHZ_PORT,
-        http2=True,
-    )
     by_namespace = {tenant.namespace: tenant for tenant in tenants}
-    return Mesh(authority, by_namespace, activator, gateway, authz, next(ports), next(ports))
+    return Mesh(authority, by_namespace, activator, gateway, *ports)
+
+
+def _workload(pod: str, authority: Authority, ports: Iterator[Endpoint]) -> Workload:
+    identity = WORLD.pods[pod].identity
+    return Workload(pod, identity, authority.issue(identity), next(ports), next(ports), next(ports))
+
+
+# ---- names ----
+
+
+def host(name: str, namespace: str) -> str:
+    """The full DNS name of a Service."""
+    return f"{name}.{namespace}.svc.{DOMAIN}"
+
+
+AUTHZ_HOST: Final = host("authz", AUTHZ.namespace)
+AUTHZ_CLUSTER: Final = f"outbound|{AUTHZ_PORT}||{AUTHZ_HOST}"
+
+
+def app_cluster(namespace: str) -> str:
+    """What every sidecar calls the cluster of a tenant's app."""
+    return f"outbound|80||{host(_APP, namespace)}"
+
+
+def app_address(namespace: str) -> str:
+    """The cluster IP of a tenant's app."""
+    return WORLD.service(_APP, namespace).address
+
+
+def steering(namespace: str) -> list[tuple[str, str]]:
+    """The headers by which the activator finds a tenant's app."""
+    return [(_NAMESPACE_HEADER, namespace), (_REVISION_HEADER, _ASLEEP)]
+
+
+# ---- Envoys ----
 
 
 def configs(mesh: Mesh) -> dict[str, Json]:
     """The configuration of every Envoy, by its name."""
-    sidecars = {namespace: _sidecar(mesh, it) for namespace, it in mesh.tenants.items()}
-    return {**sidecars, "activator": _activator(mesh), "gateway": _gateway(mesh)}
+    documents = [*WORLD.documents, *shipped()]
+    sent, engine = recorded.variant(WORLD, documents), Patches.of(documents)
+    endpoints = dict(_endpoints(mesh))
+
+    def config(workload: Workload, places: Places) -> Json:
+        files = recorded.secrets(workload.certificate, mesh.gateway.certificate)
+        return on_loopback(played(sent[workload.pod].patched(engine), files), places)
+
+    def sidecar(workload: Workload) -> Json:
+        places = Places(
+            listeners={"0.0.0.0_80": workload.outbound},
+            inbound={_QUEUE_PORT: workload.inbound},
+            apps={_QUEUE_PORT: workload.process},
+            endpoints=endpoints,
+        )
+        return config(workload, places)
+
+    doors = {"0.0.0.0_8080": mesh.gateway.outbound, "0.0.0.0_8081": mesh.gateway.inbound}
+    return {
+        **{namespace: sidecar(it) for namespace, it in mesh.tenants.items()},
+        "activator": _with_activator(sidecar(mesh.activator), mesh),
+        "gateway": config(mesh.gateway, Places(listeners=doors, endpoints=endpoints)),
+    }
 
 
 @asynccontextmanager
@@ -151,77 +187,39 @@ async def running(
         yield [start.result() for start in starts]
 
 
-def _sidecar(mesh: Mesh, tenant: Workload) -> Json:
-    """A tenant's Envoy."""
-    config = bootstrap.envoy_config(
-        [_outbound(mesh, tenant), _inbound(tenant, APP_PORT)],
-        [
-            *_mesh_clusters(mesh, tenant),
-            bootstrap.static_cluster(inbound_cluster_name(APP_PORT), tenant.process),
-        ],
-    )
-    return _patched(config, Proxy("sidecar", tenant.namespace, {}))
+def _endpoints(mesh: Mesh) -> Iterator[tuple[Endpoint, Endpoint]]:
+    """What stands for the pods of the world."""
+    for workload in (*mesh.tenants.values(), mesh.activator):
+        yield Endpoint(WORLD.pods[workload.pod].address, _QUEUE_PORT), workload.inbound
+    yield Endpoint(WORLD.pods[mesh.gateway.pod].address, 8081), mesh.gateway.inbound
+    yield Endpoint(WORLD.pods["authz-system/authz"].address, AUTHZ_PORT), mesh.authz
 
 
-def _activator(mesh: Mesh) -> Json:
-    """The activator's sidecar and, as a third listener, the activator."""
-    activator = mesh.activator
-    pods = [service for service in mesh.services if not service.revision]
-    config = bootstrap.envoy_config(
-        [
-            _inbound(activator, ACTIVATOR_PORT),
-            bootstrap.activator_listener(activator.process, pods, next_hop="sidecar"),
-            _outbound(mesh, activator),
-        ],
-        [
-            *_mesh_clusters(mesh, activator),
-            bootstrap.static_cluster(inbound_cluster_name(ACTIVATOR_PORT), activator.process),
-            bootstrap.static_cluster("sidecar", activator.outbound),
-        ],
-    )
-    return _patched(config, Proxy("sidecar", activator.namespace, {"app": "activator"}))
+def _with_activator(config: Json, mesh: Mesh) -> Json:
+    """The activator's sidecar and, as one more listener, the activator.
 
-
-def _gateway(mesh: Mesh) -> Json:
-    """The public gateway: `<namespace>.example.com`, and `idle.` before it for what sleeps."""
-    gateway = mesh.gateway
-    hosts = [
-        bootstrap.gateway_host(f"{prefix}{it.namespace}.example.com", it)
-        for it in mesh.services
-        for prefix in ("idle." if it.revision else "",)
-    ]
-    listener = bootstrap.gateway_listener(Endpoint(EVERY_ADDRESS, GATEWAY_PORT), hosts)
-    config = bootstrap.envoy_config([listener], _mesh_clusters(mesh, gateway))
-    config = _patched(config, Proxy("gateway", gateway.namespace, {"istio": "ingressgateway"}))
-    config["static_resources"]["listeners"][0]["address"] = bootstrap.socket_address(
-        gateway.outbound
-    )
-    return config
-
-
-def _patched(config: Json, proxy: Proxy) -> Json:
-    """What ships, applied as istiod does: by the ports that things have in a cluster.
-
-    There, iptables remember to which port a client went. Here everything takes a free one, so
-    that no filter chain may ask for another.
+    It sends a request to the revision that two headers name, by its sidecar: to the private Service
+    of the tenant's pod.
     """
-    config = Patches.of(shipped()).applied(proxy, config)
-    for listener in config["static_resources"]["listeners"]:
-        for chain in listener["filter_chains"]:
-            chain.pop("filter_chain_match", None)
+    routes = [
+        {
+            "match": {
+                "prefix": "/",
+                "headers": [
+                    {"name": name, "string_match": {"exact": value}}
+                    for name, value in steering(namespace)
+                ],
+            },
+            "route": {
+                "cluster": "sidecar",
+                "timeout": "0s",
+                "host_rewrite_literal": host(f"{_APP}-private", namespace),
+            },
+            "request_headers_to_remove": [_REVISION_HEADER, _NAMESPACE_HEADER],
+        }
+        for namespace in mesh.tenants
+    ]
+    resources = config["static_resources"]
+    resources["listeners"].append(plain.listener("activator", mesh.activator.process, routes))
+    resources["clusters"].append(plain.cluster("sidecar", mesh.activator.outbound))
     return config
-
-
-def _outbound(mesh: Mesh, workload: Workload) -> Json:
-    return bootstrap.outbound_listener("0.0.0.0_80", workload.outbound, mesh.services)
-
-
-def _inbound(workload: Workload, port: int) -> Json:
-    return bootstrap.inbound_listener(workload.inbound, port, workload.certificate)
-
-
-def _mesh_clusters(mesh: Mesh, workload: Workload) -> list[Json]:
-    """Every service, as this workload reaches it: with its own certificate."""
-    services = [mesh.authz, *mesh.services]
-    clusters = [bootstrap.service_cluster(service, workload.certificate) for service in services]
-    return [*clusters, bootstrap.passthrough_cluster()]

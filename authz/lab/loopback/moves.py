@@ -18,11 +18,12 @@ from authz.domain.keys import KeyId
 from authz.lab.harness.certs import Authority
 from authz.lab.harness.ports import Endpoint
 from authz.lab.loopback import ask
-from authz.lab.loopback.bootstrap import ORIGINAL_DESTINATION, REVISION, SERVING_NAMESPACE
 from authz.lab.loopback.client import REFUSED, Headers, call
 from authz.lab.loopback.loot import TokenSource, signed
-from authz.lab.loopback.mesh import ACTIVATOR
+from authz.lab.loopback.mesh import ACTIVATOR, app_cluster, steering
+from authz.lab.loopback.names import app, idle
 from authz.lab.loopback.stage import Stage
+from authz.lab.recordings.loopback import ORIGINAL_DESTINATION
 from authz.wire import QUESTION, TOKEN_HEADER, UPSTREAM
 
 CLAIMS_ACTIVATOR: Final = ("x-forwarded-client-cert", f"By=spiffe://x;URI={ACTIVATOR}")
@@ -79,11 +80,11 @@ def past_sidecar(
     """
 
     async def play(stage: Stage) -> str:
-        tls = stage.mesh.tenants[source].certificate.client_context()
+        tls = stage.mesh.tenants[source].certificate.sidecar_context()
         to = stage.mesh.activator if hop else stage.mesh.tenants[target]
         shown = [(TOKEN_HEADER, await token(stage)) for token in held]
-        steers = [(SERVING_NAMESPACE, target), (REVISION, "app")] if hop else []
-        host = stage.mesh.service("app-idle" if hop else "app", target).host
+        steers = steering(target) if hop else []
+        host = idle(target) if hop else app(target)
         return await call(to.inbound, host, [*steers, *shown, *headers], tls)
 
     return play
@@ -148,7 +149,7 @@ def question(
             stage.mesh.tenants["mallory"].certificate,
             [
                 *((QUESTION, word) for word in asked),
-                (UPSTREAM, stage.mesh.service("app", "acme-db").cluster),
+                (UPSTREAM, app_cluster("acme-db")),
                 *metadata,
             ],
             headers=[*shown, *headers],

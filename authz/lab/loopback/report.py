@@ -18,11 +18,11 @@ from authz.lab.loopback.scenarios.row import Result
 _WIDTH: Final = 160  # where there is no terminal to fit into
 
 _EXAMPLES: Final = (
-    ("acme-web", "app.acme-db", "its own tenant"),
-    ("globex", "app.acme-db", "another tenant: denied"),
-    ("globex", "app-idle.acme-db", "the same through the activator: denied"),
-    ("initech", "app-idle.acme-db", "granted"),
-    ("globex", "app.umbrella", "shadow mode: let in"),
+    ("acme-web", "hello.acme-db", "its own tenant"),
+    ("globex", "hello.acme-db", "another tenant: denied"),
+    ("globex", "idle.acme-db", "the same through the activator: denied"),
+    ("initech", "idle.acme-db", "granted"),
+    ("globex", "hello.umbrella", "shadow mode: let in"),
 )
 
 
@@ -46,7 +46,7 @@ def invite(mesh: Mesh, *, on_stderr: bool) -> None:
     for source, host, why in _EXAMPLES:
         address = mesh.tenants[source].outbound
         lines.append(f"  curl -i -H 'Host: {host}' http://{address}/  # {source}: {why}")
-    public = f"curl -i -H 'Host: acme-web.example.com' http://{mesh.gateway.outbound}/"
+    public = f"curl -i -H 'Host: hello.acme-web.example.com' http://{mesh.gateway.outbound}/"
     lines += [f"  {public}  # from outside", "", "Every namespace's sidecar:", ""]
     lines += [f"  {name:<10}{it.outbound}" for name, it in mesh.tenants.items()]
     lines += ["", "Ctrl-C ends it.", ""]

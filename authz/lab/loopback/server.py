@@ -10,7 +10,7 @@ from typing import Final
 import httpx
 
 from authz.lab.harness.service import AuthzServer, Site
-from authz.lab.loopback.mesh import ACTIVATOR, AUTHZ, GATEWAY, Mesh
+from authz.lab.loopback.mesh import ACTIVATOR, AUTHZ, AUTHZ_HOST, GATEWAY, Mesh
 
 POLICY: Final = f"""\
 cluster_domains: [cluster.local]
@@ -34,7 +34,7 @@ grants:
 async def running(mesh: Mesh, directory: Path) -> AsyncIterator[AuthzServer]:
     """Make keys and run the service as long as the block lasts, but for the crashes in between."""
     async with AsyncExitStack() as stack:
-        certificate = mesh.authority.issue(AUTHZ, dns_name=mesh.authz.host)
+        certificate = mesh.authority.issue(AUTHZ, dns_name=AUTHZ_HOST)
         url = f"http://{mesh.authz_http}/readyz"
 
         async def ready() -> bool:
@@ -44,7 +44,7 @@ async def running(mesh: Mesh, directory: Path) -> AsyncIterator[AuthzServer]:
             except httpx.HTTPError:
                 return False
 
-        site = Site(str(mesh.authz.endpoint), str(mesh.authz_http), certificate, POLICY, ready)
+        site = Site(str(mesh.authz), str(mesh.authz_http), certificate, POLICY, ready)
         server = AuthzServer(site, directory, stack)
         await server.command("keys", "init", "--generate-kek")
         await server.start()

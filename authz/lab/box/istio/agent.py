@@ -15,9 +15,9 @@ from typing import Final
 
 from authz.lab.box.istio.network import NetworkNamespace
 from authz.lab.box.istio.rules import PROXY_UID
-from authz.lab.box.istio.world import Pod
 from authz.lab.box.knative.messages import Headers, Request, Stream, reply
 from authz.lab.box.knative.net import ask, exchange, serve
+from authz.lab.world.model import Pod
 
 PORT: Final = 15020
 READINESS: Final = "/app-health/queue-proxy/readyz"

@@ -7,19 +7,16 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from authz import envoyfilters
-from authz.lab.box.istio import cluster, programs, proxies, rules
+from authz.lab.box.istio import programs, rules
 from authz.lab.box.istio.client import Client, NoAnswer
 from authz.lab.box.istio.directory import own_directory
-from authz.lab.box.istio.istiod import Istiod
-from authz.lab.box.istio.mesh import AUTHZ, AUTHZ_HTTP_PORT, Mesh
+from authz.lab.box.istio.mesh import AUTHZ, AUTHZ_HTTP_PORT, Mesh, Source
 from authz.lab.box.istio.network import Network
-from authz.lab.box.istio.objects import Objects
-from authz.lab.box.istio.routes import Routes
-from authz.lab.box.istio.rules import PROXY_UID
-from authz.lab.box.istio.standard_policy import standard_policy
-from authz.lab.box.istio.world import DOMAIN, Json, Pod, World
-from authz.lab.harness import envoy
+from authz.lab.box.istio.recorded import recorded
 from authz.lab.harness.service import AuthzServer, Site
+from authz.lab.world import cluster
+from authz.lab.world.model import Json, Pod, World
+from authz.lab.world.standard_policy import standard_policy
 
 Patched = Callable[[tuple[Json, ...]], Iterable[Json]]
 """Changes the shipped documents, such as to take one rule away."""
@@ -41,19 +38,25 @@ def without(*names: str) -> Patched:
 async def running(
     world: World | None = None,
     *,
+    tenants: Iterable[str] = cluster.TENANTS,
+    beside: Iterable[Pod] = (),
     overlay: str = "",
     patched: Patched = tuple,
     policy: str | None = None,
     extra: Iterable[Json] = (),
+    source: Source | None = None,
 ) -> AsyncIterator[Mesh]:
     """Run a world as long as the block lasts.
 
     Args:
         world: who is there; by default `cluster.standard`.
+        tenants: whose pods run, beside the platform's; the others are in the cluster, and dead.
+        beside: pods on the network of which the cluster knows nothing.
         overlay: which of the shipped overlays is installed.
         patched: changes the shipped documents, such as to take a rule away.
         policy: the server's, YAML; by default `standard_policy`.
         extra: more Istio objects, as an operator might have them.
+        source: where the proxies' configurations come from; by default `recorded`.
 
     Raises:
         CouldNotStart: something did not come up.
@@ -62,50 +65,39 @@ async def running(
     documents = [*world.documents, *patched(envoyfilters.shipped(overlay)), *extra]
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(own_directory())
-        addresses = {pod.id: pod.address for pod in world.pods.values()}
-        network = Network(addresses, rules.cluster_ips(world))
+        dead = set(cluster.TENANTS) - set(tenants)
+        alive = (it for it in world.pods.values() if it.role != "absent")
+        pods = [it for it in alive if it.namespace not in dead] + [*beside]
+        network = Network({it.id: it.address for it in pods}, rules.cluster_ips(world))
         stack.callback(network.close)
-        mesh = Mesh(world, network, directory)
+        mesh = Mesh(world, pods, network, directory, stack)
         try:
-            await _start(mesh, documents, policy or standard_policy(), stack)
+            mesh.configurations = await stack.enter_async_context((source or recorded)(mesh))
+            await mesh.configurations.install(documents)
+            await _start(mesh, policy or standard_policy(), stack)
             yield mesh
         finally:
             await mesh.kill_everything()  # sooner than one asking after the other
 
 
-async def _start(mesh: Mesh, documents: list[Json], policy: str, stack: AsyncExitStack) -> None:
-    executable = envoy.binary()
-    public = mesh.authority.issue(mesh.pod("outside/server").identity)
-    control = Istiod(mesh.world, Objects(documents), public, Routes())
-    engine = envoyfilters.Patches.of(documents)
-
+async def _start(mesh: Mesh, policy: str, stack: AsyncExitStack) -> None:
     async def program(pod: Pod) -> None:
         started = programs.running(mesh.world, pod, mesh.network[pod.id], mesh.directory)
         mesh.programs[pod.id] = await stack.enter_async_context(started)
 
-    async def proxy(pod: Pod) -> None:
-        assert pod.proxy != "none"  # noqa: S101 - for the type checker
-        who = envoyfilters.Proxy(pod.proxy, pod.namespace, pod.labels)
-        told = engine.applied(who, control.config(pod, mesh.certificate(pod.id)))
-        config = control.routes.written_into(told) | {"node": node(pod, who.istio_version)}
-        mesh.configs[pod.id] = config
-        argv = mesh.network[pod.id].argv(PROXY_UID)
-        started = proxies.running(pod.id, config, mesh.directory, executable, argv)
-        mesh.proxies[pod.id] = await stack.enter_async_context(started)
-
-    for pod in mesh.world.pods.values():
+    for pod in mesh.pods.values():
         if pod.proxy == "sidecar":
             mesh.network[pod.id].run(["iptables-restore"], rules.capture())
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(_authz(mesh, policy, stack))
-            for pod in mesh.world.pods.values():
+            for pod in mesh.pods.values():
                 group.create_task(program(pod))
                 if pod.proxy != "none":
-                    group.create_task(proxy(pod))
+                    group.create_task(mesh.start_proxy(pod.id))
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
-    for pod in mesh.world.pods.values():
+    for pod in mesh.pods.values():
         if pod.role == "revision":
             await mesh.scale(pod.id, up=True)
 
@@ -135,22 +127,3 @@ async def _authz(mesh: Mesh, policy: str, stack: AsyncExitStack) -> None:
     mesh.authz = AuthzServer(site, mesh.directory, stack)
     await mesh.authz.command("keys", "init", "--generate-kek")
     await mesh.authz.start()
-
-
-def node(pod: Pod, istio_version: str) -> Json:
-    """What Istio's agent tells Envoy about its pod: `bootstrap.node` in a config_dump."""
-    kind = "router" if pod.proxy == "gateway" else "sidecar"
-    place = f"{pod.name}.{pod.namespace}~{pod.namespace}.svc.{DOMAIN}"
-    return {
-        "id": f"{kind}~{pod.address}~{place}",
-        "cluster": f"{pod.name}.{pod.namespace}",
-        "metadata": {
-            "NAME": pod.name,
-            "NAMESPACE": pod.namespace,
-            "SERVICE_ACCOUNT": pod.service_account,
-            "ISTIO_VERSION": istio_version,
-            "INTERCEPTION_MODE": "REDIRECT",
-            "LABELS": dict(pod.labels),
-            "ANNOTATIONS": {},
-        },
-    }

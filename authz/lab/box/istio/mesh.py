@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, urlsplit
 
-from authz.lab.box.istio import cluster, programs
+from authz.lab.box.istio import programs, proxies
 from authz.lab.box.istio.client import Answer, Client, Connection, Seen, Tls
+from authz.lab.box.istio.configurations import Configurations
 from authz.lab.box.istio.network import Network
 from authz.lab.box.istio.proxies import Proxy
 from authz.lab.box.istio.rules import APP_UID, PROXY_UID
-from authz.lab.box.istio.world import Json, Pod, World
+from authz.lab.harness import envoy
 from authz.lab.harness.certs import Authority, Certificate
 from authz.lab.harness.service import AuthzServer
+from authz.lab.world import cluster
+from authz.lab.world.model import Json, Pod, World
 
 AUTHZ: Final = "authz-system/authz"
 GATEWAY: Final = "istio-system/gateway"
@@ -30,12 +33,23 @@ _POLL_SECONDS: Final = 0.02
 class Mesh:
     """A running mesh; `box.running` makes it."""
 
-    def __init__(self, world: World, network: Network, directory: Path) -> None:
+    def __init__(
+        self,
+        world: World,
+        pods: Iterable[Pod],
+        network: Network,
+        directory: Path,
+        stack: AsyncExitStack,
+    ) -> None:
         self.world = world
+        self.pods = {it.id: it for it in pods}
+        """Those that run."""
         self.network = network
         self.directory = directory
+        self._stack = stack
         self.authority = Authority(directory / "certs")
         self.authz: AuthzServer
+        self.configurations: Configurations
         self.proxies: dict[str, Proxy] = {}
         self.programs: dict[str, programs.Inside | programs.Outside | None] = {}
         self.configs: dict[str, Json] = {}
@@ -46,7 +60,7 @@ class Mesh:
 
     def pod(self, pod: str) -> Pod:
         """A pod by its id, `namespace/name`."""
-        return self.world.pods[pod]
+        return self.pods[pod] if pod in self.pods else self.world.pods[pod]
 
     def certificate(self, pod: str) -> Certificate:
         """The certificate of a pod, which whoever controls the pod can use as well."""
@@ -126,8 +140,8 @@ class Mesh:
 
     def address(self, name: str, namespace: str = "") -> str:
         """The address of a pod (`namespace/name`) or of a Service's name."""
-        if name in self.world.pods:
-            return self.world.pods[name].address
+        if "/" in name:
+            return self.pod(name).address
         return self.world.resolve(name, namespace)
 
     def _address(self, pod: str, host: str, port: int, via: str | None) -> tuple[str, int]:
@@ -153,7 +167,7 @@ class Mesh:
 
     async def forget(self, *pods: str) -> None:
         """Let the apps of pods, or of all, forget what they saw."""
-        for pod in pods or [it for it in self.world.pods if self._is_app(it)]:
+        for pod in pods or filter(self._is_app, self.pods):
             await self._program(pod).forget()
 
     async def checks(self, pod: str) -> Counter[tuple[str, str]]:
@@ -224,6 +238,24 @@ class Mesh:
         """Start the server again after it was killed."""
         await self.authz.start()
 
+    async def install(self, documents: Sequence[Json], pods: Iterable[str]) -> None:
+        """Have these documents in the cluster, all there are, and start some pods' proxies again.
+
+        Raises:
+            AuthzError: there is no configuration for a cluster with these.
+        """
+        await self.configurations.install(documents)
+        for pod in pods:
+            await self.kill_proxy(pod)
+            await self.start_proxy(pod)
+
+    async def start_proxy(self, pod: str, config: Json | None = None) -> None:
+        """Start a pod's Envoy, with `config` or what it is told."""
+        self.configs[pod] = config or await self.configurations.of(self.pod(pod))
+        argv = self.network[pod].argv(PROXY_UID)
+        started = proxies.running(pod, self.configs[pod], self.directory, envoy.binary(), argv)
+        self.proxies[pod] = await self._stack.enter_async_context(started)
+
     async def kill_proxy(self, pod: str) -> None:
         """End a pod's Envoy at once."""
         await self.proxies[pod].child.kill()
@@ -272,6 +304,10 @@ class Mesh:
     def _is_app(self, pod: str) -> bool:
         program = self.programs.get(pod)
         return program is not None and self.pod(pod).role in {"app", "revision"}
+
+
+Source: TypeAlias = Callable[["Mesh"], AbstractAsyncContextManager[Configurations]]
+"""Makes them for a mesh whose network is there and in which nothing runs yet."""
 
 
 async def _until(condition: Callable[[], Awaitable[bool]], what: str) -> None:

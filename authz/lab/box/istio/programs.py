@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from authz.lab.box.istio import agent, cluster
+from authz.lab.box.istio import agent
 from authz.lab.box.istio.client import Seen
 from authz.lab.box.istio.network import NetworkNamespace
 from authz.lab.box.istio.rules import APP_UID
-from authz.lab.box.istio.world import Pod, World
 from authz.lab.box.knative.app import App
 from authz.lab.box.knative.autoscaler import Autoscaler
 from authz.lab.box.knative.messages import Request
 from authz.lab.box.knative.net import call, serve
 from authz.lab.harness.processes import Child, child
+from authz.lab.world import cluster
+from authz.lab.world.model import Pod, World
 
 TCP_PORT: Final = 7000
 UNLISTED_TCP_PORT: Final = 7001
@@ -32,6 +33,10 @@ _EVENTING: Final = {
     "broker-filter": ["--filter-port", "8080"],
     "imc-dispatcher": ["--channel-port", "8080"],
     "pingsource": [],
+}
+_SINKS: Final = {
+    "job-sink": ["--job-sink-port", "8080"],
+    "request-reply": ["--request-reply-port", "8080"],
 }
 _ANY: Final = "0.0.0.0"  # noqa: S104 - within a pod's own namespace
 
@@ -108,11 +113,12 @@ async def running(
             options += ["--autoscaler-host", f"{autoscaler.host}:8080"]
             async with _process("activator", pod, namespace, directory, options) as program:
                 yield program
-        case "broker-ingress" | "broker-filter" | "imc-dispatcher" | "pingsource":
+        case role if role in _EVENTING | _SINKS:
             # Any address but its own, which is not captured: its sidecar goes by port and Host.
             via = world.service(pod.name, pod.namespace).address
-            options = ["--address", _ANY, "--via", f"{via}:80", *_EVENTING[pod.role]]
-            async with _process("eventing", pod, namespace, directory, options) as program:
+            options = ["--address", _ANY, "--via", f"{via}:80", *(_EVENTING | _SINKS)[role]]
+            name = "sinks" if role in _SINKS else "eventing"
+            async with _process(name, pod, namespace, directory, options) as program:
                 yield program
         case _:
             async with _app(pod, namespace) as inside:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from authz.lab.box.istio.world import Json
 from authz.lab.box.knative.messages import Request
 from authz.lab.box.knative.net import call
 from authz.lab.harness import envoy
 from authz.lab.harness.processes import Child, child
+from authz.lab.world.model import Json
 
 _CHECKS: Final = re.compile(
     r"^(?!cluster\.)(?:.*\.)?ext_authz\.(?:tenant_authz_)?(?P<question>\w+)\."

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from authz.lab.box.istio.world import World
+from authz.lab.world.model import World
 
 PROXY_UID: Final = 1337
 APP_UID: Final = 1000

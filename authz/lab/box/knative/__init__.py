@@ -6,6 +6,7 @@
     activator      the shared hop, with scale from zero
     autoscaler     what the activator reports to
     eventing       broker ingress, trigger filter, channel, PingSource
+    sinks          JobSink, RequestReply
     callers        scrapes and probes, each made once: autoscaler, activator, prober, kubelet,
                    prometheus
 

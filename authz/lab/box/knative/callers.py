@@ -4,6 +4,7 @@
 JSON {"status", "headers", "body", "verdict"}; a status of 0 is no answer. WHICH is one of
 
     autoscaler    the scrape of port 9090; verdict: whether there are metrics
+    scaler        the probe before it scales to zero; verdict: whether the activator answers
     activator     the probe before a request is forwarded; ready, mesh (502, 503) or not ready
     prober        net-istio's status prober; ready or not ready
     kubelet       an HTTP probe; success or failure
@@ -45,6 +46,10 @@ def _scraped(response: Response, _content: bytes) -> str:
     return "metrics" if 200 <= response.status < 300 and protobuf else "no metrics"
 
 
+def _scaler(response: Response, content: bytes) -> str:
+    return "ready" if response.status == 200 and content == b"activator" else "not ready"
+
+
 def _activator(response: Response, content: bytes) -> str:
     if response.status == 200 and content == b"queue":
         return "ready"
@@ -61,6 +66,15 @@ def _prober(response: Response, _content: bytes) -> str:
 CALLERS: Final = {
     # knative/serving pkg/autoscaler/metrics/http_scrape_client.go: Do
     "autoscaler": Caller([*_GO, ("accept", "application/protobuf")], _scraped),
+    # knative/serving pkg/reconciler/autoscaling/kpa/scaler.go: probeOptions
+    "scaler": Caller(
+        [
+            ("user-agent", "Knative-Autoscaling-Probe"),
+            ("k-network-probe", "activator"),
+            ("accept-encoding", "gzip"),
+        ],
+        _scaler,
+    ),
     # knative/serving pkg/activator/net/revision_backends.go: probe
     "activator": Caller(
         [

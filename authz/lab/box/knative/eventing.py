@@ -59,7 +59,7 @@ class Eventing:
 
     async def ingress(self, request: Request, stream: Stream) -> None:
         """pkg/broker/ingress/ingress_handler.go: ServeHTTP; the tenant is told by the path."""
-        event = await _event(request, stream)
+        event = await event_of(request, stream)
         parts = request.target.removesuffix("/").split("/")
         if request.method == "OPTIONS":
             headers = [("webhook-allowed-origin", "*"), ("webhook-allowed-rate", "*")]
@@ -72,7 +72,7 @@ class Eventing:
             await reply(stream, 400)
         else:
             event.headers.set(_TTL, "255")  # the number is not counted down here
-            sent = await self._send(channel, event, pass_through(request.headers))
+            sent = await self.send(channel, event, pass_through(request.headers))
             await reply(stream, sent.status if sent else 500)
 
     def _channel(self, namespace: str, broker: str) -> str | None:
@@ -83,7 +83,7 @@ class Eventing:
 
         multichannelfanout: a path names the channel, and the Host only where there is none.
         """
-        event = await _event(request, stream)
+        event = await event_of(request, stream)
         path = unquote(request.target.partition("?")[0])
         parts = path.removesuffix("/").split("/")
         if path == "/":
@@ -100,15 +100,13 @@ class Eventing:
             headers = pass_through(request.headers)
             headers.set(NAMESPACE, labels[1])
             headers.set("prefer", "reply")  # pkg/kncloudevents/event_dispatcher.go
-            answers = await asyncio.gather(
-                *(self._send(url, event, headers) for url in subscribers)
-            )
+            answers = await asyncio.gather(*(self.send(url, event, headers) for url in subscribers))
             failed = [one for one in answers if one is None or not 200 <= one.status < 300]
             await reply(stream, 500 if failed else 202)
 
     async def filter(self, request: Request, stream: Stream) -> None:
         """pkg/broker/filter/filter_handler.go: ServeHTTP, send, writeResponse."""
-        event = await _event(request, stream)
+        event = await event_of(request, stream)
         parts = request.target.split("/")
         if request.method != "POST":
             await reply(stream, 405, headers=[("allow", "POST")])
@@ -129,7 +127,7 @@ class Eventing:
         headers = pass_through(request.headers)
         headers.set(NAMESPACE, namespace)
         headers.set("prefer", "reply")
-        sent = await self._send(trigger["subscriber"], event, headers)
+        sent = await self.send(trigger["subscriber"], event, headers)
         if sent is None:
             await reply(stream, 500)
         elif 200 <= sent.status < 300 and sent.content and not sent.headers.get("ce-specversion"):
@@ -145,10 +143,10 @@ class Eventing:
         headers.set("ce-type", "dev.knative.sources.ping")
         headers.set("ce-source", f"/apis/v1/namespaces/{rest}/pingsources/ping")
         sink = json.loads(content)["sink"]
-        sent = await self._send(sink, Event(headers, b"ping"), Headers([(NAMESPACE, rest)]))
+        sent = await self.send(sink, Event(headers, b"ping"), Headers([(NAMESPACE, rest)]))
         return json.dumps({"status": sent.status if sent else 0}).encode()
 
-    async def _send(self, url: str, event: Event, additional: Headers) -> Answer | None:
+    async def send(self, url: str, event: Event, additional: Headers) -> Answer | None:
         """event_dispatcher.go: the event's own headers, and over them the additional ones."""
         where, request = request_for(url, via=self.via, method="POST")
         request.headers = Headers([("user-agent", GO_AGENT), *event.headers])
@@ -162,20 +160,20 @@ class Eventing:
 
     async def put_broker(self, rest: str, content: bytes) -> bytes:
         """Set a broker's channel."""
-        self.brokers[_name(rest)] = _url(json.loads(content)["channel"])
+        self.brokers[named(rest)] = url_of(json.loads(content)["channel"])
         return b"{}"
 
     async def put_channel(self, rest: str, content: bytes) -> bytes:
         """Set a channel's subscribers."""
-        self.channels[_name(rest)] = [_url(one) for one in json.loads(content)["subscribers"]]
+        self.channels[named(rest)] = [url_of(one) for one in json.loads(content)["subscribers"]]
         return b"{}"
 
     async def put_trigger(self, rest: str, content: bytes) -> bytes:
         """Set a trigger."""
         wanted = json.loads(content)
-        self.triggers[_name(rest)] = {
+        self.triggers[named(rest)] = {
             "uid": str(wanted["uid"]),
-            "subscriber": _url(wanted["subscriber"]),
+            "subscriber": url_of(wanted["subscriber"]),
             "filter": dict(wanted.get("filter", {})),
         }
         return b"{}"
@@ -197,7 +195,7 @@ def pass_through(headers: Headers) -> Headers:
     )
 
 
-async def _event(request: Request, stream: Stream) -> Event | None:
+async def event_of(request: Request, stream: Stream) -> Event | None:
     """The event that a request is, if it is one."""
     data = await body(stream)
     if not all(request.headers.get(name) for name in _REQUIRED):
@@ -206,13 +204,15 @@ async def _event(request: Request, stream: Stream) -> Event | None:
     return Event(Headers(own), data)
 
 
-def _name(rest: str) -> str:
+def named(rest: str) -> str:
+    """Check that it is NS/NAME."""
     if rest.count("/") != 1:
         raise ValueError(f"{rest!r} is not NS/NAME")
     return rest
 
 
-def _url(url: str) -> str:
+def url_of(url: str) -> str:
+    """Check that it is a URL to send to."""
     request_for(url)
     return url
 

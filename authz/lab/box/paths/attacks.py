@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, TypeAlias
 
-from authz.lab.box.istio import cluster
 from authz.lab.box.istio.client import NoAnswer
 from authz.lab.box.istio.mesh import GATEWAY, Mesh
 from authz.lab.box.istio.programs import UNLISTED_TCP_PORT
-from authz.lab.box.istio.world import DOMAIN
 from authz.lab.box.paths.deliveries import BROKER, EVENT
 from authz.lab.box.paths.table import ACTIVATOR, Call, watched
-from authz.lab.box.paths.world import CHANNEL
 from authz.lab.loopback.scenarios.row import Scenario
+from authz.lab.world import cluster
+from authz.lab.world.model import DOMAIN
+from authz.lab.world.paths import CHANNEL
 from authz.wire import TOKEN_HEADER
 
 Headers: TypeAlias = Iterable[tuple[str, str]]

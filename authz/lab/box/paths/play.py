@@ -11,8 +11,8 @@ from typing import Final
 from rich.console import Console
 
 from authz.lab.box.istio import box, network
-from authz.lab.box.istio.mesh import GATEWAY, Mesh
-from authz.lab.box.paths import deliveries, probes, table, world
+from authz.lab.box.istio.mesh import GATEWAY, Mesh, Source
+from authz.lab.box.paths import deliveries, probes, table
 from authz.lab.box.paths.attacks import ATTACKS, Move
 from authz.lab.box.paths.outage import OUTAGE
 from authz.lab.harness.processes import CouldNotStart
@@ -20,6 +20,7 @@ from authz.lab.loopback import report
 from authz.lab.loopback.play import end_on_sigterm, say
 from authz.lab.loopback.scenarios import played
 from authz.lab.loopback.scenarios.row import Scenario
+from authz.lab.world import paths as world
 
 _EXAMPLES: Final = (
     ("acme-web/hello", "hello.acme-db", "its own tenant"),
@@ -30,8 +31,13 @@ _EXAMPLES: Final = (
 )
 
 
-async def play(*, once: bool, json: bool) -> bool:
+async def play(*, once: bool, json: bool, source: Source | None = None) -> bool:
     """Play everything and print it; unless for `once`, stay up until interrupted.
+
+    Args:
+        once: end when everything is played.
+        json: print the result as JSON.
+        source: where the Envoys' configurations come from, as `box.running` takes it.
 
     Returns:
         Whether all that was seen was expected.
@@ -44,7 +50,8 @@ async def play(*, once: bool, json: bool) -> bool:
         raise CouldNotStart(f"--knative: {lacking}")
     started = time.monotonic()
     say("starting Knative and Istio in a box")
-    async with box.running(world.world(), policy=world.policy(), extra=world.scoped()) as mesh:
+    running = box.running(world.world(), policy=world.policy(), extra=world.scoped(), source=source)
+    async with running as mesh:
         await mesh.settled()
         say(f"playing the scenarios on {len(mesh.proxies)} Envoys")
         results = [it async for it in played((*scenarios(), *OUTAGE), mesh)]

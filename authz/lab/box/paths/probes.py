@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from authz.lab.box.istio import agent, cluster
+from authz.lab.box.istio import agent
 from authz.lab.box.istio.client import Answer, NoAnswer
 from authz.lab.box.istio.mesh import GATEWAY, Mesh
-from authz.lab.box.istio.world import DOMAIN
 from authz.lab.box.knative.callers import CALLERS
 from authz.lab.box.knative.messages import Response
 from authz.lab.box.paths.table import ACTIVATOR, asked_of
+from authz.lab.world import cluster
+from authz.lab.world.model import DOMAIN
 
 POD: Final = "acme-db/hello"
 NODE: Final = "istio-system/prober"
@@ -106,6 +107,17 @@ PROBES: Final = (
         "ready; public, transit",
         host=f"idle.acme-web.{cluster.PUBLIC_DOMAIN}",
         to="acme-web/idle",
+    ),
+    Probe(
+        "scale-to-zero",
+        "autoscaler: is the activator in the way?",
+        "8012",
+        "knative-serving/autoscaler",
+        "scaler",
+        _fixed(f"http://idle-00001.acme-db.svc.{DOMAIN}:80/healthz"),
+        "the activator answers it itself, to the autoscaler alone",
+        "ready; transit",
+        to="acme-db/idle",
     ),
     Probe(
         "scrape",

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
-from authz.lab.box.istio import cluster
 from authz.lab.box.istio.client import NoAnswer
 from authz.lab.box.istio.mesh import GATEWAY, Mesh
+from authz.lab.world import cluster
 from authz.wire import TOKEN_HEADER
 
 Relation: TypeAlias = Literal["own", "sibling", "granted", "foreign", "outside"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from authz.lab.loopback import loot, moves
 from authz.lab.loopback.client import REFUSED
+from authz.lab.loopback.names import app
 from authz.lab.loopback.scenarios.row import (
     INITECH,
     INVALID,
@@ -11,7 +12,6 @@ from authz.lab.loopback.scenarios.row import (
     NOT_ALLOWED,
     OUTAGE,
     Scenario,
-    app,
 )
 from authz.wire import TOKEN_HEADER
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from authz.lab.loopback import moves
-from authz.lab.loopback.scenarios.row import NOT_ALLOWED, Scenario, app, idle
+from authz.lab.loopback.mesh import app_address
+from authz.lab.loopback.names import app, idle
+from authz.lab.loopback.scenarios.row import NOT_ALLOWED, Scenario
 
 CALLS = [
     Scenario(
@@ -16,7 +18,7 @@ CALLS = [
         "own-namespace-by-ip",
         "the same by the service's cluster IP",
         "200 acme-web",
-        moves.through_sidecar("acme-web", "10.96.1.1"),
+        moves.through_sidecar("acme-web", app_address("acme-web")),
     ),
     Scenario(
         "own-namespace-through-hop",
@@ -38,9 +40,9 @@ CALLS = [
     ),
     Scenario(
         "sibling-by-short-name",
-        "the same by the name app.acme-db",
+        "the same by the name hello.acme-db",
         "200 acme-db",
-        moves.through_sidecar("acme-web", "app.acme-db"),
+        moves.through_sidecar("acme-web", "hello.acme-db"),
     ),
     Scenario(
         "foreign",
@@ -58,7 +60,7 @@ CALLS = [
         "foreign-by-ip",
         "the same by the service's cluster IP",
         NOT_ALLOWED,
-        moves.through_sidecar("globex", "10.96.2.1"),
+        moves.through_sidecar("globex", app_address("acme-db")),
     ),
     Scenario(
         "granted",

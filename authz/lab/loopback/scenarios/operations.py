@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from authz.lab.loopback import loot, moves
-from authz.lab.loopback.scenarios.row import INITECH, INVALID, OUTAGE, Scenario, app, idle
+from authz.lab.loopback.names import app, idle
+from authz.lab.loopback.scenarios.row import INITECH, INVALID, OUTAGE, Scenario
 
 OPERATIONS = [
     Scenario(
@@ -67,7 +68,7 @@ OPERATIONS = [
         "service-down-public",
         "nor the public gateway",
         OUTAGE,
-        moves.from_outside("acme-web.example.com"),
+        moves.from_outside("hello.acme-web.example.com"),
     ),
     Scenario(
         "service-down-shadow",

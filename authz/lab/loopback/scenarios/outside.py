@@ -32,7 +32,7 @@ OUTSIDE = [
         "public",
         "a request from outside through the public gateway",
         "200 acme-web",
-        moves.from_outside("acme-web.example.com"),
+        moves.from_outside("hello.acme-web.example.com"),
     ),
     Scenario(
         "public-through-hop",
@@ -44,12 +44,12 @@ OUTSIDE = [
         "public-refused",
         "a namespace that is not public, though a route leads to it",
         NOT_ALLOWED,
-        moves.from_outside("acme-db.example.com"),
+        moves.from_outside("acme-db-mapped.example.com"),
     ),
     Scenario(
         "public-with-stolen-token",
         "the gateway replaces a token that comes from outside, even a real one",
         NOT_ALLOWED,
-        moves.from_outside("acme-db.example.com", loot.stolen("acme-web", "acme-db")),
+        moves.from_outside("acme-db-mapped.example.com", loot.stolen("acme-web", "acme-db")),
     ),
 ]

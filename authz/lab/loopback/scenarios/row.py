@@ -42,13 +42,3 @@ class Result:
     def ok(self) -> bool:
         """Whether it is what was expected."""
         return self.seen == self.scenario.expected
-
-
-def app(namespace: str) -> str:
-    """The host of a tenant's app."""
-    return f"app.{namespace}.svc.cluster.local"
-
-
-def idle(namespace: str) -> str:
-    """The same app, scaled to zero: requests pass the activator."""
-    return f"app-idle.{namespace}.svc.cluster.local"

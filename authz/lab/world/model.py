@@ -33,6 +33,10 @@ class Port:
     number: int
     target: int
     protocol: Protocol = "http"
+    name: str = ""
+    """By default that of the protocol."""
+    target_name: str = ""
+    """What the pods call `target`, where the Service names it so."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ class Pod:
     listens: tuple[int, ...] = ()
     """Ports of its containers."""
     role: str = "app"
-    """Which program its container runs: see `programs`."""
+    """Which program its container runs: see `programs`; an `absent` pod does not run in a box."""
+    port_names: Mapping[int, str] = field(default_factory=dict)
+    """What its containers call ports, as far as a Service leads to them by name."""
 
     @property
     def id(self) -> str:
@@ -73,6 +79,9 @@ class Service:
     endpoints: tuple[str, ...] = ()
     """Ids of pods."""
     external_name: str = ""
+    selector: Mapping[str, str] = field(default_factory=dict)
+    """Labels of its pods; none if somebody else writes its endpoints."""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def host(self) -> str:
@@ -93,6 +102,8 @@ class Route:
     """Only requests that ask for this hash to be put in: net-istio's probes."""
     rewrite: str = ""
     """What becomes of the authority: a DomainMapping's, once the route is chosen."""
+    gateway: Gateway | None = None
+    """At which of the VirtualService's gateways alone it counts; at all if None."""
     mirror: tuple[str, int] | None = None
     """Host and port to which a copy of each request goes."""
 

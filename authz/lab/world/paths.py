@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from authz.lab.box.istio import cluster
-from authz.lab.box.istio.standard_policy import standard_policy
-from authz.lab.box.istio.world import DOMAIN, Json, Route, Service, VirtualService, World
+from authz.lab.world import cluster
+from authz.lab.world.model import DOMAIN, Json, Service, VirtualService, World
+from authz.lab.world.standard_policy import standard_policy
 
 CHANNEL: Final = "events-kne-trigger-kn-channel"
 """How a broker calls the channel behind it: eventing pkg/reconciler/broker/broker.go, and the
 Service that the channel's controller makes of it."""
 
+HIDDEN: Final[Json] = {
+    "apiVersion": "networking.istio.io/v1",
+    "kind": "Sidecar",
+    "metadata": {"name": "hidden", "namespace": "acme-web"},
+    "spec": {
+        "workloadSelector": {"labels": {"app": "plain"}},
+        "egress": [{"hosts": ["./*", "istio-system/*", "knative-serving/*", "authz-system/*"]}],
+    },
+}
+"""To acme-web/plain, others' VirtualServices are out of sight: the local gateway is left."""
+
 _DISPATCHER: Final = f"imc-dispatcher.knative-eventing.svc.{DOMAIN}"
 
 
-def world(tenants: Iterable[str] = cluster.TENANTS) -> World:
+def world() -> World:
     """Who is there."""
-    tenants = tuple(tenants)
-    standard = cluster.standard(tenants)
+    standard = cluster.standard()
     return replace(
         standard,
         services=(
             *standard.services,
-            *(Service(it, CHANNEL, "", external_name=_DISPATCHER) for it in tenants),
+            *(Service(it, CHANNEL, "", external_name=_DISPATCHER) for it in cluster.TENANTS),
         ),
         virtual_services=(
             *standard.virtual_services,
-            *(_mapped(it) for it in ("acme-web", "acme-db") if it in tenants),
+            *map(_mapped, ("acme-web", "acme-db")),
         ),
     )
 
@@ -37,12 +46,10 @@ def world(tenants: Iterable[str] = cluster.TENANTS) -> World:
 def _mapped(namespace: str) -> VirtualService:
     """A DomainMapping: from the public gateway by the local one, as net-istio routes it."""
     host = f"{namespace}-mapped.{cluster.PUBLIC_DOMAIN}"
-    to = ((cluster.LOCAL_GATEWAY, 80, 100),)
-    route = Route(host, to, rewrite=f"hello.{namespace}.svc.{DOMAIN}")
-    return VirtualService(namespace, host, frozenset({"public"}), (host,), (route,))
+    return cluster.domain_mapping(namespace, host, f"hello.{namespace}.svc.{DOMAIN}")
 
 
-def scoped(tenants: Iterable[str] = cluster.TENANTS) -> list[Json]:
+def scoped() -> list[Json]:
     """Sidecar objects that hide all VirtualServices from the pods called `idle`.
 
     What is left to them is what a Knative Service's own name leads to: the local gateway.
@@ -57,7 +64,7 @@ def scoped(tenants: Iterable[str] = cluster.TENANTS) -> list[Json]:
                 "egress": [{"hosts": ["istio-system/*", "knative-serving/*", "authz-system/*"]}],
             },
         }
-        for namespace in tenants
+        for namespace in cluster.TENANTS
     ]
 
 
