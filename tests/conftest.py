@@ -14,8 +14,7 @@ from authz.lab.controlplane.versions import ISTIODS
 from tests.scheduling import Together, scheduler
 
 if TYPE_CHECKING:
-    from authz.demo.istio.configurations import Source
-    from authz.demo.istio.mesh import Mesh
+    from authz.lab.box.istio.mesh import Mesh, Source
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -60,16 +59,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def istiod(request: pytest.FixtureRequest) -> Source | None:
     """Where the configurations of a box's proxies come from: what `box.running` takes."""
+    if not request.param:
+        return None
     from authz.lab.live import live  # noqa: PLC0415 - few tests need it
 
-    return live(request.param) if request.param else None
+    return live(request.param)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def mesh(istiod: Source | None) -> AsyncIterator[Mesh]:
     """One box for all tests that leave it as it was: which share a worker: see `scheduling`."""
-    from authz.demo.istio import box, network  # noqa: PLC0415 - few tests need them
-    from authz.demo.paths import world  # noqa: PLC0415
+    from authz.lab.box.istio import box, network  # noqa: PLC0415 - few tests need them
+    from authz.lab.world import paths as world  # noqa: PLC0415
 
     if reason := network.missing():
         pytest.skip(reason)

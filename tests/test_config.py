@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 
+from authz.cli.settings import load_settings
 from authz.config import (
     PREFIX,
-    ConfigMapKey,
     Endpoint,
     IdentitySource,
     KeySettings,
     Settings,
     Transport,
     UnixSocket,
-    configured_store,
-    load_settings,
 )
+from authz.domain.keys import TokenLife
 from authz.errors import BadSettings, KeyStoreError
-from authz.keys import TokenLife
+from authz.keystore import configured_store
+from authz.policysource.location import ConfigMapKey
 from tests.support import KEK, SERVICE
 
 TLS = {"tls_cert_file": "/c", "tls_key_file": "/k", "tls_ca_file": "/a"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.certs import Certificate
+from authz.lab.harness.certs import Certificate
 from authz.testing import check_request
 from tests.kube_double import ApiDouble, Object
 from tests.support import Folder, Process, at_last, connected, http_get, outcome, serving

@@ -10,7 +10,10 @@ from authz.cli.output import AsJson, print_json, show
 from authz.conformance import MATRIX, Driver, play
 from authz.errors import BadSettings
 
+app = typer.Typer(add_completion=False)
 
+
+@app.command(epilog="Example: authz conformance --image registry.example/tenant-authz:0.1.0")
 def conformance(
     *,
     box: Annotated[
@@ -75,8 +78,8 @@ def _kubernetes(image: str | None, labels: list[str], *, prepared: bool) -> Driv
 
 def _box(*, istiod: bool) -> Driver:
     try:
-        from authz.conformance import box  # noqa: PLC0415 - needs its extra
-        from authz.demo.istio import network  # noqa: PLC0415
+        from authz.lab.box import conformance as box  # noqa: PLC0415 - needs its extra
+        from authz.lab.box.istio import network  # noqa: PLC0415
 
         if why := network.missing():
             raise BadSettings([f"--box: {why}"])

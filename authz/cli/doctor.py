@@ -24,11 +24,15 @@ from authz.doctor import (
     without_proxy,
 )
 from authz.doctor.collect import Source
+from authz.domain.reason import Reason
 from authz.envoyfilters import shipped
-from authz.errors import BadSettings, Reason
-from authz.platform.scrape import scrape
+from authz.errors import BadSettings
+from authz.report.scrape import scrape
+
+app = typer.Typer(add_completion=False)
 
 
+@app.command(epilog="Example: authz doctor dumps/ --pods pods.json")
 def doctor(
     dumps: Annotated[
         list[str] | None,

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from authz.demo.certs import Authority
-from authz.demo.istio.world import DOMAIN
-from authz.demo.processes import CouldNotStart
 from authz.lab.controlplane import build
+from authz.lab.harness.certs import Authority
+from authz.lab.harness.processes import CouldNotStart
+from authz.lab.world.model import DOMAIN
 
 Json = dict[str, Any]
 

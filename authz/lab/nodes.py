@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from authz.demo.istio.world import DOMAIN, ROOT_NAMESPACE, Pod
-from authz.lab import objects
+from authz.lab.world import objects
+from authz.lab.world.model import DOMAIN, ROOT_NAMESPACE, Pod
 
 PROXY_VERSION: Final = "1.31.0"
 """What the proxies say that they are. EnvoyFilters may ask for it (`proxyVersion`)."""

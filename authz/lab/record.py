@@ -13,14 +13,15 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from authz.demo.processes import CouldNotStart
-from authz.lab import ads, agent, controlplane, nodes, objects
+from authz.lab import ads, agent, controlplane, nodes
 from authz.lab.controlplane.api import Api, Refused
 from authz.lab.controlplane.versions import ETCD, ISTIODS, KUBERNETES
+from authz.lab.harness.processes import CouldNotStart
 from authz.lab.recordings.reading import COMMAND, KINDS, Sent
 from authz.lab.recordings.writing import Writer, file_of
 from authz.lab.settled import NotSettled, settled
-from authz.lab.variants import Variant, variants
+from authz.lab.world import objects
+from authz.lab.world.variants import Variant, variants
 
 Json = dict[str, Any]
 

@@ -13,11 +13,12 @@ from typing import Any, Final
 
 import httpx
 
-from authz.demo.istio.world import DOMAIN, Pod
-from authz.lab import ads, nodes, objects
+from authz.lab import ads, nodes
 from authz.lab.controlplane import Istiod
 from authz.lab.controlplane.api import Api
 from authz.lab.controlplane.running import namespace
+from authz.lab.world import objects
+from authz.lab.world.model import DOMAIN, Pod
 
 Json = dict[str, Any]
 Versions = dict[tuple[str, str, str], str]

@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from authz.config import IdentitySource, Settings, configured_store
+from authz.config import IdentitySource, Settings
+from authz.domain.keys import Keyring
+from authz.domain.policy import Policy
 from authz.errors import BadPolicy, BadSettings, KeyStoreError
-from authz.keys import Keyring
-from authz.keystore import KeyStore
+from authz.keystore import KeyStore, configured_store
 from authz.observe import Metrics
-from authz.policy import Policy
-from authz.policyfile import read_policy
-from authz.policyreader import parse_policy_apart, read_policy_apart
-from authz.server.cluster import cluster_policy, policy_map
+from authz.policysource.cluster import cluster_policy, policy_map
+from authz.policysource.file import read_policy
+from authz.policysource.reader import parse_policy_apart, read_policy_apart
 from authz.server.files import Files
 from authz.transport import TlsFiles, TlsMaterial, load_tls
 
 if TYPE_CHECKING:
-    from authz.clusterpolicy import ClusterPolicy, PolicyMap
+    from authz.policysource.configmap import PolicyMap
+    from authz.policysource.source import ClusterPolicy
 
 
 class Sources:

@@ -11,11 +11,12 @@ from typing import Final
 import httpx
 
 from authz.config import IdentitySource
-from authz.demo import envoy
-from authz.demo.processes import CouldNotStart
-from authz.demo.service import POLICY
 from authz.errors import AuthzError
-from authz.lab.recordings import Endpoint
+from authz.lab.harness import envoy
+from authz.lab.harness.ports import Endpoint
+from authz.lab.harness.processes import CouldNotStart
+from authz.lab.loopback.server import POLICY
+from authz.wire import TOKEN_HEADER
 from loadtest import processes
 from loadtest.compare import sidecars
 from loadtest.compare.client import Task
@@ -23,7 +24,6 @@ from loadtest.compare.course import Comparison, Course, Point, Sample
 from loadtest.compare.sidecars import Certificates, Way
 from loadtest.compare.variants import Variant
 from loadtest.crew import Client, client
-from loadtest.expected import TOKEN_HEADER
 from loadtest.outcome import Outcome
 from loadtest.stack import Setup, Stack
 

@@ -15,17 +15,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from authz.demo import envoy, plain
-from authz.demo.certs import Certificate
-from authz.demo.istio import recorded
-from authz.demo.istio.world import Json, Pod
-from authz.demo.mesh import ACTIVATOR, AUTHZ_CLUSTER, AUTHZ_PORT, WORLD, host
 from authz.envoyfilters import Patches, shipped
-from authz.lab.recordings import Endpoint, Files, Places, on_loopback, played
+from authz.lab.harness import envoy
+from authz.lab.harness.certs import Certificate
+from authz.lab.harness.ports import Endpoint
+from authz.lab.loopback import plain
+from authz.lab.loopback.mesh import ACTIVATOR, AUTHZ_CLUSTER, AUTHZ_PORT, WORLD, host
+from authz.lab.recordings import Files, Places, on_loopback, played
+from authz.lab.recordings import worlds as recorded
 from authz.lab.recordings.playing import secret
+from authz.lab.world.model import Json, Pod
+from authz.wire import TOKEN_HEADER
 from loadtest import processes
 from loadtest.compare.variants import Variant
-from loadtest.expected import TOKEN_HEADER
 from loadtest.stack import Server, Stack, free_ports
 
 SAW: Final = "x-app-saw"

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from locust import FastHttpUser, between, task
 
-from authz.demo.client import REASON_HEADER, TOKEN_HEADER
-from authz.demo.names import app, idle
-from authz.demo.scenarios.row import NOT_ALLOWED
+from authz.lab.loopback.names import app, idle
+from authz.lab.loopback.scenarios.row import NOT_ALLOWED
 from authz.lab.recordings.loopback import ORIGINAL_DESTINATION
+from authz.wire import REASON_HEADER, TOKEN_HEADER
 from loadtest.swarm import changed
 from loadtest.swarm.changed import INITECH
 from loadtest.swarm.expect import LEAKED, UNTOUCHED

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from authz.demo.istio.world import Json
-from authz.demo.processes import Child, child
-from authz.lab.recordings import Endpoint
+from authz.lab.harness.ports import Endpoint
+from authz.lab.harness.processes import Child, child
+from authz.lab.world.model import Json
 from loadtest import processes
 from loadtest.swarm.control import StackFailed
 

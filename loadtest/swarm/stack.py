@@ -18,18 +18,19 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from authz import rotation
-from authz.demo import mesh as demo
-from authz.demo.certs import Certificate
-from authz.demo.envoy import Envoy
-from authz.demo.istio.world import DOMAIN, Json
-from authz.demo.mesh import AUTHZ_CLUSTER, AUTHZ_HOST, Mesh
-from authz.demo.service import POLICY
+from authz.domain import rotation
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import Keyring, TokenLife
+from authz.domain.names import parse_namespace
 from authz.errors import AuthzError
-from authz.identity import SpiffeId
-from authz.keys import Keyring, TokenLife
 from authz.keystore import Keks, SealedStore, generate_kek_file, open_store, read_kek_file, update
-from authz.names import parse_namespace
+from authz.lab.harness.certs import Certificate
+from authz.lab.harness.envoy import Envoy
+from authz.lab.harness.ports import free_ports
+from authz.lab.loopback import mesh as demo
+from authz.lab.loopback.mesh import AUTHZ_CLUSTER, AUTHZ_HOST, Mesh
+from authz.lab.loopback.server import POLICY
+from authz.lab.world.model import DOMAIN, Json
 from loadtest.swarm.control import StackFailed, listening
 from loadtest.swarm.flood import Flood
 from loadtest.swarm.replicas import COUNT, Place, Replicas
@@ -202,7 +203,7 @@ async def _servers(
         "AUTHZ_POLICY_FILE": str(policy_file),
         "AUTHZ_DRAIN_SECONDS": str(drain_seconds),
     }
-    free = iter(demo.free_ports([mesh.authz.host], each=2 * COUNT))
+    free = iter(free_ports([mesh.authz.host], each=2 * COUNT))
     places = [Place(mesh.authz, mesh.authz_http)]
     places += [Place(next(free), next(free)) for _ in range(COUNT)]
     replicas = Replicas(places, environment, AUTHZ_CLUSTER, directory, stack)

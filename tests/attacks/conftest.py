@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from authz.demo.istio import box, network
-from authz.demo.istio.configurations import Source
-from authz.lab import worlds
+from authz.lab.box.istio import box, network
+from authz.lab.box.istio.mesh import Source
+from authz.lab.world import attacked as worlds
 from tests.attacks.stage import Stage, policy
 
 

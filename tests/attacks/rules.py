@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from authz.demo.istio.world import Json
-from authz.lab import worlds
+from authz.lab.world import attacked as worlds
+from authz.lab.world.model import Json
 from tests.attacks.stage import (
     Documents,
     Without,
@@ -101,6 +101,25 @@ BROKER: Final = Without(
     "without EnvoyFilter `tenant-authz-broker`, with grants into Eventing and out of it",
     without_document("tenant-authz-broker").documents,
     ("knative-eventing/broker-ingress",),
+    policy=policy(
+        {"to": "knative-eventing", "from": "*"}, {"to": "acme-web", "from": "knative-eventing"}
+    ),
+)
+JOB_SINK: Final = Without(
+    "without EnvoyFilter `tenant-authz-job-sink`, with a grant into Eventing for everybody",
+    without_document("tenant-authz-job-sink").documents,
+    ("knative-eventing/job-sink",),
+    policy=policy({"to": "knative-eventing", "from": "*"}),
+)
+REQUEST_REPLY: Final = Without(
+    "without EnvoyFilters `tenant-authz-request-reply` and `tenant-authz-broker`, with grants into "
+    "Eventing and out of it",
+    lambda documents: [
+        it
+        for it in documents
+        if it["metadata"]["name"] not in {"tenant-authz-request-reply", "tenant-authz-broker"}
+    ],
+    ("knative-eventing/request-reply", "knative-eventing/broker-ingress"),
     policy=policy(
         {"to": "knative-eventing", "from": "*"}, {"to": "acme-web", "from": "knative-eventing"}
     ),

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from authz import envoyfilters, tokens
+from authz import envoyfilters
 from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
-from authz.demo.certs import Certificate
-from authz.demo.istio.client import Answer, NoAnswer, Tls
-from authz.demo.istio.mesh import AUTHZ, Mesh
-from authz.demo.istio.policy import standard_policy
-from authz.demo.istio.world import DOMAIN, Json
-from authz.errors import InvalidToken
-from authz.identity import SpiffeId
+from authz.domain import tokens
+from authz.domain.identity import SpiffeId
+from authz.domain.reason import InvalidToken
+from authz.lab.box.istio.client import Answer, NoAnswer, Tls
+from authz.lab.box.istio.mesh import AUTHZ, Mesh
+from authz.lab.harness.certs import Certificate
+from authz.lab.world.model import DOMAIN, Json
+from authz.lab.world.standard_policy import standard_policy
 from tests.test_mutation import ROOT, Mutation
 
 TOKEN: Final = "x-tenant-token"
@@ -253,11 +254,13 @@ def mutated(mutants: Iterable[Mutation], folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     package = folder / "authz"
     package.mkdir(parents=True)
-    for entry in (ROOT / "authz").iterdir():
-        if entry.name != "__pycache__":
-            (package / entry.name).symlink_to(entry)
+    (package / "domain").mkdir()
+    entries = [*(ROOT / "authz").iterdir(), *(ROOT / "authz" / "domain").iterdir()]
+    for entry in entries:
+        if entry.name not in {"__pycache__", "domain"}:
+            (package / entry.relative_to(ROOT / "authz")).symlink_to(entry)
     for it in mutants:
-        module = package / f"{it.module}.py"
+        module = package / "domain" / f"{it.module}.py"
         source = module.read_text()
         assert source.count(it.rule) == 1, f"{it.name}: not there, or not only once"
         module.unlink()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from authz.conformance import MATRIX, play
-from authz.demo.istio.box import Patched, without
-from authz.demo.istio.configurations import Source
-from authz.demo.istio.world import Json
-from authz.lab import worlds
+from authz.lab.box.istio.box import Patched, without
+from authz.lab.box.istio.mesh import Source
+from authz.lab.world import attacked as worlds
+from authz.lab.world.model import Json
 from tests.mesh.conftest import needs_network
 
-box = pytest.importorskip("authz.conformance.box")
+box = pytest.importorskip("authz.lab.box.conformance")
 
 OPEN = worlds.mutual_tls("globex", "PERMISSIVE")
 

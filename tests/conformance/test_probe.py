@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from authz import wire
 from authz.conformance import MATRIX, Outcome, Row, probe
 from authz.conformance.matrix import Must
 from tests.support import at_last
@@ -30,6 +31,10 @@ def serving(kind: str) -> Iterator[int]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def test_it_says_the_words_of_the_wire_as_we_do() -> None:
+    assert (probe.TOKEN, probe.REASON) == (wire.TOKEN_HEADER, wire.REASON_HEADER)
 
 
 def test_it_tells_what_came_of_calls_as_json(tmp_path: Path) -> None:

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from authz.config import Settings, load_settings
-from authz.demo.certs import Certificate
+from authz.cli.settings import load_settings
+from authz.config import Settings
 from authz.keystore.keks import KEK_BYTES
+from authz.lab.harness.certs import Certificate
 from authz.testing import check_request
 from tests.deploy.manifests import (
     DEPLOY,

@@ -9,11 +9,12 @@ import pytest
 from typer.main import get_command
 
 from authz.cli import app
-from authz.config import Endpoint, KeySettings, Settings, load_settings
-from authz.demo.mesh import ACTIVATOR, AUTHZ, AUTHZ_HOST, AUTHZ_PORT, GATEWAY
-from authz.identity import SpiffeId
-from authz.policy import Mode
-from authz.policyfile import parse_policy
+from authz.cli.settings import load_settings
+from authz.config import Endpoint, KeySettings, Settings
+from authz.domain.identity import SpiffeId
+from authz.domain.policy import Mode
+from authz.lab.loopback.mesh import ACTIVATOR, AUTHZ, AUTHZ_HOST, AUTHZ_PORT, GATEWAY
+from authz.policysource.file import parse_policy
 from tests.deploy.manifests import (
     DEPLOY,
     INSTALLS,
@@ -149,7 +150,7 @@ def test_every_flag_and_command_exists() -> None:
                 continue
             command, flags = commands, list(container["args"])
             while flags and not flags[0].startswith("-"):
-                command = command.commands.get(flags.pop(0))
+                command = command.get_command(None, flags.pop(0))
                 assert command is not None, where
             known = {name for parameter in command.params for name in parameter.opts}
             assert {flag for flag in flags if flag.startswith("-")} <= known, where

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from authz.errors import Reason
-from authz.facts import Question
+from authz.domain.facts import Question
+from authz.domain.reason import Reason
+from authz.domain.verdict import Ground
 from authz.observe import Metrics
 from authz.testing import ManualClock
-from authz.verdict import Ground
 from tests.deploy.manifests import DEPLOY, load
 
 FOLDER = DEPLOY / "observability"

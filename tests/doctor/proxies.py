@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from authz.demo.istio import recorded
 from authz.doctor import Expected, Finding, examine, read_dump
 from authz.envoyfilters import Patches, shipped
-from authz.lab import worlds
 from authz.lab.recordings import Files, played
+from authz.lab.recordings import worlds as recorded
+from authz.lab.world import attacked as worlds
 
 Json = dict[str, Any]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from authz.demo.istio.box import without
 from authz.envoyfilters import directory, shipped
-from authz.lab import worlds
+from authz.lab.box.istio.box import without
+from authz.lab.world import attacked as worlds
 from tests.command import Run, in_process
 from tests.doctor.proxies import Bench
 

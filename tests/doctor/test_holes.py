@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from authz.demo.istio.box import without
 from authz.doctor import Expected, Rule
 from authz.envoyfilters import Proxy, shipped
-from authz.lab import worlds
+from authz.lab.box.istio.box import without
+from authz.lab.world import attacked as worlds
 from tests.doctor.proxies import (
     PLAINTEXT,
     WORLD,

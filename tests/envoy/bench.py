@@ -12,14 +12,16 @@ from random import randrange
 import httpx
 
 from authz import envoyfilters
-from authz.demo import apps, envoy
-from authz.demo.certs import Authority, Certificate
-from authz.demo.istio import recorded
-from authz.demo.istio.world import Json
-from authz.demo.mesh import AUTHZ_PORT, WORLD
+from authz.domain.identity import SpiffeId
 from authz.envoyfilters import Patches, shipped
-from authz.identity import SpiffeId
-from authz.lab.recordings import ANY_OTHER, Endpoint, Places, Sent, on_loopback, played
+from authz.lab.harness import envoy
+from authz.lab.harness.certs import Authority, Certificate
+from authz.lab.harness.ports import Endpoint
+from authz.lab.loopback import apps
+from authz.lab.loopback.mesh import AUTHZ_PORT, WORLD
+from authz.lab.recordings import ANY_OTHER, Places, Sent, on_loopback, played
+from authz.lab.recordings import worlds as recorded
+from authz.lab.world.model import Json
 from tests.envoy.scripted import ScriptedAuthz
 
 ISTIO = {"1.36": "1.28.9", "1.37": "1.29.0", "1.38": "1.30.0", "1.39": "1.31.0", "1.40": "1.32.0"}
@@ -85,6 +87,10 @@ def _port(chain: Json) -> int:
     return found
 
 
+def _eventing(labels: dict[str, str]) -> envoyfilters.Proxy:
+    return envoyfilters.Proxy("sidecar", "knative-eventing", labels)
+
+
 PUBLIC_HOST = "hello.acme-web.example.com"
 SIGN = Door("acme-web/hello", "0.0.0.0_80", "plain.acme-web.svc.cluster.local")
 VERIFY = Door("acme-web/plain", 8000)
@@ -95,6 +101,8 @@ LOCAL = Door("istio-system/gateway", "0.0.0.0_8081", "hello.acme-web.svc.cluster
 BROKER = Door("knative-eventing/broker-ingress", 8080)
 FILTER = Door("knative-eventing/broker-filter", 8080, caller="knative-eventing/imc-dispatcher")
 CHANNEL = Door("knative-eventing/imc-dispatcher", 8080)
+JOB_SINK = replace(BROKER, proxy=_eventing({"sinks.knative.dev/sink": "job-sink"}))
+REQUEST_REPLY = replace(BROKER, proxy=_eventing({"eventing.knative.dev/part-of": "request-reply"}))
 
 
 @dataclass(frozen=True)
@@ -164,7 +172,7 @@ class Workbench:
         for manager in managers(config):
             filters = manager["http_filters"]
             manager["http_filters"] = [it for it in filters if it["name"] != without]
-        caller = None if door in {SIGN, PUBLIC} else self.certificate(door.caller)
+        caller = None if door in (SIGN, PUBLIC) else self.certificate(door.caller)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(apps.echo("app", app))
             started = envoy.running("bench", config, self.directory, self.executable)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo import envoy
-from authz.demo.certs import Authority
-from authz.demo.mesh import AUTHZ
+from authz.lab.harness import envoy
+from authz.lab.harness.certs import Authority
+from authz.lab.loopback.mesh import AUTHZ
 from tests.envoy.bench import ISTIO, Workbench
 from tests.envoy.scripted import scripted_authz
 

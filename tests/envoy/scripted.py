@@ -15,8 +15,8 @@ from authz._proto.ext_authz_pb2 import (
     HeaderValueOption,
     StatusCode,
 )
-from authz.demo.certs import Certificate
-from authz.lab.recordings import Endpoint
+from authz.lab.harness.certs import Certificate
+from authz.lab.harness.ports import Endpoint
 
 Context: TypeAlias = "grpc.aio.ServicerContext[CheckRequest, CheckResponse]"
 Answer: TypeAlias = Callable[[CheckRequest, Context], Awaitable[CheckResponse]]

@@ -16,8 +16,10 @@ from tests.envoy.bench import (
     BROKER,
     CHANNEL,
     FILTER,
+    JOB_SINK,
     LOCAL,
     PUBLIC,
+    REQUEST_REPLY,
     SCRAPED,
     SIGN,
     TRANSIT,
@@ -41,6 +43,8 @@ CHAINS = {
     "broker": BROKER,
     "trigger": FILTER,
     "channel": CHANNEL,
+    "job_sink": JOB_SINK,
+    "request_reply": REQUEST_REPLY,
 }
 METADATA = {
     "sign": {
@@ -57,6 +61,8 @@ METADATA = {
     "broker": {"x-authz-question": "transit", "x-authz-hop": "broker"},
     "trigger": {"x-authz-question": "transit", "x-authz-hop": "trigger"},
     "channel": {"x-authz-question": "transit", "x-authz-hop": "channel"},
+    "job_sink": {"x-authz-question": "transit", "x-authz-hop": "job-sink"},
+    "request_reply": {"x-authz-question": "transit", "x-authz-hop": "request-reply"},
     "public": {
         "x-authz-question": "public",
         "x-authz-upstream": "outbound|80||hello-00001.acme-web.svc.cluster.local",
@@ -78,6 +84,8 @@ READ = {
     "broker": {TOKEN, "user-agent", "k-network-probe", "x-request-id"},
     "trigger": {TOKEN, "user-agent", "k-network-probe", "x-request-id"},
     "channel": {TOKEN, "user-agent", "k-network-probe", "x-request-id"},
+    "job_sink": {TOKEN, "user-agent", "k-network-probe", "x-request-id"},
+    "request_reply": {TOKEN, "user-agent", "k-network-probe", "x-request-id"},
 }
 
 SENT = [
@@ -143,8 +151,8 @@ async def test_it_names_the_route_only_at_the_gateway(workbench: Workbench, name
 
 
 def token_of(name: str) -> str:
-    """The header in which a token goes on: the broker's ingress would not pass ours on."""
-    return "knative-tenant-token" if name == "broker" else TOKEN
+    """The header in which a token goes on: where it would not be passed on, another one."""
+    return "knative-tenant-token" if name in {"broker", "request_reply"} else TOKEN
 
 
 @every_filter
@@ -201,10 +209,11 @@ def gateway(port: int, istio: str = "ingressgateway") -> Door:
 @pytest.mark.parametrize("door", [TRANSIT, replace(TRANSIT, at=8013), FILTER, CHANNEL])
 def test_a_hop_asks_transit_in_place_of_verify(door: Door) -> None:
     assert names(door) == ["transit"]
-    assert names(BROKER) == ["transit", "carry"]
+    assert names(BROKER) == names(REQUEST_REPLY) == ["transit", "carry"]
+    assert names(JOB_SINK) == ["transit"]
 
 
-@pytest.mark.parametrize("door", [TRANSIT, BROKER, FILTER, CHANNEL])
+@pytest.mark.parametrize("door", [TRANSIT, BROKER, FILTER, CHANNEL, JOB_SINK, REQUEST_REPLY])
 def test_a_hop_s_other_ports_ask_verify(door: Door) -> None:
     assert names(replace(door, at=ANY_OTHER)) == ["verify", "strip"]
 
@@ -285,6 +294,6 @@ def test_every_filter_and_its_statistics_have_names_of_their_own() -> None:
         kinds.setdefault(it["name"], set()).add(it["typed_config"]["@type"])
     assert all(len(types) == 1 for types in kinds.values())
     prefixes = {"sign", "verify", "transit", "public", "local", "broker", "trigger"}
-    prefixes |= {"channel", "tcp"}
+    prefixes |= {"channel", "tcp", "job_sink", "request_reply"}
     found = {it["typed_config"].get("stat_prefix") for it in added} - {None}
     assert found == {f"tenant_authz_{it}" for it in prefixes}

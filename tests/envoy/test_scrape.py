@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from authz.identity import SpiffeId
+from authz.domain.identity import SpiffeId
 from authz.testing import workload
 from tests.envoy.bench import SCRAPED, VERIFY, Door, Proxy, Workbench, seen_by_app, values
 from tests.envoy.scripted import always, denying

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from authz.demo import mesh, service
-from authz.demo.istio.world import DOMAIN, Json
+from authz.lab.loopback import mesh, server
+from authz.lab.world.model import DOMAIN, Json
 
 pytestmark = pytest.mark.envoy
 
@@ -48,7 +48,7 @@ async def test_every_call_ends_as_it_should(tmp_path: Path, name: str) -> None:
         *((gateway, host, 200) for host in OUTSIDE),
     ]
     async with (
-        service.running(plan, tmp_path),
+        server.running(plan, tmp_path),
         mesh.running(plan, tmp_path, configs),
         httpx.AsyncClient(trust_env=False) as client,
     ):

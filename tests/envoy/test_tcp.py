@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from authz.demo import envoy
-from authz.lab.recordings import ANY_OTHER, Endpoint, Sent
+from authz.lab.harness import envoy
+from authz.lab.harness.ports import Endpoint
+from authz.lab.recordings import ANY_OTHER, Sent
 from authz.testing import workload
 from tests.envoy.bench import Door, Workbench, free_port
 from tests.envoy.scripted import allowing, always, denying

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from authz.domain.policy import Role
 from authz.envoyfilters import Patches, directory, shipped
-from authz.policy import Role
-from authz.policyfile import parse_policy, read_policy
+from authz.policysource.file import parse_policy, read_policy
 
 Json = dict[str, Any]
 HERE = directory()
@@ -281,7 +281,9 @@ def test_ports_of_knative_s_own_stay(copy: Path) -> None:
     assert {port: names for port, names in ports.items() if port and port < 10_000} == {
         8012: {"transit"},
         8013: {"transit"},
-        8080: {"broker", "carry", "channel", "filter"},
+        8080: {
+            *("broker", "carry", "carry-reply", "channel", "filter", "job-sink", "request-reply")
+        },
         8443: {"webhook"},
         9090: {"scrape"},
     }

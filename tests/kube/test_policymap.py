@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
 import lightkube
 import pytest
@@ -41,12 +42,16 @@ def namespace(request: pytest.FixtureRequest) -> Iterator[tuple[lightkube.Client
                     thing["metadata"]["namespace"] = name
                     for subject in thing.get("subjects", ()):
                         subject["namespace"] = name
-                    client.create(
-                        {"Role": Role, "RoleBinding": RoleBinding}[thing["kind"]].from_dict(thing)
-                    )
+                    client.create(_of(thing))
             yield client, name
         finally:
             client.delete(Namespace, name)
+
+
+def _of(thing: dict[str, Any]) -> Role | RoleBinding:
+    kind: Any = {"Role": Role, "RoleBinding": RoleBinding}[thing["kind"]]
+    made: Role | RoleBinding = kind.from_dict(thing)
+    return made
 
 
 def configmap(namespace: str, text: str) -> ConfigMap:
@@ -111,10 +116,11 @@ async def test_the_account_may_read_nothing_else(
     client.create(configmap(name, "{}"))
     with ExitStack() as stack:
         own = stack.enter_context(closing(lightkube.Client(config)))
-        chosen = {"metadata.name": _NAME}
-        assert [it.metadata.name for it in own.list(ConfigMap, fields=chosen)] == [_NAME]
+        chosen: Any = {"metadata.name": _NAME}
+        (found,) = own.list(ConfigMap, namespace=name, fields=chosen)
+        assert found.data == {_KEY: "{}"}
         for attempt in (
-            lambda: list(own.list(ConfigMap)),
+            lambda: list(own.list(ConfigMap, namespace=name)),
             lambda: list(own.list(ConfigMap, namespace="kube-system", fields=chosen)),
             lambda: own.replace(configmap(name, "default_mode: off\n")),
             lambda: own.delete(ConfigMap, _NAME),

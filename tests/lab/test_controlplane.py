@@ -12,15 +12,15 @@ from lightkube import AsyncClient, KubeConfig
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import Namespace
 
-from authz.demo.certs import Authority
-from authz.demo.processes import CouldNotStart
 from authz.lab import controlplane
 from authz.lab.controlplane import build
 from authz.lab.controlplane.api import Refused
 from authz.lab.controlplane.versions import ISTIO, ISTIODS, KUBERNETES
+from authz.lab.harness.certs import Authority
+from authz.lab.harness.processes import CouldNotStart
 from authz.lab.record import record
 from authz.lab.recordings.reading import Recordings
-from authz.lab.variants import variants
+from authz.lab.world.variants import variants
 
 istiod = [pytest.mark.istiod, pytest.mark.timeout(600)]
 

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo import envoy
-from authz.demo.certs import Authority
-from authz.demo.istio import box, cluster
+from authz.domain.identity import SpiffeId
 from authz.envoyfilters import shipped
-from authz.identity import SpiffeId
+from authz.lab.box.istio import box
+from authz.lab.harness import envoy
+from authz.lab.harness.certs import Authority
 from authz.lab.live import live
 from authz.lab.live.bootstrap import bootstrap
 from authz.lab.live.relay import relaying
 from authz.lab.nodes import node
+from authz.lab.world import cluster
 from tests.mesh.conftest import needs_network
 
 SIGN = "tenant-authz.sign"
@@ -53,7 +54,7 @@ def test_envoy_takes_the_bootstrap(tmp_path: Path) -> None:
     made = bootstrap(node(pod), certificate, tmp_path / "istiod", tmp_path / "secrets")
     file = tmp_path / "bootstrap.json"
     file.write_text(json.dumps(made))
-    argv = [envoy.binary(), "--mode", "validate", "-c", str(file)]
+    argv = [str(envoy.binary()), "--mode", "validate", "-c", str(file)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from authz.demo import mesh
-from authz.demo.istio import recorded
 from authz.envoyfilters import shipped
-from authz.lab.recordings import ANY_OTHER, CannotPlay, Endpoint, Places, on_loopback, played
+from authz.lab.harness.ports import Endpoint
+from authz.lab.loopback import mesh
+from authz.lab.recordings import ANY_OTHER, CannotPlay, Places, on_loopback, played
+from authz.lab.recordings import worlds as recorded
 from tests.lab.differences import GONE, Difference, differences
 from tests.lab.test_playing import SECRETS
 

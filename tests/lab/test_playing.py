@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from authz.demo import envoy
-from authz.demo.certs import Authority
-from authz.demo.istio import recorded
 from authz.envoyfilters import Patches, shipped
+from authz.lab.harness import envoy
+from authz.lab.harness.certs import Authority
 from authz.lab.recordings import CannotPlay, Files, Recordings, Sent, playing, versions
+from authz.lab.recordings import worlds as recorded
 from authz.testing import workload
 from tests.lab.differences import GONE, Difference, differences
 
@@ -203,7 +203,7 @@ def test_the_endpoints_are_the_boxs_own_pods() -> None:
 
 
 def recorded_world() -> Any:
-    from authz.demo.paths import world  # noqa: PLC0415
+    from authz.lab.world import paths as world  # noqa: PLC0415
 
     return world.world()
 

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.istio import cluster
 from authz.envoyfilters import shipped
-from authz.lab import objects
 from authz.lab.controlplane.versions import ETCD, ISTIODS, KUBERNETES
 from authz.lab.recordings.reading import COMMAND, KINDS, NotRecorded, Recordings, Sent, digest
 from authz.lab.recordings.writing import Writer, file_of
-from authz.lab.variants import variants
+from authz.lab.world import cluster, objects
+from authz.lab.world.variants import variants
 
 README = Path(__file__).parents[2] / "README.md"
 VARIANTS = {it.name: it for it in variants()}

@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from authz.lab.recordings import Recordings, versions
-from authz.lab.variants import component
+from authz.lab.world.variants import component
 
 PLATFORM = Path(__file__).parents[2] / "deploy" / "platform"
 TENANTS = "outbound|80||plain.acme-db.svc.cluster.local"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from authz.demo import mesh as demo
-from authz.demo.istio.world import Json
+from authz.lab.loopback import mesh as demo
+from authz.lab.world.model import Json
 from loadtest.swarm.control import StackFailed, listening, tell
 from loadtest.swarm.expect import Change, Timeline, Verdict, judge
 from loadtest.swarm.result import Result, unanswered

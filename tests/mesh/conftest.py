@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from authz.demo.istio import network
+from authz.lab.box.istio import network
 
 needs_network = pytest.mark.skipif(bool(network.missing()), reason=network.missing())

@@ -13,16 +13,15 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from authz.demo.istio import box
-from authz.demo.istio.client import Answer, NoAnswer
-from authz.demo.istio.configurations import Source
-from authz.demo.istio.mesh import AUTHZ, Mesh
-from authz.demo.istio.world import Json, Pod
-from authz.demo.knative.messages import Request, Stream, body, reply
-from authz.demo.knative.net import serve
-from authz.demo.paths import world
-from authz.demo.service import AuthzServer, Site
 from authz.envoyfilters import shipped
+from authz.lab.box.istio import box
+from authz.lab.box.istio.client import Answer, NoAnswer
+from authz.lab.box.istio.mesh import AUTHZ, Mesh, Source
+from authz.lab.box.knative.messages import Request, Stream, body, reply
+from authz.lab.box.knative.net import serve
+from authz.lab.harness.service import AuthzServer, Site
+from authz.lab.world import paths as world
+from authz.lab.world.model import Json, Pod
 from tests.paths.conftest import in_the_box
 from tests.support import eventually
 

@@ -11,11 +11,11 @@ from ruamel.yaml import YAML
 from authz._proto.ext_authz_pb2 import CheckResponse
 from authz.config import Settings
 from authz.conformance.kubernetes import NAMES
+from authz.domain.reason import Reason
+from authz.domain.verdict import Deny, Parties
 from authz.envoyfilters import shipped
-from authz.errors import Reason
-from authz.extauthz.answers import REASON_HEADER, answer
-from authz.platform.objects import TENANT
-from authz.verdict import Deny, Parties
+from authz.extauthz.response import answer
+from authz.wire import REASON_HEADER, TENANT_LABEL
 from tests.platform.manifests import PLATFORM, ROOT, needs_kubectl, rendered, validate
 
 FOLDERS = sorted(file.parent.name for file in PLATFORM.glob("*/kustomization.yaml"))
@@ -118,7 +118,7 @@ def test_a_scale_that_is_not_given_is_within_the_limit() -> None:
 def test_istiod_watches_tenants_and_the_platform_only() -> None:
     values = YAML(typ="safe").load((PLATFORM / "istio/istiod-values.yaml").read_text())
     tenants, platform = values["meshConfig"]["discoverySelectors"]
-    assert tenants == {"matchExpressions": [{"key": TENANT, "operator": "Exists"}]}
+    assert tenants == {"matchExpressions": [{"key": TENANT_LABEL, "operator": "Exists"}]}
     assert {"authz-system", *NAMES.values()} <= set(platform["matchExpressions"][0]["values"])
     assert all(isinstance(value, str) for value in values["pilot"]["env"].values())
     assert values["meshConfig"]["tlsDefaults"]["cipherSuites"]

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from authz.errors import BadSettings
-from authz.merge import MOST_GRANTS
-from authz.platform.manifests import as_yaml
-from authz.platform.objects import DOMAINS, TENANT, knative_gateways, manifests
-from authz.platform.tenants import Tenants, chosen, parse_tenants
+from authz.policysource.merge import MOST_GRANTS
+from authz.tenants.file import Tenants, chosen, parse_tenants
+from authz.tenants.manifests import as_yaml
+from authz.tenants.render import DOMAINS, knative_gateways, manifests
+from authz.wire import TENANT_LABEL
 from tests.command import Run
 from tests.platform.admission import AdmissionPolicy
 from tests.platform.manifests import needs_kubectl, rendered, validate
@@ -54,7 +55,7 @@ def test_a_namespace_is_labelled_for_sidecars_pod_security_and_its_tenant() -> N
     web, _ = of_kind("Namespace")
     assert web["metadata"]["labels"] == {
         "app.kubernetes.io/managed-by": "tenant-authz",
-        TENANT: "acme",
+        TENANT_LABEL: "acme",
         "istio-injection": "enabled",
         "pod-security.kubernetes.io/enforce": "baseline",
         "pod-security.kubernetes.io/warn": "baseline",
@@ -158,8 +159,8 @@ def test_ports_that_no_filter_covers_are_closed_to_others() -> None:
     assert policy["spec"]["podSelector"] == {}
     assert policy["spec"]["policyTypes"] == ["Ingress"]
     name = "kubernetes.io/metadata.name"
-    assert open_ports(policy, {name: "globex", TENANT: "globex"}) == {8012, 8013, 9443}
-    assert open_ports(policy, {name: "acme-db", TENANT: "acme"}) is None
+    assert open_ports(policy, {name: "globex", TENANT_LABEL: "globex"}) == {8012, 8013, 9443}
+    assert open_ports(policy, {name: "acme-db", TENANT_LABEL: "acme"}) is None
     assert open_ports(policy, {name: "knative-serving"}) == {8012, 8013, 9443, 9090}
     assert 15020 in (open_ports(policy, {name: "monitoring"}) or set())
 

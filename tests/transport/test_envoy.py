@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo import apps, envoy
-from authz.demo.mesh import AUTHZ_CLUSTER
-from authz.facts import Asked
-from authz.identity import SpiffeId
-from authz.lab.recordings import Endpoint
+from authz.domain.facts import Asked
+from authz.domain.identity import SpiffeId
+from authz.lab.harness import envoy
+from authz.lab.harness.ports import Endpoint
+from authz.lab.loopback import apps
+from authz.lab.loopback.mesh import AUTHZ_CLUSTER
 from authz.testing import workload
-from authz.transport import Health, Http2Listener, Limits, TlsMaterial, http2
+from authz.transport import Health, Http2Listener, Limits, TlsMaterial
 from authz.transport.callers import CallerSource
 from tests.envoy.bench import VERIFY, cluster, configured, free_port
 from tests.envoy.scripted import allowing
@@ -165,7 +166,7 @@ async def test_no_request_is_lost_while_connections_age(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http2, "_SWEEP", 0.05)
+    monkeypatch.setattr("authz.transport.listener._SWEEP", 0.05)
     listener = await stage.listener(dataclasses.replace(LIMITS, connection_age=1))
     async with stage.loaded(tmp_path):
         while stage.closed.count("age") < 4:

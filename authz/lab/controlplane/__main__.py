@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from authz.demo.processes import CouldNotStart
 from authz.lab.controlplane import build
+from authz.lab.harness.processes import CouldNotStart
 
 app = typer.Typer(
     help="etcd, kube-apiserver and istiod, built with Go and kept in the user's cache.",

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from authz.demo.processes import CouldNotStart
 from authz.lab.controlplane.versions import ETCD, ISTIODS, KUBERNETES
+from authz.lab.harness.processes import CouldNotStart
 
 Tell = Callable[[str], None]
 

@@ -21,12 +21,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from ruamel.yaml import YAML
 
-from authz.demo.certs import Authority
-from authz.demo.istio.world import DOMAIN, ROOT_NAMESPACE
-from authz.demo.processes import child
-from authz.identity import SpiffeId
+from authz.domain.identity import SpiffeId
 from authz.lab.controlplane import api, build
 from authz.lab.controlplane.versions import ISTIO
+from authz.lab.harness.certs import Authority
+from authz.lab.harness.processes import child
+from authz.lab.world.model import DOMAIN, ROOT_NAMESPACE
 
 Json = dict[str, Any]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from authz.demo.certs import Certificate
-from authz.demo.istio.world import ROOT_NAMESPACE
+from authz.lab.harness.certs import Certificate
+from authz.lab.world.model import ROOT_NAMESPACE
 
 Json = dict[str, Any]
 

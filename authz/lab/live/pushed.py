@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, Final
 
-from authz.demo.istio.proxies import Proxy
-from authz.demo.istio.world import ROOT_NAMESPACE
+from authz.lab.box.istio.proxies import Proxy
 from authz.lab.controlplane.api import Api
 from authz.lab.settled import NotSettled
+from authz.lab.world.model import ROOT_NAMESPACE
 
 Json = dict[str, Any]
 

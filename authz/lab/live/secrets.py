@@ -14,8 +14,8 @@ from typing import Any, Final
 import grpc
 from google.protobuf import json_format
 
-from authz.demo.certs import Certificate
 from authz.lab.ads import Discovery
+from authz.lab.harness.certs import Certificate
 
 Json = dict[str, Any]
 

@@ -7,20 +7,21 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from authz.demo.certs import Certificate
-from authz.demo.istio.configurations import Source
-from authz.demo.istio.world import ROOT_NAMESPACE, Pod
-from authz.lab import ads, controlplane, nodes, objects
+from authz.lab import ads, controlplane, nodes
+from authz.lab.box.istio.mesh import Source
 from authz.lab.controlplane.api import Api
 from authz.lab.controlplane.versions import ISTIO
+from authz.lab.harness.certs import Certificate
 from authz.lab.live.bootstrap import bootstrap
 from authz.lab.live.pushed import pushed
 from authz.lab.live.relay import relaying
 from authz.lab.live.secrets import serving
 from authz.lab.settled import settled
+from authz.lab.world import objects
+from authz.lab.world.model import ROOT_NAMESPACE, Pod
 
 if TYPE_CHECKING:
-    from authz.demo.istio.mesh import Mesh
+    from authz.lab.box.istio.mesh import Mesh
 
 Json = dict[str, Any]
 
@@ -28,7 +29,7 @@ _GATEWAY: Final = "istio-ingressgateway-service-account"
 
 
 def live(istio: str = ISTIO, tell: Callable[[str], None] = lambda _: None) -> Source:
-    """A source: see `authz.demo.istio.configurations`.
+    """A source: see `authz.lab.box.istio.configurations`.
 
     Each box has a control plane of its own, whose istiod signs in the name of the box's authority.
 

@@ -4,7 +4,8 @@
 knows how istiod configures a proxy; `playing` lists all that differs from what istiod sent.
 """
 
-from authz.lab.recordings.loopback import ANY_OTHER, Endpoint, Places, on_loopback
+from authz.lab.harness.ports import Endpoint
+from authz.lab.recordings.loopback import ANY_OTHER, Places, on_loopback
 from authz.lab.recordings.playing import CannotPlay, Files, Secrets, played
 from authz.lab.recordings.reading import NotRecorded, Recordings, Sent, Variant, digest, versions
 

@@ -22,8 +22,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
+from authz.lab.harness.ports import Endpoint
 from authz.lab.recordings.playing import CannotPlay
 from authz.lab.recordings.reading import Json
 
@@ -33,21 +34,6 @@ ANY_OTHER: Final = 0
 
 _PASSTHROUGH: Final = "PassthroughCluster"
 _INBOUND_PASSTHROUGH: Final = "InboundPassthroughCluster"
-
-
-class Endpoint(NamedTuple):
-    """An IPv4 address and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
-
-    @property
-    def address(self) -> Json:
-        """As Envoy writes it."""
-        return {"socket_address": {"address": self.host, "port_value": self.port}}
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ class Recordings:
         raise NotRecorded(
             f"no variant of the recordings of istiod {self.about['istio']} has exactly these "
             f"objects (digest {wanted}{', with the shipped EnvoyFilters' if filters else ''}); "
-            "if they are right, and authz/lab/variants.py names the world, "
+            "if they are right, and authz/lab/world/variants.py names the world, "
             f"`{COMMAND}` records them"
         )
 
