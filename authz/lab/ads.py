@@ -33,7 +33,7 @@ TYPES: Final[Mapping[str, str]] = {
 }
 """What is asked for, and how ADS calls it."""
 
-_SECONDS: Final = 60.0
+_SECONDS: Final = 180.0
 _LARGEST: Final = 1 << 28
 
 

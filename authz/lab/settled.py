@@ -25,7 +25,7 @@ Versions = dict[tuple[str, str, str], str]
 """By kind, namespace and name."""
 
 _NAMESPACE: Final = "settled"
-_SECONDS: Final = 60.0
+_SECONDS: Final = 180.0
 _POLL_SECONDS: Final = 0.05
 _OTHERS: Final = {"GatewayClass", "Ingress"}
 """What istiod itself puts into the API server, and what not every istiod tells of."""
@@ -52,7 +52,7 @@ async def settled(
         number: another one each time.
 
     Raises:
-        NotSettled: it does not in a minute.
+        NotSettled: it does not in three minutes.
     """
     there = list(there)
     versions = await _versions(api, there)

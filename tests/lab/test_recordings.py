@@ -13,6 +13,7 @@ from authz.lab.recordings.writing import Writer, file_of
 from authz.lab.world import cluster, objects
 from authz.lab.world.variants import variants
 
+README = Path(__file__).parents[2] / "README.md"
 VARIANTS = {it.name: it for it in variants()}
 STANDARD = cluster.standard()
 
@@ -38,6 +39,21 @@ def test_there_is_nothing_in_a_file_but_what_is_played(istio: str) -> None:
     about = recordings.about
     assert (about["istio"], about["module"]) == (istio, ISTIODS[istio])
     assert (about["kubernetes"], about["etcd"]) == (KUBERNETES, ETCD)
+    lines = README.read_text().splitlines()
+    assert f"| etcd | {ETCD} | `go.etcd.io/etcd/server/v3` |" in lines
+    assert f"| kube-apiserver | {KUBERNETES} | `k8s.io/kubernetes` |" in lines
+    assert any(f"called {istio} |" in it and ISTIODS[istio] in it for it in lines)
+
+
+@pytest.mark.parametrize("istio", ISTIODS)
+def test_what_istios_agent_starts_envoy_with_is_recorded(istio: str) -> None:
+    for kind in ("sidecar", "router"):
+        bootstrap = Recordings.of(istio).bootstraps[kind]
+        static = bootstrap["static_resources"]
+        assert {it["name"] for it in static["clusters"]} >= {"xds-grpc", "sds-grpc"}
+        ports = {it["address"]["socket_address"]["port_value"] for it in static["listeners"]}
+        assert ports == {15021, 15090}
+        assert "node" not in bootstrap
 
 
 @pytest.mark.parametrize("istio", ISTIODS)

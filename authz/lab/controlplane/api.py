@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -22,7 +22,7 @@ Json: TypeAlias = dict[str, Any]
 
 _MANAGER: Final = "tenant-authz-lab"
 _AT_ONCE: Final = 16
-_SECONDS: Final = 30.0
+_SECONDS: Final = 120.0
 _POLL_SECONDS: Final = 0.02
 _FIRST: Final = ("CustomResourceDefinition", "Namespace", "ServiceAccount", "Pod")
 """Kinds that come before all others, in this order; their age does not count."""
@@ -134,23 +134,20 @@ class Api:
             _content(answer, path)
         if item["kind"] == "Namespace":  # nobody else here does what a namespace's end needs
             await self.http.put(f"{path}/finalize", json={**item, "spec": {"finalizers": []}})
-            await self._gone(path)
+
+            async def gone() -> bool:
+                return (await self.http.get(path)).status_code == 404
+
+            await _until(gone, f"{path} to be gone")
 
     async def _established(self, item: Json) -> None:
         path = await self.path(item)
-        async with asyncio.timeout(_SECONDS):
-            while True:
-                said = (await self.read(path)).get("status", {}).get("conditions") or []
-                if any(it["type"] == "Established" and it["status"] == "True" for it in said):
-                    return
-                await asyncio.sleep(_POLL_SECONDS)
 
-    async def _gone(self, path: str) -> None:
-        async with asyncio.timeout(_SECONDS):
-            while True:
-                if (await self.http.get(path)).status_code == 404:
-                    return
-                await asyncio.sleep(_POLL_SECONDS)
+        async def established() -> bool:
+            said = (await self.read(path)).get("status", {}).get("conditions") or []
+            return any(it["type"] == "Established" and it["status"] == "True" for it in said)
+
+        await _until(established, f"{path} to be established")
 
     async def _each(self, act: Any, objects: Sequence[Json]) -> list[Any]:
         """Do something to all, some at once."""
@@ -176,6 +173,15 @@ async def connected(address: str, token: str, ca_file: Path) -> AsyncIterator[Ap
     )
     async with client:
         yield Api(client)
+
+
+async def _until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
+    try:
+        async with asyncio.timeout(_SECONDS):
+            while not await condition():  # noqa: ASYNC110 - another process's doing
+                await asyncio.sleep(_POLL_SECONDS)
+    except TimeoutError:
+        raise Refused(f"waited {_SECONDS:.0f} s for {what}") from None
 
 
 def _by_kind(objects: Iterable[Json]) -> dict[str, list[Json]]:

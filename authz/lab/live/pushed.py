@@ -18,7 +18,7 @@ from authz.lab.world.model import ROOT_NAMESPACE
 Json = dict[str, Any]
 
 _NAME: Final = "lab-pushed"
-_SECONDS: Final = 60.0
+_SECONDS: Final = 180.0
 _POLL_SECONDS: Final = 0.05
 
 
@@ -31,7 +31,7 @@ async def pushed(api: Api, proxies: Iterable[Proxy], number: int) -> None:
         number: another one each time.
 
     Raises:
-        NotSettled: one has not in a minute.
+        NotSettled: one has not in three minutes.
     """
     name = f"{_NAME}-{number}"
     sentinel = _sentinel(name)
