@@ -21,12 +21,12 @@ FILE = """\
 domain: apps.example.com
 quota: {apps: 50}
 tenants:
-  globex:
+  globex-eu:
   acme:
     namespaces: [acme-web, acme-db]
     owners: ["group:acme: the team", "user:ann@acme.example"]
     domains: [acme.example]
-    calls: [globex]
+    calls: [globex-eu]
     ports: [9443]
     quota: {instances: 10, cpu: 2, memory: 4Gi}
 """
@@ -84,7 +84,7 @@ def test_what_is_rendered_passes_the_admission_policies() -> None:
 
 def test_a_tenants_own_quota_stands_for_the_whole_of_it() -> None:
     own, _ = of_kind("ResourceQuota")
-    common, *_ = of_kind("ResourceQuota", "globex")
+    common, *_ = of_kind("ResourceQuota", "globex-eu")
     assert own["spec"]["hard"]["pods"] == "10"
     assert own["spec"]["hard"]["requests.cpu"] == "2"
     assert common["spec"]["hard"]["count/services.serving.knative.dev"] == "50"
@@ -126,7 +126,7 @@ def test_owners_are_bound_to_the_role_and_to_nothing_wider() -> None:
             ("Group", "acme: the team"),
             ("User", "ann@acme.example"),
         ]
-    assert of_kind("RoleBinding", "globex") == []
+    assert of_kind("RoleBinding", "globex-eu") == []
 
 
 def open_ports(policy: dict[str, Any], labels: dict[str, str]) -> set[int] | None:
@@ -147,7 +147,7 @@ def test_ports_that_no_filter_covers_are_closed_to_others() -> None:
     assert policy["spec"]["podSelector"] == {}
     assert policy["spec"]["policyTypes"] == ["Ingress"]
     name = "kubernetes.io/metadata.name"
-    assert open_ports(policy, {name: "globex", TENANT: "globex"}) == {8012, 8013, 9443}
+    assert open_ports(policy, {name: "globex-eu", TENANT: "globex-eu"}) == {8012, 8013, 9443}
     assert open_ports(policy, {name: "acme-db", TENANT: "acme"}) is None
     assert open_ports(policy, {name: "knative-serving"}) == {8012, 8013, 9443, 9090}
     assert 15020 in (open_ports(policy, {name: "monitoring"}) or set())
@@ -159,7 +159,7 @@ def test_a_sidecar_knows_its_tenant_the_platform_and_whom_it_calls() -> None:
         "./*",
         "acme-db/*",
         "authz-system/*",
-        "globex/*",
+        "globex-eu/*",
         "istio-system/*",
         "knative-eventing/*",
         "knative-serving/*",
@@ -191,7 +191,7 @@ def test_without_a_domain_there_is_no_gateway() -> None:
 
 
 def test_knative_is_told_which_gateway_serves_whom() -> None:
-    told = knative_gateways(parse_tenants(FILE), ["acme", "globex"])
+    told = knative_gateways(parse_tenants(FILE), ["acme", "globex-eu"])
     assert told is not None
     entries = YAML(typ="safe").load(told["data"]["external-gateways"])
     by_name = {entry["name"]: entry for entry in entries}
@@ -204,7 +204,7 @@ def test_knative_is_told_which_gateway_serves_whom() -> None:
         }
     ]
     made = {one["metadata"]["name"] for one in of_kind("Gateway")}
-    assert made | {"tenant-globex", "knative-ingress-gateway"} == set(by_name)
+    assert made | {"tenant-globex-eu", "knative-ingress-gateway"} == set(by_name)
 
 
 # The same each time, and quickly ---------------------------------------------------------------
@@ -237,7 +237,7 @@ def test_rendering_again_changes_no_file(run: Run, tmp_path: Path) -> None:
         "config-istio.yaml",
         "kustomization.yaml",
         "tenant-acme.yaml",
-        "tenant-globex.yaml",
+        "tenant-globex-eu.yaml",
     ]
     assert run(*arguments).json["changed"] == []
     (tmp_path / "tenants.yaml").write_text(FILE.replace("9443", "9444"))
@@ -250,7 +250,7 @@ def test_one_tenant_does_not_rewrite_the_list_of_all(run: Run, tmp_path: Path) -
     done = run("tenant", "render", "acme", "--file", "tenants.yaml", "--json")
     assert {one["kind"] for one in done.json} >= {"Namespace", "Gateway"}
     assert not any(one["metadata"]["name"] == "config-istio" for one in done.json)
-    assert not any(one["metadata"].get("namespace") == "globex" for one in done.json)
+    assert not any(one["metadata"].get("namespace") == "globex-eu" for one in done.json)
 
 
 def test_what_is_printed_is_what_json_says(run: Run) -> None:

@@ -1,0 +1,112 @@
+"""Attacks on the rules for Services: none is an alias of another's, or a way in of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from tests.admission.rows import IMC, KAFKA, MALLORY, SERVING, SPACE, Account, Json, Row, thing
+
+_POLICY: Final = "tenant-authz-services"
+
+NAMES: Final = {
+    "in full": "db.victim-db.svc.cluster.local",
+    "with a dot at its end": "db.victim-db.svc.cluster.local.",
+    "without the cluster's domain": "db.victim-db.svc",
+    "by the search path": "db.victim-db",
+    "by another part of the search path": "db.victim-db.svc.cluster",
+    "the API server": "kubernetes.default",
+    "istiod": "istiod.istio-system",
+    "the local gateway": "knative-local-gateway.istio-system.svc.cluster.local",
+    "the dispatcher": "imc-dispatcher.knative-eventing.svc.cluster.local",
+    "this service": "authz.authz-system.svc.cluster.local",
+    "ends like its own namespace": f"db.not{SPACE}.svc.cluster.local",
+    "begins like its own namespace": f"db.{SPACE}.victim-db.svc.cluster.local",
+    "its namespace alone": f"{SPACE}.svc.cluster.local",
+    "a pod by its address": "10-244-0-9.victim-db.pod.cluster.local",
+    "in another cluster domain": "db.victim-db.svc.corp.example",
+    "a Service's address": "10.96.0.1",
+    "a pod's address": "10.244.0.9",
+    "the node's metadata by address": "169.254.169.254",
+    "loopback": "127.0.0.1",
+    "loopback, short": "127.1",
+    "loopback as one number": "2130706433",
+    "loopback in hexadecimal": "0x7f000001",
+    "an address in octal": "010.0140.0.1",
+    "localhost": "localhost",
+    "below localhost": "x.localhost",
+    "the node's metadata by name": "metadata.google.internal",
+    "a name that says an address": "10.96.0.1.nip.io",
+    "outside, and not agreed upon": "api.example.com",
+    "ends like a name agreed upon": "notstripe.com",
+    "begins like a name agreed upon": "api.stripe.com.evil.test",
+}
+
+
+def alias(name: str) -> Json:
+    """A Service that is another name."""
+    ports = [{"port": 80}]
+    spec = {"type": "ExternalName", "externalName": name, "ports": ports}
+    return thing("v1", "Service", "alias", spec=spec)
+
+
+def service(**spec: object) -> Json:
+    """A Service of the namespace's pods."""
+    return thing("v1", "Service", "web", spec={"selector": {"app": "a"}, "ports": [{"port": 80}], **spec})
+
+
+OWN: Final = alias(f"db.{SPACE}.svc.cluster.local")
+
+
+def _aliases() -> Iterator[Row]:
+    for name, target in NAMES.items():
+        yield Row(f"an alias: {name}", _POLICY, "spec.externalName", alias(target), OWN)
+    yield Row("an alias in capitals", _POLICY, "", alias("API.STRIPE.COM"), alias("api.stripe.com"))
+    victim = alias("db.victim-db.svc.cluster.local")
+    controllers: list[tuple[Account, str]] = [
+        (SERVING, "knative-local-gateway.istio-system.svc.cluster.local"),
+        (SERVING, f"hello.{SPACE}.svc.cluster.local"),
+        (SERVING, f"hello.{SPACE}.apps.example.com"),
+        (IMC, "imc-dispatcher.knative-eventing.svc.cluster.local"),
+        (KAFKA, "kafka-channel-ingress.knative-eventing.svc.cluster.local"),
+    ]
+    for account, target in controllers:
+        name = account.name.rpartition(":")[2]
+        yield Row(f"{name}'s own: {target}", _POLICY, "", victim, alias(target), by=account)
+    for account in (IMC, KAFKA, Account.of("knative-serving", "autoscaler")):
+        gateway = alias("knative-local-gateway.istio-system.svc.cluster.local")
+        yield Row(
+            f"the gateway, by {account.name.rpartition(':')[2]}",
+            _POLICY, "spec.externalName", gateway, gateway, by=account, twin_by=SERVING,
+        )  # fmt: skip
+    yield Row(
+        "a controller of its own with the name of Knative's", _POLICY, "spec.externalName",
+        NAMED := alias(NAMES["the local gateway"]), NAMED,
+        by=Account(f"system:serviceaccount:{SPACE}:controller", MALLORY.groups), twin_by=SERVING,
+    )  # fmt: skip
+    yield Row(
+        "an alias that was honest once", _POLICY, "spec.externalName",
+        {"spec externalName": "db.victim-db.svc.cluster.local"}, {"metadata labels": {"a": "b"}}, OWN,
+    )  # fmt: skip
+    yield Row(
+        "an alias that was a Service once", _POLICY, "spec.externalName",
+        {"spec": victim["spec"]}, {"spec": OWN["spec"]}, service(),
+    )  # fmt: skip
+
+
+def _ways_in() -> Iterator[Row]:
+    for kind in ("NodePort", "LoadBalancer"):
+        yield Row(f"type {kind}", _POLICY, "spec.type", service(type=kind), service())
+        yield Row(
+            f"type {kind}, later", _POLICY, "spec.type",
+            {"spec type": kind}, {"spec sessionAffinity": "ClientIP"}, service(),
+        )  # fmt: skip
+    evil = service(externalIPs=["192.0.2.10"])
+    yield Row("externalIPs", _POLICY, "spec.externalIPs", evil, service(externalIPs=[]))
+    yield Row(
+        "externalIPs, later", _POLICY, "spec.externalIPs",
+        {"spec externalIPs": ["192.0.2.10"]}, {"metadata labels": {"a": "b"}}, service(),
+    )  # fmt: skip
+
+
+ROWS: Final = [*_aliases(), *_ways_in()]
