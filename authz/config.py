@@ -17,9 +17,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import TokenLife
 from authz.errors import BadSettings, KeyStoreError
-from authz.identity import SpiffeId
-from authz.keys import TokenLife
 from authz.keystore import Keks, KeyStore, open_store, parse_kek, read_kek_file
 
 PREFIX: Final = "AUTHZ_"

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import Final
 
-from authz import tokens
 from authz._proto.ext_authz_pb2 import CheckRequest
 from authz.config import IdentitySource
-from authz.identity import SpiffeId
-from authz.keys import Keyring
-from authz.names import Namespace
+from authz.domain import tokens
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import Keyring
+from authz.domain.names import Namespace
 from loadtest import mesh
 from loadtest.expected import LIFE, PREFIX, TOKEN_HEADER, Denied, Expected, Keys, LetIn, Signed
 from loadtest.headers import Field, Fields, Head

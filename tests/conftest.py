@@ -13,7 +13,7 @@ from xdist.remote import Producer
 from tests.scheduling import Together, scheduler
 
 if TYPE_CHECKING:
-    from authz.demo.istio.mesh import Mesh
+    from authz.lab.box.istio.mesh import Mesh
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -45,8 +45,8 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def mesh() -> AsyncIterator[Mesh]:
     """One box for all tests that leave it as it was: which share a worker: see `scheduling`."""
-    from authz.demo.istio import box, network  # noqa: PLC0415 - few tests need them
-    from authz.demo.paths import world  # noqa: PLC0415
+    from authz.lab.box.istio import box, network  # noqa: PLC0415 - few tests need them
+    from authz.lab.box.paths import world  # noqa: PLC0415
     from tests.mesh.conftest import SCOPED  # noqa: PLC0415
 
     if reason := network.missing():

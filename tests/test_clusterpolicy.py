@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from authz.clusterpolicy import ClusterPolicy
+from authz.domain.names import Namespace
+from authz.domain.policy import Mode, Policy
 from authz.kube import Pace
-from authz.merge import Merged
-from authz.names import Namespace
-from authz.policy import Mode, Policy
-from authz.policyfile import parse_policy
+from authz.policysource.file import parse_policy
+from authz.policysource.merge import Merged
+from authz.policysource.source import ClusterPolicy
 from authz.testing import check_request
 from tests.kube_double import DEEP, ApiDouble, Fault, Object
 from tests.support import Folder, at_last, connected, http_get, outcome, serving

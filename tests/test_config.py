@@ -19,8 +19,8 @@ from authz.config import (
     configured_store,
     load_settings,
 )
+from authz.domain.keys import TokenLife
 from authz.errors import BadSettings, KeyStoreError
-from authz.keys import TokenLife
 from tests.support import KEK, SERVICE
 
 TLS = {"tls_cert_file": "/c", "tls_key_file": "/k", "tls_ca_file": "/a"}

@@ -8,14 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz import tokens
-from authz.decision import Rules, decide, decide_in_doubt
-from authz.errors import Outward, Reason
-from authz.facts import Facts, Hop, Question
-from authz.identity import SpiffeId
-from authz.keys import Keyring, NamespaceKeys, TokenLife
-from authz.names import PUBLIC, Namespace, Service
-from authz.policy import (
+from authz.domain import tokens
+from authz.domain.decision import Rules, decide, decide_in_doubt
+from authz.domain.facts import Facts, Hop, Question
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import Keyring, NamespaceKeys, TokenLife
+from authz.domain.names import PUBLIC, Namespace, Service
+from authz.domain.policy import (
     EVERYONE,
     ROLE_EXEMPTIONS,
     Exemption,
@@ -25,8 +24,9 @@ from authz.policy import (
     Policy,
     Role,
 )
+from authz.domain.verdict import Allow, Deny, Ground, HeaderAction, SetToken
+from authz.errors import Outward, Reason
 from authz.testing import NOW, root_key, workload
-from authz.verdict import Allow, Deny, Ground, HeaderAction, SetToken
 
 ACTIVATOR = workload("knative-serving", "activator")
 GATEWAY = workload("istio-system", "gateway")

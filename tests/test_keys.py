@@ -8,11 +8,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from authz import keys
-from authz.errors import InvalidToken, KeyringError, Reason
-from authz.keys import KeyId, Keyring, NamespaceKeys, RootKey, TokenLife
-from authz.names import PUBLIC, Namespace
-from authz.rotation import (
+from authz.domain import keys
+from authz.domain.keys import KeyId, Keyring, NamespaceKeys, RootKey, TokenLife
+from authz.domain.names import PUBLIC, Namespace
+from authz.domain.rotation import (
     MAX_ROOTS,
     create,
     revoke_namespace,
@@ -20,6 +19,7 @@ from authz.rotation import (
     rotate_namespace,
     rotate_root,
 )
+from authz.errors import InvalidToken, KeyringError, Reason
 from authz.testing import NOW, root_key
 
 A, B = Namespace("a"), Namespace("b")

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Mutation:
-    """In `module`, `rule` becomes `instead`; the tests that match `noticed_by` must fail."""
+    """In `module` of the domain, `rule` becomes `instead`; what matches `noticed_by` must fail."""
 
     name: str
     module: str
@@ -598,14 +598,16 @@ MUTATIONS = [
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=[mutation.name for mutation in MUTATIONS])
 def test_a_test_notices_when_this_rule_is_taken_away(mutation: Mutation, tmp_path: Path) -> None:
-    source = (ROOT / "authz" / f"{mutation.module}.py").read_text()
+    place = Path("domain", f"{mutation.module}.py")
+    source = (ROOT / "authz" / place).read_text()
     assert source.count(mutation.rule) == 1, "this rule is not there, or not only once"
     mutant = tmp_path / "authz"
     mutant.mkdir()
     for module in (ROOT / "authz").glob("*.py"):
         shutil.copy(module, mutant)
-    shutil.copytree(ROOT / "authz" / "_proto", mutant / "_proto")
-    (mutant / f"{mutation.module}.py").write_text(source.replace(mutation.rule, mutation.instead))
+    for package in ("_proto", "domain"):
+        shutil.copytree(ROOT / "authz" / package, mutant / package)
+    (mutant / place).write_text(source.replace(mutation.rule, mutation.instead))
 
     # Bare: plugins and configuration take longer to load than a test to run.
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-c", os.devnull, "--rootdir", str(ROOT)]

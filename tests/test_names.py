@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.errors import InvalidName
-from authz.names import (
+from authz.domain.names import (
     PUBLIC,
     Namespace,
     Service,
@@ -19,6 +18,7 @@ from authz.names import (
     parse_service,
     service_of_cluster,
 )
+from authz.errors import InvalidName
 
 DOMAINS = ("cluster.local", "clusterset.local")
 L63 = "a" * 63

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from authz.decision import Rules
+from authz.domain.decision import Rules
+from authz.domain.facts import Question
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import KeyId
+from authz.domain.names import Namespace
+from authz.domain.policy import Mode, Policy, Role
+from authz.domain.verdict import Allow, Deny, Ground, HeaderAction, Parties, SetToken
 from authz.errors import Reason
 from authz.extauthz import AuthorizationService
-from authz.facts import Question
-from authz.identity import SpiffeId
-from authz.keys import KeyId
-from authz.names import Namespace
 from authz.observe import AuditLog, DecisionEvent, Metrics, json_log
 from authz.observe.audit import LINES_PER_SECOND, MAX_LINES_PER_SECOND
 from authz.observe.metrics import MAX_LISTED
-from authz.policy import Mode, Policy, Role
 from authz.testing import NOW, ManualClock, check_request, rules, workload
-from authz.verdict import Allow, Deny, Ground, HeaderAction, Parties, SetToken
 
 SHOP, BANK = workload("shop", "till"), workload("bank", "vault")
 PARTIES = Parties(Namespace("shop"), "till", Namespace("bank"), KeyId("00abcdef", 3))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from authz import policyreader
 from authz.errors import BadPolicy
-from authz.policyfile import policy_of_json, read_policy, read_policy_as_json
-from authz.policyreader import read_policy_apart
+from authz.policysource import reader as policyreader
+from authz.policysource.file import policy_of_json, read_policy, read_policy_as_json
+from authz.policysource.reader import read_policy_apart
 from tests.test_policyfile import WHOLE
 
 
@@ -106,7 +106,9 @@ def test_a_reader_that_fails_changes_nothing(
     tmp_path: Path, argv: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = subprocess.run
-    monkeypatch.setattr("authz.policyreader.subprocess.run", lambda _, **more: run(argv, **more))
+    monkeypatch.setattr(
+        "authz.policysource.reader.subprocess.run", lambda _, **more: run(argv, **more)
+    )
     with pytest.raises(BadPolicy):
         read_policy_apart(tmp_path)
 

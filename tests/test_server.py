@@ -18,16 +18,16 @@ from typing import Any
 import grpc
 import pytest
 
-from authz import rotation
 from authz._proto.ext_authz_pb2 import CheckResponse
 from authz.config import Settings, load_settings
-from authz.demo import certs
+from authz.domain import rotation
+from authz.domain.names import Namespace
+from authz.domain.policy import Policy
 from authz.errors import BadPolicy, BadSettings, KeyStoreError
-from authz.names import Namespace
+from authz.lab.harness import certs
 from authz.observe import json_log
-from authz.policy import Policy
-from authz.policyfile import read_policy
-from authz.policyreader import read_policy_apart
+from authz.policysource.file import read_policy
+from authz.policysource.reader import read_policy_apart
 from authz.server import Server, files, sources
 from authz.server.files import Files
 from authz.testing import ManualClock, check_request, workload

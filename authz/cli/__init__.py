@@ -14,7 +14,7 @@ from authz.cli.report import report
 from authz.cli.settings import takes
 from authz.config import Settings
 from authz.server import run
-from authz.workers import supervise
+from authz.server.workers import supervise
 
 app = typer.Typer(
     name="authz",
@@ -83,6 +83,6 @@ def demo(
     ] = False,
 ) -> None:
     """See tenants kept apart by real Envoys on this machine, without a cluster, Docker or root."""
-    from authz import demo as playing  # noqa: PLC0415 - only this command needs its extra
+    from authz.lab import demo as playing  # noqa: PLC0415 - only this command needs its extra
 
     raise typer.Exit(playing.run(once=once, json=as_json, knative=knative))

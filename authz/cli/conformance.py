@@ -70,8 +70,8 @@ def _driver(image: str | None, labels: list[str], *, box: bool, prepared: bool) 
 
 def _box() -> Driver:
     try:
-        from authz.conformance import box  # noqa: PLC0415 - needs its extra
-        from authz.demo.istio import network  # noqa: PLC0415
+        from authz.lab.box import conformance as box  # noqa: PLC0415 - needs its extra
+        from authz.lab.box.istio import network  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise BadSettings(
             [f"there is no module {error.name}: pip install 'tenant-authz[demo]'"]

@@ -25,7 +25,7 @@ from authz.doctor import (
 from authz.doctor.collect import Source
 from authz.envoyfilters import shipped
 from authz.errors import BadSettings
-from authz.platform.scrape import scrape
+from authz.report.scrape import scrape
 
 
 def doctor(

@@ -6,17 +6,17 @@ from typing import Annotated
 
 import typer
 
-from authz import rotation, tokens
 from authz.cli.output import AsJson, print_json, show
-from authz.decision import Rules, decide
+from authz.domain import rotation, tokens
+from authz.domain.decision import Rules, decide
+from authz.domain.facts import Facts, Hop, Question
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import TokenLife
+from authz.domain.names import PUBLIC, Namespace, parse_namespace
+from authz.domain.policy import Policy, Role
+from authz.domain.verdict import Allow, Deny
 from authz.errors import BadPolicy
-from authz.facts import Facts, Hop, Question
-from authz.identity import SpiffeId
-from authz.keys import TokenLife
-from authz.names import PUBLIC, Namespace, parse_namespace
-from authz.policy import Policy, Role
-from authz.policyfile import read_policy
-from authz.verdict import Allow, Deny
+from authz.policysource.file import read_policy
 
 app = typer.Typer(help="Check a policy file and ask it questions.", no_args_is_help=True)
 _now = time.time  # noqa: TID251 - the command line is where time enters

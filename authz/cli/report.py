@@ -8,9 +8,9 @@ import typer
 
 from authz.cli.output import AsJson, print_json, show
 from authz.errors import BadSettings
-from authz.platform.scrape import Counted, scrape
-from authz.platform.shadow import Log, Verdict, as_policy
-from authz.policyfile import read_policy
+from authz.policysource.file import read_policy
+from authz.report.scrape import Counted, scrape
+from authz.report.shadow import Log, Verdict, as_policy
 
 
 def report(

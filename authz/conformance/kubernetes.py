@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from authz.conformance import objects
 from authz.conformance.matrix import Caller
-from authz.conformance.play import CouldNotProve
+from authz.conformance.run import CouldNotProve
 from authz.kube import ApiServer, KubeError, Resource
 
 Json = dict[str, Any]

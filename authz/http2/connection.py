@@ -14,16 +14,16 @@ from collections.abc import Callable
 from typing import Final
 
 from authz.http2 import frames, settings
-from authz.http2.answers import Encoder
 from authz.http2.budget import Budget
-from authz.http2.errors import ConnectionFault, ErrorCode, HttpFault, Malformed, StreamFault
+from authz.http2.encoder import Encoder
 from authz.http2.events import Cancelled, Event, Request
+from authz.http2.faults import ConnectionFault, ErrorCode, HttpFault, Malformed, StreamFault
+from authz.http2.frame_reader import Reader
 from authz.http2.grpc import GrpcFault, GrpcStatus, message_of
-from authz.http2.heads import TOO_LARGE, check_trailers, head_of
 from authz.http2.hpack import Block, Decoder
 from authz.http2.limits import Limits
-from authz.http2.reading import Reader
 from authz.http2.receiving import Receiver
+from authz.http2.request_head import TOO_LARGE, check_trailers, head_of
 from authz.http2.sending import Sender
 from authz.http2.streams import Closed, Stream, Streams
 

@@ -8,7 +8,7 @@ Source: RFC 9113 sections 5.2 and 6.9.
 """
 
 from authz.http2 import frames
-from authz.http2.errors import ConnectionFault, ErrorCode, StreamFault
+from authz.http2.faults import ConnectionFault, ErrorCode, StreamFault
 from authz.http2.grpc import PREFIX_BYTES, GrpcFault, GrpcStatus
 from authz.http2.limits import Limits
 from authz.http2.streams import Stream

@@ -4,7 +4,7 @@ Source: RFC 9113 sections 5.2, 6.9.1 and 6.9.2.
 """
 
 from authz.http2 import frames
-from authz.http2.errors import ConnectionFault, ErrorCode, StreamFault
+from authz.http2.faults import ConnectionFault, ErrorCode, StreamFault
 from authz.http2.grpc import PREFIX_BYTES, framed
 from authz.http2.streams import Stream, Streams
 

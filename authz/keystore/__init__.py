@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
+from authz.domain.names import is_dns_name, parse_namespace
 from authz.errors import InvalidName, KeyStoreError
 from authz.keystore.base import KeyStore, Report, Snapshot, update
 from authz.keystore.keks import Kek, Keks, generate_kek_file, parse_kek, read_kek_file
 from authz.keystore.memory import MemoryBackend
 from authz.keystore.sealed import Backend, SealedStore
 from authz.keystore.sqlite import SqliteBackend
-from authz.names import is_dns_name, parse_namespace
 
 __all__ = [
     "Backend",

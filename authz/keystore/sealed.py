@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import Protocol
 
+from authz.domain.keys import Keyring
 from authz.errors import Conflict, KeyStoreError
-from authz.keys import Keyring
 from authz.keystore.base import Report, Snapshot, ignore, retry
 from authz.keystore.keks import Kek, Keks
 from authz.keystore.sealing import Unsealed, seal, unseal

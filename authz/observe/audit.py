@@ -11,10 +11,10 @@ from typing import Final
 
 import structlog
 
-from authz.facts import Question
-from authz.identity import SpiffeId
+from authz.domain.facts import Question
+from authz.domain.identity import SpiffeId
+from authz.domain.verdict import Deny, Ground
 from authz.observe.events import DecisionEvent
-from authz.verdict import Deny, Ground
 
 LINES_PER_SECOND: Final = 20
 """Lines for each pair of asking and bringing namespace."""

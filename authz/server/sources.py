@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from authz.config import IdentitySource, Settings, configured_store
+from authz.domain.keys import Keyring
+from authz.domain.policy import Policy
 from authz.errors import BadPolicy, BadSettings, KeyStoreError
-from authz.keys import Keyring
 from authz.keystore import KeyStore
 from authz.observe import Metrics
-from authz.policy import Policy
-from authz.policyfile import read_policy
-from authz.policyreader import read_policy_apart
-from authz.server.cluster import cluster_policy
+from authz.policysource.cluster import cluster_policy
+from authz.policysource.file import read_policy
+from authz.policysource.reader import read_policy_apart
 from authz.server.files import Files
 from authz.transport import TlsFiles, TlsMaterial, load_tls
 
 if TYPE_CHECKING:
-    from authz.clusterpolicy import ClusterPolicy
+    from authz.policysource.source import ClusterPolicy
 
 
 class Sources:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Final
 
+from authz.domain.identity import SpiffeId, workload_of_xfcc
 from authz.errors import InvalidIdentity
-from authz.identity import SpiffeId, workload_of_xfcc
 
 CallerSource = Callable[[Sequence[tuple[str, str]]], SpiffeId]
 """Reads the caller from a Check's metadata. Raises InvalidIdentity where that names none."""

@@ -11,10 +11,10 @@ from typing import Final
 import httpx
 
 from authz.config import IdentitySource
-from authz.demo import envoy
-from authz.demo.bootstrap import Endpoint
-from authz.demo.processes import CouldNotStart
 from authz.errors import AuthzError
+from authz.lab.harness import envoy
+from authz.lab.harness.processes import CouldNotStart
+from authz.lab.loopback.bootstrap import Endpoint
 from loadtest import processes
 from loadtest.compare import sidecars
 from loadtest.compare.client import Task

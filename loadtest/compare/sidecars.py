@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from authz.demo import bootstrap, envoy
-from authz.demo.bootstrap import Endpoint, Json, Service
-from authz.demo.certs import Certificate
 from authz.envoyfilters import Patches, Proxy, shipped
+from authz.lab.harness import envoy
+from authz.lab.harness.certs import Certificate
+from authz.lab.loopback import bootstrap
+from authz.lab.loopback.bootstrap import Endpoint, Json, Service
 from loadtest import mesh, processes
 from loadtest.compare.variants import APP_PORT, Variant
 from loadtest.expected import TOKEN_HEADER

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from authz.config import Transport
-from authz.demo.bootstrap import Endpoint, Json
+from authz.lab.loopback.bootstrap import Endpoint, Json
 from loadtest.expected import TOKEN_HEADER
 from loadtest.plan import BadPlan
 

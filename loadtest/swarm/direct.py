@@ -12,12 +12,12 @@ from typing import Any, Final
 import grpc
 from locust import User, between, task
 
-from authz import tokens
 from authz._proto.ext_authz_pb2 import CheckResponse
-from authz.demo.client import TOKEN_HEADER
-from authz.demo.mesh import ACTIVATOR
-from authz.demo.scenarios.row import INVALID, MISSING, NOT_ALLOWED
+from authz.domain import tokens
 from authz.errors import InvalidToken
+from authz.lab.loopback.client import TOKEN_HEADER
+from authz.lab.loopback.mesh import ACTIVATOR
+from authz.lab.loopback.scenarios.row import INVALID, MISSING, NOT_ALLOWED
 from authz.testing import check_request
 from loadtest.swarm import changed
 from loadtest.swarm.changed import INITECH, KEYS

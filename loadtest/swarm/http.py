@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from locust import FastHttpUser, between, task
 
-from authz.demo.bootstrap import ORIGINAL_DESTINATION
-from authz.demo.client import REASON_HEADER, TOKEN_HEADER
-from authz.demo.scenarios.row import NOT_ALLOWED, app, idle
+from authz.lab.loopback.bootstrap import ORIGINAL_DESTINATION
+from authz.lab.loopback.client import REASON_HEADER, TOKEN_HEADER
+from authz.lab.loopback.scenarios.row import NOT_ALLOWED, app, idle
 from loadtest.swarm import changed
 from loadtest.swarm.changed import INITECH
 from loadtest.swarm.expect import LEAKED, UNTOUCHED

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from authz.demo.bootstrap import Endpoint, Json, socket_address
-from authz.demo.processes import Child, child
+from authz.lab.harness.processes import Child, child
+from authz.lab.loopback.bootstrap import Endpoint, Json, socket_address
 from loadtest import processes
 from loadtest.swarm.control import StackFailed
 

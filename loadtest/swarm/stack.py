@@ -18,20 +18,20 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from authz import rotation
-from authz.demo import mesh as demo
-from authz.demo.bootstrap import CLUSTER_DOMAIN, Json
-from authz.demo.certs import Certificate
-from authz.demo.envoy import Envoy
-from authz.demo.istio.clusters import connection_age, policy_fields
-from authz.demo.mesh import Mesh
-from authz.demo.service import POLICY
+from authz.domain import rotation
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import Keyring, TokenLife
+from authz.domain.names import parse_namespace
 from authz.envoyfilters import shipped
 from authz.errors import AuthzError
-from authz.identity import SpiffeId
-from authz.keys import Keyring, TokenLife
 from authz.keystore import Keks, SealedStore, generate_kek_file, open_store, read_kek_file, update
-from authz.names import parse_namespace
+from authz.lab.box.istio.clusters import connection_age, policy_fields
+from authz.lab.harness.certs import Certificate
+from authz.lab.harness.envoy import Envoy
+from authz.lab.harness.service import POLICY
+from authz.lab.loopback import mesh as demo
+from authz.lab.loopback.bootstrap import CLUSTER_DOMAIN, Json
+from authz.lab.loopback.mesh import Mesh
 from loadtest.swarm.control import StackFailed, listening
 from loadtest.swarm.flood import Flood
 from loadtest.swarm.replicas import COUNT, Place, Replicas

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 import pytest_asyncio
 
-from authz.demo.istio import box, network
+from authz.lab.box.istio import box, network
 from tests.attacks.stage import Stage, policy, world
 
 

@@ -11,16 +11,17 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 
-from authz import envoyfilters, tokens
+from authz import envoyfilters
 from authz._proto.ext_authz_pb2 import CheckResponse
-from authz.demo.ask import in_words as answer_in_words
-from authz.demo.istio.client import Tls
-from authz.demo.istio.mesh import AUTHZ
-from authz.demo.istio.programs import GREETING
-from authz.demo.istio.world import DOMAIN
-from authz.identity import SpiffeId
-from authz.keys import RootKey, TokenLife
+from authz.domain import tokens
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import RootKey, TokenLife
 from authz.keystore import Keks, open_store, read_kek_file
+from authz.lab.box.istio.client import Tls
+from authz.lab.box.istio.mesh import AUTHZ
+from authz.lab.box.istio.programs import GREETING
+from authz.lab.box.istio.world import DOMAIN
+from authz.lab.loopback.ask import in_words as answer_in_words
 from tests.attacks.stage import TOKEN, Headers, Loot, Move, Stage, claims_of
 from tests.support import eventually, soon
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from authz.demo.istio.world import Json
+from authz.lab.box.istio.world import Json
 from tests.attacks.stage import (
     Documents,
     Without,

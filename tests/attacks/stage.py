@@ -10,19 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from authz import envoyfilters, tokens
+from authz import envoyfilters
 from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
-from authz.demo import envoy
-from authz.demo.certs import Certificate
-from authz.demo.istio import box, cluster, proxies
-from authz.demo.istio.client import Answer, NoAnswer, Tls
-from authz.demo.istio.istiod import Istiod
-from authz.demo.istio.mesh import AUTHZ, Mesh
-from authz.demo.istio.objects import Objects
-from authz.demo.istio.policy import standard_policy
-from authz.demo.istio.routes import Routes
-from authz.demo.istio.rules import PROXY_UID
-from authz.demo.istio.world import (
+from authz.domain import tokens
+from authz.domain.identity import SpiffeId
+from authz.errors import InvalidToken
+from authz.lab.box.istio import box, cluster, proxies
+from authz.lab.box.istio.client import Answer, NoAnswer, Tls
+from authz.lab.box.istio.istiod import Istiod
+from authz.lab.box.istio.mesh import AUTHZ, Mesh
+from authz.lab.box.istio.objects import Objects
+from authz.lab.box.istio.routes import Routes
+from authz.lab.box.istio.rules import PROXY_UID
+from authz.lab.box.istio.standard_policy import standard_policy
+from authz.lab.box.istio.world import (
     DOMAIN,
     Gateway,
     Json,
@@ -32,8 +33,8 @@ from authz.demo.istio.world import (
     VirtualService,
     World,
 )
-from authz.errors import InvalidToken
-from authz.identity import SpiffeId
+from authz.lab.harness import envoy
+from authz.lab.harness.certs import Certificate
 from tests.test_mutation import ROOT, Mutation
 
 TOKEN: Final = "x-tenant-token"
@@ -355,11 +356,13 @@ def mutated(mutants: Iterable[Mutation], folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     package = folder / "authz"
     package.mkdir(parents=True)
-    for entry in (ROOT / "authz").iterdir():
-        if entry.name != "__pycache__":
-            (package / entry.name).symlink_to(entry)
+    (package / "domain").mkdir()
+    entries = [*(ROOT / "authz").iterdir(), *(ROOT / "authz" / "domain").iterdir()]
+    for entry in entries:
+        if entry.name not in {"__pycache__", "domain"}:
+            (package / entry.relative_to(ROOT / "authz")).symlink_to(entry)
     for it in mutants:
-        module = package / f"{it.module}.py"
+        module = package / "domain" / f"{it.module}.py"
         source = module.read_text()
         assert source.count(it.rule) == 1, f"{it.name}: not there, or not only once"
         module.unlink()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from authz.conformance import MATRIX, play
-from authz.demo.istio.box import Patched, without
-from authz.demo.istio.world import Json
+from authz.lab.box.istio.box import Patched, without
+from authz.lab.box.istio.world import Json
 from tests.mesh.conftest import needs_network
 
-box = pytest.importorskip("authz.conformance.box")
+box = pytest.importorskip("authz.lab.box.conformance")
 
 pytestmark = [
     needs_network,

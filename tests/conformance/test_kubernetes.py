@@ -13,7 +13,7 @@ import pytest
 from authz.conformance import MATRIX, Row, play
 from authz.conformance.kubernetes import NAMES, Site, driver
 from authz.conformance.matrix import Must
-from authz.conformance.play import CouldNotProve
+from authz.conformance.run import CouldNotProve
 from authz.kube import KubeError
 from tests.command import Run, in_process
 from tests.kube_double import ApiDouble, Fault

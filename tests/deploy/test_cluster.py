@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from authz.config import Settings, load_settings
-from authz.demo.certs import Certificate
+from authz.lab.harness.certs import Certificate
 from authz.testing import check_request
 from tests.deploy.manifests import (
     DEPLOY,

@@ -9,11 +9,11 @@ from typer.main import get_command
 
 from authz.cli import app
 from authz.config import Endpoint, KeySettings, Settings, load_settings
-from authz.demo.bootstrap import AUTHZ_HOST, AUTHZ_PORT
-from authz.demo.mesh import ACTIVATOR, AUTHZ, GATEWAY
-from authz.identity import SpiffeId
-from authz.policy import Mode
-from authz.policyfile import parse_policy
+from authz.domain.identity import SpiffeId
+from authz.domain.policy import Mode
+from authz.lab.loopback.bootstrap import AUTHZ_HOST, AUTHZ_PORT
+from authz.lab.loopback.mesh import ACTIVATOR, AUTHZ, GATEWAY
+from authz.policysource.file import parse_policy
 from tests.deploy.manifests import (
     DEPLOY,
     INSTALLS,

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from authz.domain.facts import Question
 from authz.errors import Reason
-from authz.facts import Question
 from authz.observe import Metrics
 from authz.testing import ManualClock
 from tests.deploy.manifests import DEPLOY, load

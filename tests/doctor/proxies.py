@@ -9,15 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from authz.demo.certs import Authority
-from authz.demo.istio import cluster
-from authz.demo.istio.box import node
-from authz.demo.istio.istiod import Istiod
-from authz.demo.istio.objects import Objects
-from authz.demo.istio.routes import Routes
-from authz.demo.istio.world import Pod, Port, Service, World
 from authz.doctor import Expected, Finding, examine, read_dump
 from authz.envoyfilters import Patches, Proxy, shipped
+from authz.lab.box.istio import cluster
+from authz.lab.box.istio.box import node
+from authz.lab.box.istio.istiod import Istiod
+from authz.lab.box.istio.objects import Objects
+from authz.lab.box.istio.routes import Routes
+from authz.lab.box.istio.world import Pod, Port, Service, World
+from authz.lab.harness.certs import Authority
 
 Json = dict[str, Any]
 

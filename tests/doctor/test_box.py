@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from authz.demo.istio import box, cluster
-from authz.demo.istio.mesh import Mesh
 from authz.doctor import Expected, Finding, Rule, examine, read_dump
 from authz.envoyfilters import shipped
+from authz.lab.box.istio import box, cluster
+from authz.lab.box.istio.mesh import Mesh
 from tests.mesh.conftest import needs_network
 
 pytestmark = [

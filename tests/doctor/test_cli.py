@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from authz.demo.istio.box import without
 from authz.envoyfilters import directory, shipped
+from authz.lab.box.istio.box import without
 from tests.command import Run, in_process
 from tests.doctor.proxies import Bench
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from authz.demo.istio.box import without
 from authz.doctor import Expected, Rule
 from authz.envoyfilters import Proxy, shipped
+from authz.lab.box.istio.box import without
 from tests.doctor.proxies import (
     PLAINTEXT,
     WORLD,

@@ -12,11 +12,12 @@ from random import randrange
 import httpx
 
 from authz import envoyfilters
-from authz.demo import apps, bootstrap, envoy
-from authz.demo.bootstrap import EVERY_ADDRESS, Endpoint, Json, Service
-from authz.demo.certs import Certificate
-from authz.demo.mesh import AUTHZ
 from authz.envoyfilters import Patches, shipped
+from authz.lab.harness import envoy
+from authz.lab.harness.certs import Certificate
+from authz.lab.loopback import apps, bootstrap
+from authz.lab.loopback.bootstrap import EVERY_ADDRESS, Endpoint, Json, Service
+from authz.lab.loopback.mesh import AUTHZ
 from tests.envoy.scripted import ScriptedAuthz
 
 AUTHZ_CLUSTER = "outbound|9000||authz.authz-system.svc.cluster.local"

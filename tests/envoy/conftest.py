@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo import envoy
+from authz.lab.harness import envoy
 from tests.envoy.bench import Workbench
 from tests.envoy.scripted import scripted_authz
 

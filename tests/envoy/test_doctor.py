@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.istio import box, cluster
-from authz.demo.istio.world import Json
 from authz.doctor import Expected, Finding, Rule, examine, read_dump
 from authz.envoyfilters import shipped
+from authz.lab.box.istio import box, cluster
+from authz.lab.box.istio.world import Json
 from tests.mesh.conftest import needs_network
 
 pytestmark = [needs_network, pytest.mark.timeout(240)]

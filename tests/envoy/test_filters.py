@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from authz.demo.certs import Authority
 from authz.envoyfilters import shipped
+from authz.lab.harness.certs import Authority
 from authz.testing import workload
 from tests.envoy.bench import (
     BROKER,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.certs import Authority
+from authz.lab.harness.certs import Authority
 from authz.testing import workload
 from tests.envoy.bench import SCRAPED, VERIFY, Door, Proxy, Workbench, seen_by_app, values
 from tests.envoy.scripted import always, denying

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from authz.demo import bootstrap, envoy
-from authz.demo.bootstrap import Endpoint, Json
-from authz.demo.certs import Authority
 from authz.envoyfilters import Patches, Proxy, shipped
+from authz.lab.harness import envoy
+from authz.lab.harness.certs import Authority
+from authz.lab.loopback import bootstrap
+from authz.lab.loopback.bootstrap import Endpoint, Json
 from authz.testing import workload
 from tests.envoy.bench import AUTHZ_CLUSTER, ISTIO, Workbench, free_port
 from tests.envoy.scripted import always, denying

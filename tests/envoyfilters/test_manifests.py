@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from authz.domain.policy import Role
 from authz.envoyfilters import Patches, directory, shipped
-from authz.policy import Role
-from authz.policyfile import parse_policy, read_policy
+from authz.policysource.file import parse_policy, read_policy
 
 Json = dict[str, Any]
 HERE = directory()

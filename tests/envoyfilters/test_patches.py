@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from authz.demo.bootstrap import EVERY_ADDRESS
 from authz.envoyfilters import CannotPatch, Patches, Proxy, shipped
+from authz.lab.loopback.bootstrap import EVERY_ADDRESS
 
 MANAGER = "envoy.filters.network.http_connection_manager"
 TCP = "envoy.filters.network.tcp_proxy"

@@ -18,15 +18,15 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from authz.domain.keys import Keyring, NamespaceKeys
+from authz.domain.names import Namespace
 from authz.errors import Conflict, KeyStoreError
-from authz.keys import Keyring, NamespaceKeys
 from authz.keystore import Keks, SealedStore, Snapshot, open_store, update
 from authz.keystore.kubernetes import KEY, KubernetesBackend
 from authz.keystore.sealing import seal
 from authz.kube import Pace
 from authz.kube import api as api_module
 from authz.kube import connect as connect_module
-from authz.names import Namespace
 from tests.keystore.support import (
     KEK,
     KEKS,

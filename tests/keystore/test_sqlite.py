@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from authz.domain.keys import Keyring, NamespaceKeys
+from authz.domain.names import Namespace
 from authz.errors import Conflict, KeyStoreError
-from authz.keys import Keyring, NamespaceKeys
 from authz.keystore import Keks, Snapshot, SqliteBackend, open_store, update
 from authz.keystore.sqlite_file import APPLICATION_ID
-from authz.names import Namespace
 from tests.keystore.support import (
     BOTH,
     KEK,

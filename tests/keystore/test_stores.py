@@ -5,11 +5,11 @@ import dataclasses
 
 import pytest
 
-from authz import rotation
+from authz.domain import rotation
+from authz.domain.keys import KeyId, Keyring, TokenLife
+from authz.domain.names import Namespace
 from authz.errors import Conflict, InvalidToken, KeyringError, KeyStoreError, Reason
-from authz.keys import KeyId, Keyring, TokenLife
 from authz.keystore import Keks, KeyStore, Snapshot, base, update
-from authz.names import Namespace
 from tests.keystore.conftest import Opener
 from tests.keystore.support import (
     BOTH,

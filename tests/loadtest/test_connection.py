@@ -6,8 +6,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from authz.extauthz.answers import answer
-from authz.verdict import Allow, Ground, HeaderAction, Parties
+from authz.domain.verdict import Allow, Ground, HeaderAction, Parties
+from authz.extauthz.response import answer
 from loadtest.connection import Connection
 from loadtest.expected import TOKEN_HEADER, LetIn
 from loadtest.headers import Fields

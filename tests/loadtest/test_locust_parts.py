@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from authz.demo import mesh as demo
+from authz.lab.loopback import mesh as demo
 from loadtest.swarm.control import StackFailed, listening, tell
 from loadtest.swarm.expect import Change, Timeline, Verdict, judge
 from loadtest.swarm.result import Result, unanswered

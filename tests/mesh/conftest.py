@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from authz.demo.istio import network
+from authz.lab.box.istio import network
 
 # To acme-web/plain, other tenants' VirtualServices are out of sight: the local gateway is left.
 SCOPED = {

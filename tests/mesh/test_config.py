@@ -11,13 +11,13 @@ import pytest
 from ruamel.yaml import YAML
 
 from authz import envoyfilters
-from authz.demo import envoy
-from authz.demo.certs import Authority
-from authz.demo.istio import authorization, cluster
-from authz.demo.istio.istiod import Istiod
-from authz.demo.istio.objects import Objects, imported
-from authz.demo.istio.routes import Routes
-from authz.demo.istio.world import Json, Service, World
+from authz.lab.box.istio import authorization, cluster
+from authz.lab.box.istio.istiod import Istiod
+from authz.lab.box.istio.objects import Objects, imported
+from authz.lab.box.istio.routes import Routes
+from authz.lab.box.istio.world import Json, Service, World
+from authz.lab.harness import envoy
+from authz.lab.harness.certs import Authority
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 STRICT = {"transport_protocol": "tls"}

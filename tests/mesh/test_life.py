@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.istio import box, cluster, network
-from authz.demo.istio.client import NoAnswer
-from authz.demo.istio.directory import own_directory
-from authz.demo.istio.policy import standard_policy
-from authz.demo.istio.programs import GREETING
+from authz.lab.box.istio import box, cluster, network
+from authz.lab.box.istio.client import NoAnswer
+from authz.lab.box.istio.directory import own_directory
+from authz.lab.box.istio.programs import GREETING
+from authz.lab.box.istio.standard_policy import standard_policy
 from tests.mesh.conftest import needs_network
 from tests.support import at_last, eventually
 
@@ -26,7 +26,7 @@ pytestmark = [
 SMALL = ("acme-db", "globex")
 CRASHES = """
 import asyncio
-from authz.demo.istio import box, cluster
+from authz.lab.box.istio import box, cluster
 async def main():
     async with box.running(cluster.standard(["globex"])) as mesh:
         print(mesh.directory, flush=True)

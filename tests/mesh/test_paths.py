@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from authz.demo.istio.client import NoAnswer
-from authz.demo.istio.cluster import APP_PORT, UNLISTED_PORT
-from authz.demo.istio.mesh import Mesh
-from authz.demo.istio.programs import GREETING, TCP_PORT, UNLISTED_TCP_PORT
+from authz.lab.box.istio.client import NoAnswer
+from authz.lab.box.istio.cluster import APP_PORT, UNLISTED_PORT
+from authz.lab.box.istio.mesh import Mesh
+from authz.lab.box.istio.programs import GREETING, TCP_PORT, UNLISTED_TCP_PORT
 from tests.mesh.conftest import needs_network
 
 pytestmark = [

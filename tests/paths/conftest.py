@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from authz.demo.istio import network
+from authz.lab.box.istio import network
 
 in_the_box = [
     pytest.mark.skipif(bool(network.missing()), reason=network.missing()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from authz.demo.istio.mesh import Mesh
+from authz.lab.box.istio.mesh import Mesh
 from tests.paths.conftest import in_the_box
 
 pytestmark = in_the_box

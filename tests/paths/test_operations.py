@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from authz.demo import envoy
-from authz.demo.istio import box, proxies
-from authz.demo.istio.client import Answer, NoAnswer
-from authz.demo.istio.mesh import AUTHZ, Mesh
-from authz.demo.istio.rules import PROXY_UID
-from authz.demo.istio.world import Json, Pod, World
-from authz.demo.knative.messages import Request, Stream, body, reply
-from authz.demo.knative.net import serve
-from authz.demo.paths import world
-from authz.demo.service import AuthzServer, Site
+from authz.lab.box.istio import box, proxies
+from authz.lab.box.istio.client import Answer, NoAnswer
+from authz.lab.box.istio.mesh import AUTHZ, Mesh
+from authz.lab.box.istio.rules import PROXY_UID
+from authz.lab.box.istio.world import Json, Pod, World
+from authz.lab.box.knative.messages import Request, Stream, body, reply
+from authz.lab.box.knative.net import serve
+from authz.lab.box.paths import world
+from authz.lab.harness import envoy
+from authz.lab.harness.service import AuthzServer, Site
 from tests.paths.conftest import in_the_box
 from tests.support import eventually
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from authz.demo.istio import agent
-from authz.demo.istio.client import NoAnswer
-from authz.demo.istio.mesh import Mesh
-from authz.demo.paths import probes
-from authz.demo.paths.probes import PROBES, Probe
+from authz.lab.box.istio import agent
+from authz.lab.box.istio.client import NoAnswer
+from authz.lab.box.istio.mesh import Mesh
+from authz.lab.box.paths import probes
+from authz.lab.box.paths.probes import PROBES, Probe
 from tests.paths.conftest import in_the_box
 
 pytestmark = in_the_box

@@ -11,11 +11,11 @@ import pytest_asyncio
 from wsproto import events
 from wsproto.connection import Connection, ConnectionType
 
-from authz.demo.istio.mesh import Mesh
-from authz.demo.knative import websocket
-from authz.demo.knative.messages import End, Headers, Request, Response, Stream
-from authz.demo.knative.net import exchange
-from authz.demo.paths.table import ACTIVATOR
+from authz.lab.box.istio.mesh import Mesh
+from authz.lab.box.knative import websocket
+from authz.lab.box.knative.messages import End, Headers, Request, Response, Stream
+from authz.lab.box.knative.net import exchange
+from authz.lab.box.paths.table import ACTIVATOR
 from tests.paths.conftest import in_the_box
 from tests.support import soon
 

@@ -10,10 +10,10 @@ from ruamel.yaml import YAML
 
 from authz._proto.ext_authz_pb2 import CheckResponse
 from authz.config import Settings
+from authz.domain.verdict import Deny, Parties
 from authz.errors import Reason
-from authz.extauthz.answers import REASON_HEADER, answer
-from authz.platform.objects import TENANT
-from authz.verdict import Deny, Parties
+from authz.extauthz.response import REASON_HEADER, answer
+from authz.tenants.render import TENANT
 from tests.platform.manifests import PLATFORM, ROOT, needs_kubectl, rendered, validate
 
 FOLDERS = sorted(file.parent.name for file in PLATFORM.glob("*/kustomization.yaml"))

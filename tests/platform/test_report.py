@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from authz.decision import Rules, decide
+from authz.domain.decision import Rules, decide
+from authz.domain.facts import Facts, Question
+from authz.domain.names import parse_namespace
+from authz.domain.policy import Mode, Policy
 from authz.errors import Outward, Reason
-from authz.facts import Facts, Question
-from authz.names import parse_namespace
 from authz.observe import AuditLog, Metrics, json_log
 from authz.observe.events import DecisionEvent
-from authz.platform.shadow import Log, Verdict, as_policy
-from authz.policy import Mode, Policy
-from authz.policyfile import parse_policy
+from authz.policysource.file import parse_policy
+from authz.report.shadow import Log, Verdict, as_policy
 from authz.testing import NOW, ManualClock, rules, workload
 from tests.command import Run
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from authz.errors import BadSettings
-from authz.platform.manifests import as_yaml
-from authz.platform.objects import DOMAINS, TENANT, knative_gateways, manifests
-from authz.platform.tenants import Tenants, chosen, parse_tenants
+from authz.tenants.file import Tenants, chosen, parse_tenants
+from authz.tenants.manifests import as_yaml
+from authz.tenants.render import DOMAINS, TENANT, knative_gateways, manifests
 from tests.command import Run
 from tests.platform.admission import AdmissionPolicy
 from tests.platform.manifests import needs_kubectl, rendered, validate

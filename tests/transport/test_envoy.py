@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from authz.demo import apps, bootstrap, envoy
-from authz.demo.bootstrap import Endpoint, Service
-from authz.demo.mesh import AUTHZ
-from authz.facts import Asked
-from authz.identity import SpiffeId
+from authz.domain.facts import Asked
+from authz.domain.identity import SpiffeId
+from authz.lab.harness import envoy
+from authz.lab.loopback import apps, bootstrap
+from authz.lab.loopback.bootstrap import Endpoint, Service
+from authz.lab.loopback.mesh import AUTHZ
 from authz.testing import workload
-from authz.transport import Health, Http2Listener, Limits, TlsMaterial, http2
+from authz.transport import Health, Http2Listener, Limits, TlsMaterial
 from authz.transport.callers import CallerSource
 from tests.envoy.bench import AUTHZ_CLUSTER, VERIFY, free_port
 from tests.envoy.scripted import allowing
@@ -176,7 +177,7 @@ async def test_no_request_is_lost_while_connections_age(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http2, "_SWEEP", 0.05)
+    monkeypatch.setattr("authz.transport.listener._SWEEP", 0.05)
     listener = await stage.listener(dataclasses.replace(LIMITS, connection_age=1))
     async with stage.loaded(tmp_path, transport_socket):
         while stage.closed.count("age") < 4:

@@ -1,0 +1,143 @@
+"""Events: what Eventing delivers in a namespace's name, and to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from authz.lab.box.istio.client import NoAnswer
+from authz.lab.box.istio.mesh import Mesh
+from authz.lab.box.istio.world import DOMAIN
+from authz.lab.box.paths.table import IN, SOURCES, TOKEN, Outcome, Relation, asked_of
+from authz.lab.box.paths.world import CHANNEL
+
+TO: Final = "acme-db/hello"
+BROKER: Final = "broker"
+INGRESS: Final = "knative-eventing/broker-ingress"
+DISPATCHER: Final = "knative-eventing/imc-dispatcher"
+FILTER: Final = "knative-eventing/broker-filter"
+PINGSOURCE: Final = "knative-eventing/pingsource"
+EVENT: Final = (
+    ("ce-specversion", "1.0"),
+    ("ce-id", "1"),
+    ("ce-type", "demo"),
+    ("ce-source", "/demo"),
+    ("content-type", "text/plain"),
+)
+_SUBSCRIBER: Final = f"http://hello.acme-db.svc.{DOMAIN}/"
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """How an event of a namespace gets to a subscriber."""
+
+    name: str
+    way: str
+    """In words."""
+    send: Callable[[Mesh, str], Awaitable[None]]
+    """Sends an event of a namespace's to the private service `acme-db/hello`."""
+    hops: tuple[tuple[str, str], ...]
+    """The pods and filters that ask on the way, but for the sender's sidecar."""
+    outcomes: Mapping[Relation, Outcome]
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The questions on the way."""
+        return tuple(_question(filter_) for _, filter_ in self.hops)
+
+    def expected(self, relation: Relation) -> str:
+        """What must be seen: whether it got there, and what was asked."""
+        came = "delivered" if self.outcomes[relation] == IN else "not delivered"
+        return f"{came}; {', '.join(self.asked)}"
+
+
+def _question(filter_: str) -> str:
+    return "transit" if filter_ in {"broker", "channel"} else filter_
+
+
+async def _ping(mesh: Mesh, namespace: str) -> None:
+    await mesh.control(PINGSOURCE, "POST", f"/ping/{namespace}", {"sink": _SUBSCRIBER})
+
+
+async def _to_channel(mesh: Mesh, namespace: str) -> None:
+    channel = {"subscribers": [_SUBSCRIBER]}
+    await mesh.control(DISPATCHER, "PUT", f"/channels/{namespace}/{CHANNEL}", channel)
+    await _post(mesh, namespace, f"http://{CHANNEL}.{namespace}.svc.{DOMAIN}/")
+
+
+async def _to_broker(mesh: Mesh, namespace: str) -> None:
+    trigger = {"uid": "1", "subscriber": _SUBSCRIBER}
+    to_filter = f"http://broker-filter.knative-eventing.svc.{DOMAIN}/triggers/{namespace}/t/1"
+    channel = f"http://{CHANNEL}.{namespace}.svc.{DOMAIN}/"
+    await mesh.control(FILTER, "PUT", f"/triggers/{namespace}/t", trigger)
+    await mesh.control(
+        DISPATCHER, "PUT", f"/channels/{namespace}/{CHANNEL}", {"subscribers": [to_filter]}
+    )
+    await mesh.control(INGRESS, "PUT", f"/brokers/{namespace}/{BROKER}", {"channel": channel})
+    await _post(mesh, namespace, f"http://broker-ingress.knative-eventing/{namespace}/{BROKER}")
+
+
+async def _post(mesh: Mesh, namespace: str, url: str) -> None:
+    await mesh.call(f"{namespace}/hello", url, method="POST", headers=EVENT, body=b"event")
+
+
+_OUTCOMES: Final[Mapping[Relation, Outcome]] = {
+    "own": IN,
+    "sibling": IN,
+    "granted": IN,
+    "foreign": "verify not-allowed",
+}
+
+DELIVERIES: Final = (
+    Delivery("ping", "PingSource → pod", _ping, ((PINGSOURCE, "sign"), (TO, "verify")), _OUTCOMES),
+    Delivery(
+        "channel",
+        "sidecar → channel → pod",
+        _to_channel,
+        (
+            ("sender", "sign"),
+            (DISPATCHER, "channel"),
+            (DISPATCHER, "sign"),
+            (TO, "verify"),
+        ),
+        _OUTCOMES,
+    ),
+    Delivery(
+        "broker",
+        "sidecar → broker → channel → trigger → pod",
+        _to_broker,
+        (
+            ("sender", "sign"),
+            (INGRESS, "broker"),
+            (INGRESS, "sign"),
+            (DISPATCHER, "channel"),
+            (DISPATCHER, "sign"),
+            (FILTER, "sign"),
+            (TO, "verify"),
+        ),
+        _OUTCOMES,
+    ),
+)
+"""By knative/eventing; the subscriber is acme-db's private service in all of them."""
+
+
+async def played(mesh: Mesh, delivery: Delivery, relation: Relation) -> str:
+    """Send an event; say whether it was delivered, and what was asked on the way."""
+    namespace = SOURCES[relation]
+    hops = [(f"{namespace}/hello" if it == "sender" else it, by) for it, by in delivery.hops]
+    await mesh.forget(TO)
+    before = await asked_of(mesh, [pod for pod, _ in hops])
+    try:
+        await delivery.send(mesh, namespace)
+    except NoAnswer:
+        return "no answer"
+    after = await asked_of(mesh, [pod for pod, _ in hops])
+    asked = [
+        _question(by) for hop, by in hops for _ in range(after[hop, by] - before.get((hop, by), 0))
+    ]
+    seen = await mesh.seen(TO)
+    came = "delivered" if seen else "not delivered"
+    if any(it.header(TOKEN) for it in seen):
+        came += ", WITH A TOKEN"
+    return f"{came}; {', '.join(asked)}"
