@@ -27,9 +27,11 @@ def clusters(workload: Workload, expected: Expected) -> Iterator[Finding]:
     """What is wrong with the clusters that our filters, or our DestinationRules, are about."""
     policies = dict(expected.mutual())
     asked = {name for name in expected.clusters if _is_asked(workload, name)}
+    gateway = workload.proxy.kind == "gateway"
+    missing = Rule.GATEWAY_CLUSTER_MISSING if gateway else Rule.CLUSTER_MISSING
     for name in sorted(asked):
         if name not in workload.clusters:
-            yield Finding(workload.name, f"cluster {name}", "it is not there", Rule.CLUSTER_MISSING)
+            yield Finding(workload.name, f"cluster {name}", "it is not there", missing)
     for name, cluster in sorted(workload.clusters.items()):
         host = name.rpartition("|")[2]
         if not name.startswith("outbound|") or host not in policies:

@@ -122,7 +122,7 @@ class Rule(enum.Enum):
     )
     UPSTREAM = (
         "upstream",
-        "the service would believe the Host header about where the request goes",
+        "the service is told of another destination than the request's: no token, or a wrong one",
         _FOREIGN,
     )
     MUTATION = (
@@ -201,6 +201,16 @@ class Rule(enum.Enum):
         (
             "let the `Sidecar` of this namespace import authz-system/*, and see that "
             "Service authz exists"
+        ),
+    )
+    GATEWAY_CLUSTER_MISSING = (
+        "gateway-cluster-missing",
+        "the filters cannot reach the service: every request through this gateway is a 503",
+        (
+            "istiod sends a gateway what its routes use (PILOT_FILTER_GATEWAY_CLUSTER_CONFIG): "
+            "apply the filters again, whose annotation envoyfilter.istio.io/referenced-services "
+            "names the service, or before Istio 1.26 an extension provider that does "
+            "(deploy/platform/istio/istiod-1.25-values.yaml); and see that Service authz exists"
         ),
     )
     CLUSTER_HTTP2 = (

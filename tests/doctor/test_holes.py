@@ -240,7 +240,7 @@ STRIP, PUBLIC, SCRAPE = "tenant-authz.strip", "tenant-authz.public", "tenant-aut
             _typed(SIGN, _metadata("x-authz-upstream", "%REQ(:AUTHORITY)%")),
             SIDECAR,
             Rule.UPSTREAM,
-            "must be %UPSTREAM_CLUSTER%",
+            "must be %UPSTREAM_CLUSTER_RAW%",
         ),
         (
             _typed(PUBLIC, lambda it: it["grpc_service"]["initial_metadata"].pop()),
@@ -431,13 +431,15 @@ def test_verify_behind_strip(bench: Bench) -> None:
     assert "must be tenant-authz.verify, tenant-authz.strip" in found[0].what
 
 
-@pytest.mark.parametrize("name", ["envoy.filters.network.redis_proxy", "somebody.elses"])
-def test_a_chain_that_gives_our_filters_nothing_to_hold_on_to(bench: Bench, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [("somebody.elses", Rule.UNCOVERED), ("envoy.filters.network.redis_proxy", Rule.TCP_MISSING)],
+)
+def test_a_chain_of_another_kind_with_nobody_of_ours(bench: Bench, name: str, rule: Rule) -> None:
     dump = bench.dump(SIDECAR)
     chain = listener(dump, "virtualInbound")["filter_chains"][-1]
     chain["filters"] = [{"name": name, "typed_config": {"@type": "x"}}]
-    [found] = examined(dump)
-    assert (found.rule, name in found.what) == (Rule.UNCOVERED, True)
+    assert {it.rule for it in examined(dump)} == {rule}
 
 
 def test_http_that_leaves_by_a_manager_without_a_router(bench: Bench) -> None:
@@ -504,7 +506,6 @@ OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 @pytest.mark.parametrize(
     ("broken", "rule"),
     [
-        (lambda dump: service_cluster(dump).update(name="other"), Rule.CLUSTER_MISSING),
         (
             lambda dump: service_cluster(dump)["typed_extension_protocol_options"].clear(),
             {Rule.CLUSTER_HTTP2, Rule.CLUSTER_TIMES},
@@ -553,6 +554,16 @@ def test_a_sidecar_object_that_hides_the_service(bench: Bench) -> None:
     }
     [found] = examined(bench.dump(SIDECAR, [*shipped(), scope]))
     assert (found.rule, "authz.authz-system" in found.where) == (Rule.CLUSTER_MISSING, True)
+
+
+def test_no_way_to_the_service_and_advice_that_fits(bench: Bench) -> None:
+    rules = {SIDECAR: Rule.CLUSTER_MISSING, GATEWAY: Rule.GATEWAY_CLUSTER_MISSING}
+    for pod, rule in rules.items():
+        dump = bench.dump(pod)
+        service_cluster(dump).update(name="other")
+        [found] = examined(dump)
+        assert found.rule is rule
+        assert ("Sidecar" in found.rule.mend) == (pod == SIDECAR)
 
 
 def test_no_destination_rule_at_all(bench: Bench) -> None:

@@ -18,13 +18,15 @@ from authz.lab.loopback import bootstrap
 from authz.lab.loopback.bootstrap import Endpoint, Json
 from authz.testing import workload
 from tests.envoy.bench import AUTHZ_CLUSTER, ISTIO, Workbench, free_port
-from tests.envoy.scripted import always, denying
+from tests.envoy.scripted import allowing, always, denying
 from tests.support import soon
 
 GREETING = b"220 welcome\r\n"
+PING = b"*1\r\n$4\r\nPING\r\n"  # redis_proxy answers it itself: +PONG
 TCP_PROXY = "envoy.filters.network.tcp_proxy"
 OWN, FOREIGN = workload("acme-web"), workload("globex")
-UNLISTED, LISTED = "virtualInbound", "0.0.0.0_3306"
+UNLISTED, LISTED = "virtualInbound", "0.0.0.0_5000"
+REDIS, MONGO, MYSQL = "0.0.0.0_6379", "0.0.0.0_27017", "0.0.0.0_3306"
 DENY = always(denying("x-word", "not-allowed", "no"))
 
 
@@ -44,6 +46,32 @@ class App:
         writer.close()
 
 
+def network_filter(name: str, version: str, **config: Any) -> Json:
+    type_url = f"type.googleapis.com/envoy.extensions.filters.network.{name}.v3.{version}"
+    return {
+        "name": f"envoy.filters.network.{name}",
+        "typed_config": {"@type": type_url, "stat_prefix": "pod", **config},
+    }
+
+
+def filters_of(chain: str) -> list[Json]:
+    """As istiod's buildNetworkFiltersStack has them, by the name of the Service's port."""
+    cluster = "InboundPassthroughCluster"
+    tcp_proxy = network_filter("tcp_proxy", "TcpProxy", cluster=cluster)
+    match chain:
+        case "0.0.0.0_6379":  # it ends the chain itself
+            routes = {"catch_all_route": {"cluster": cluster}}
+            settings = {"op_timeout": "5s"}
+            return [
+                network_filter("redis_proxy", "RedisProxy", settings=settings, prefix_routes=routes)
+            ]
+        case "0.0.0.0_27017":
+            return [network_filter("mongo_proxy", "MongoProxy"), tcp_proxy]
+        case "0.0.0.0_3306":
+            return [network_filter("mysql_proxy", "MySQLProxy"), tcp_proxy]
+    return [tcp_proxy]
+
+
 @dataclass
 class Bench:
     workbench: Workbench
@@ -55,6 +83,13 @@ class Bench:
     @asynccontextmanager
     async def chain(self, name: str, overlay: str = "") -> AsyncIterator[Endpoint]:
         """A raw-TCP chain of a pod's sidecar, mutual TLS in front and the app behind."""
+        async with self.chain_and_envoy(name, overlay) as (address, _):
+            yield address
+
+    @asynccontextmanager
+    async def chain_and_envoy(
+        self, name: str, overlay: str = ""
+    ) -> AsyncIterator[tuple[Endpoint, envoy.Envoy]]:
         address, app = free_port(), free_port()
         config = bootstrap.envoy_config(
             [self._listener(name)],
@@ -71,15 +106,12 @@ class Bench:
             server = await asyncio.start_server(self.app, *app)
             stack.callback(server.close)
             started = envoy.running("tcp", config, self.directory, self.workbench.executable)
-            await stack.enter_async_context(started)
-            yield address
+            yield address, await stack.enter_async_context(started)
 
     def _listener(self, name: str) -> Json:
-        type_url = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
-        tcp_proxy = {"@type": type_url, "stat_prefix": name, "cluster": "InboundPassthroughCluster"}
         chain = {
             "name": name,
-            "filters": [{"name": TCP_PROXY, "typed_config": tcp_proxy}],
+            "filters": filters_of(name),
             "transport_socket": bootstrap.downstream_tls(
                 self.authority.issue(workload("acme-web", "pod"))
             ),
@@ -153,6 +185,42 @@ async def test_more_than_the_early_data_gets_through_once_allowed(bench: Bench) 
         assert await soon(reader.readexactly(len(GREETING) + len(sent))) == GREETING + sent
 
 
+async def test_redis_is_asked_about_before_a_command_is_read(bench: Bench) -> None:
+    async with bench.chain(REDIS) as address:
+        async with bench.connected(address) as (reader, writer):
+            writer.write(PING)
+            assert await soon(reader.readexactly(7)) == b"+PONG\r\n"
+        bench.workbench.authz.answer = DENY
+        async with bench.connected(address, FOREIGN) as (reader, writer):
+            writer.write(b"*2\r\n$3\r\nGET\r\n$1\r\nx\r\n")
+            assert await soon(reader.read()) == b""
+    asked = [it.request.attributes.source.principal for it in bench.workbench.authz.questions]
+    assert asked == [str(OWN), str(FOREIGN)]
+    assert bench.app.heard == []
+
+
+async def test_mongo_is_asked_about_before_its_bytes_are_parsed(bench: Bench) -> None:
+    """Twice, where the first answer lets in: behind the parser there is tcp_proxy, with ours."""
+    senseless = b"\x10" + b"\0" * 11 + b"\x7f" * 4  # a header with an operation that there is not
+    async with bench.chain_and_envoy(MONGO) as (address, proxy):
+
+        async def not_understood() -> int:
+            said = await proxy.admin("/stats?filter=mongo.pod.decoding_error")
+            return int(said.split(": ")[1])
+
+        bench.workbench.authz.answer = DENY
+        async with bench.connected(address, FOREIGN) as (reader, writer):
+            writer.write(senseless)
+            assert await soon(reader.read()) in {b"", GREETING}
+        assert (len(bench.workbench.authz.questions), await not_understood()) == (1, 0)
+        bench.workbench.authz.answer = always(allowing())
+        async with bench.connected(address) as (reader, writer):
+            writer.write(senseless)
+            await soon(reader.readexactly(len(GREETING) + len(senseless)))
+        assert (len(bench.workbench.authz.questions), await not_understood()) == (3, 1)
+    assert bench.app.heard == [senseless]
+
+
 @pytest.mark.parametrize("chain", [UNLISTED, LISTED])
 async def test_without_us_the_connection_is_closed(bench: Bench, chain: str) -> None:
     async with bench.chain(chain) as address:
@@ -163,66 +231,53 @@ async def test_without_us_the_connection_is_closed(bench: Bench, chain: str) -> 
     assert bench.app.heard == []
 
 
-async def test_shadow_lets_in_when_nobody_answers(bench: Bench) -> None:
-    async with bench.chain(UNLISTED, "shadow") as address:
+every_chain = pytest.mark.parametrize("chain", [UNLISTED, LISTED, REDIS, MONGO])
+
+
+@every_chain
+async def test_shadow_lets_in_when_nobody_answers(bench: Bench, chain: str) -> None:
+    async with bench.chain(chain, "shadow") as address:
         await bench.workbench.authz.stop()
         async with bench.connected(address, FOREIGN) as (reader, writer):
-            writer.write(b"hello")
-            await soon(reader.readuntil(b"hello"))
+            writer.write(PING)
+            await soon(reader.readuntil(b"P"))
 
 
-async def test_break_glass_asks_nobody(bench: Bench) -> None:
+@every_chain
+async def test_break_glass_asks_nobody(bench: Bench, chain: str) -> None:
     bench.workbench.authz.answer = DENY
     async with (
-        bench.chain(UNLISTED, "break-glass") as address,
+        bench.chain(chain, "break-glass") as address,
         bench.connected(address, FOREIGN) as (reader, writer),
     ):
-        writer.write(b"hello")
-        await soon(reader.readuntil(b"hello"))
+        writer.write(PING)
+        await soon(reader.readuntil(b"P"))
     assert bench.workbench.authz.questions == []
+
+
+@pytest.mark.parametrize("chain", [UNLISTED, LISTED, REDIS, MONGO, MYSQL])
+def test_nothing_reads_what_a_client_says_before_us(chain: str) -> None:
+    config = bootstrap.envoy_config([inbound(chain)], [])
+    patched = Patches.of(shipped()).applied(Proxy("sidecar", "acme-web", {}), config)
+    filters = patched["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
+    assert filters[0]["name"] == "tenant-authz.tcp"
+
+
+def inbound(chain: str) -> Json:
+    found = {"name": chain, "filters": filters_of(chain)}
+    return {"name": "virtualInbound", "traffic_direction": "INBOUND", "filter_chains": [found]}
 
 
 def test_only_proxies_that_know_the_mode_get_it() -> None:
     def mode(chain: str, istio: str) -> str | None:
-        found = {"name": chain, "filters": [{"name": TCP_PROXY, "typed_config": {}}]}
-        listener = {
-            "name": "virtualInbound",
-            "traffic_direction": "INBOUND",
-            "filter_chains": [found],
-        }
         proxy = Proxy("sidecar", "acme-web", {}, istio)
-        config = Patches.of(shipped()).applied(proxy, bootstrap.envoy_config([listener], []))
+        config = Patches.of(shipped()).applied(proxy, bootstrap.envoy_config([inbound(chain)], []))
         *_, tcp_proxy = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
         result: str | None = tcp_proxy["typed_config"].get("upstream_connect_mode")
         return result
 
-    for istio in ("1.29.0", "1.30.3", "1.31.0", "1.40.0", "1.100.0"):
+    for istio in ("1.29.0", "1.30.3", "1.40.0", "1.100.0", "1.32-dev", "1.30-alpha.0123abcd"):
         assert mode(UNLISTED, istio) == "ON_DOWNSTREAM_DATA"
         assert mode(LISTED, istio) is None
-    for istio in ("1.24.0", "1.28.9", "1.3.0"):
+    for istio in ("1.24.0", "1.28.9", "1.3.0", "1.29-alpha.0123abcd", "1.3-dev", ""):
         assert mode(UNLISTED, istio) is None
-
-
-@pytest.mark.parametrize(
-    ("namespace", "app", "port", "asks"),
-    [
-        ("knative-serving", "webhook", 8443, False),
-        ("knative-eventing", "eventing-webhook", 8443, False),
-        ("knative-serving", "webhook", 8080, True),
-        ("knative-serving", "activator", 8443, True),
-        ("acme-web", "webhook", 8443, True),
-        ("authz-system", "authz", 8443, False),
-    ],
-)
-def test_only_the_platform_s_webhooks_are_left_to_themselves(
-    namespace: str, app: str, port: int, asks: bool
-) -> None:
-    chain = {
-        "filter_chain_match": {"destination_port": port},
-        "filters": [{"name": TCP_PROXY, "typed_config": {}}],
-    }
-    listener = {"name": "virtualInbound", "traffic_direction": "INBOUND", "filter_chains": [chain]}
-    proxy = Proxy("sidecar", namespace, {"app": app})
-    config = Patches.of(shipped()).applied(proxy, bootstrap.envoy_config([listener], []))
-    filters = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
-    assert ("tenant-authz.tcp" in [it["name"] for it in filters]) is asks

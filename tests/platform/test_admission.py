@@ -312,6 +312,36 @@ def test_knatives_own_aliases_pass_and_only_knatives() -> None:
     assert SERVICES.refusals(alias, user="system:serviceaccount:acme:controller")
 
 
+CHANNELS = "system:serviceaccount:knative-eventing:imc-controller"
+DISPATCHER = "imc-dispatcher.knative-eventing.svc.cluster.local"
+
+
+def test_eventing_s_aliases_of_the_channel_s_dispatcher_pass() -> None:
+    assert not SERVICES.refusals(service(externalName=DISPATCHER), user=CHANNELS)
+
+
+@pytest.mark.parametrize(
+    ("name", "user"),
+    [
+        (DISPATCHER, "somebody"),
+        (DISPATCHER, "system:serviceaccount:acme:imc-controller"),
+        (DISPATCHER, "system:serviceaccount:knative-eventing:mt-broker-ingress"),
+        ("app.victim.svc.cluster.local", CHANNELS),
+        ("imc-dispatcher.knative-eventing.svc", CHANNELS),
+        (f"{DISPATCHER}.", CHANNELS),
+        (f"x.{DISPATCHER}", CHANNELS),
+        ("broker-ingress.knative-eventing.svc.cluster.local", CHANNELS),
+    ],
+)
+def test_by_nobody_else_and_of_nothing_else(name: str, user: str) -> None:
+    assert "externalName" in SERVICES.refusals(service(externalName=name), user=user)[0]
+
+
+def test_a_channel_s_controller_sets_no_external_ips() -> None:
+    both = service(externalName=DISPATCHER, externalIPs=["10.0.0.1"])
+    assert "externalIPs" in SERVICES.refusals(both, user=CHANNELS)[0]
+
+
 def test_external_ips_are_refused() -> None:
     assert "externalIPs" in SERVICES.refusals(service(externalIPs=["10.0.0.1"]))[0]
 

@@ -10,7 +10,9 @@ from ruamel.yaml import YAML
 
 from authz._proto.ext_authz_pb2 import CheckResponse
 from authz.config import Settings
+from authz.conformance.kubernetes import NAMES
 from authz.domain.verdict import Deny, Parties
+from authz.envoyfilters import shipped
 from authz.errors import Reason
 from authz.extauthz.response import REASON_HEADER, answer
 from authz.tenants.render import TENANT
@@ -104,9 +106,38 @@ def test_istiod_watches_tenants_and_the_platform_only() -> None:
     values = YAML(typ="safe").load((PLATFORM / "istio/istiod-values.yaml").read_text())
     tenants, platform = values["meshConfig"]["discoverySelectors"]
     assert tenants == {"matchExpressions": [{"key": TENANT, "operator": "Exists"}]}
-    assert "authz-system" in platform["matchExpressions"][0]["values"]
+    assert {"authz-system", *NAMES.values()} <= set(platform["matchExpressions"][0]["values"])
     assert all(isinstance(value, str) for value in values["pilot"]["env"].values())
     assert values["meshConfig"]["tlsDefaults"]["cipherSuites"]
+
+
+def test_gateways_have_our_cluster_although_they_are_sent_only_what_routes_use() -> None:
+    """istiod: PILOT_FILTER_GATEWAY_CLUSTER_CONFIG, and GatewayServices in push_context.go."""
+    values = YAML(typ="safe").load((PLATFORM / "istio/istiod-values.yaml").read_text())
+    assert values["pilot"]["env"]["PILOT_FILTER_GATEWAY_CLUSTER_CONFIG"] == "true"
+    older = YAML(typ="safe").load((PLATFORM / "istio/istiod-1.25-values.yaml").read_text())
+    (provider,) = older["meshConfig"]["extensionProviders"]
+    gateways = [it for it in shipped() if "GATEWAY" in contexts(it)]
+    assert len(gateways) == 2
+    for document in gateways:
+        named = document["metadata"]["annotations"]["envoyfilter.istio.io/referenced-services"]
+        assert named == provider["envoyExtAuthzGrpc"]["service"]
+        assert asked(document) == {
+            f"outbound|{provider['envoyExtAuthzGrpc']['port']}||{named.partition('/')[2]}"
+        }
+
+
+def contexts(document: dict[str, Any]) -> set[str]:
+    return {it["match"]["context"] for it in document["spec"].get("configPatches", ())}
+
+
+def asked(document: dict[str, Any]) -> set[str]:
+    """The clusters by which an EnvoyFilter's filters ask."""
+    values = (it["patch"].get("value", {}) for it in document["spec"]["configPatches"])
+    typed = (it.get("typed_config", {}) for it in values)
+    return {
+        it["grpc_service"]["envoy_grpc"]["cluster_name"] for it in typed if "grpc_service" in it
+    }
 
 
 def test_sidecars_know_the_ways_that_tokens_need() -> None:

@@ -1,7 +1,8 @@
 """Envoy configuration in the shape, and with the names, that istiod gives it.
 
-The filters that ship read those names: `%UPSTREAM_CLUSTER%` must say where a request goes as it
-does in a mesh. What the demo does not need is left out.
+The filters that ship read those names: `%UPSTREAM_CLUSTER_RAW%` must say where a request goes as it
+does in a mesh. Beside its name, each cluster has istiod's other one for statistics, which must not
+count. What the demo does not need is left out.
 """
 
 from __future__ import annotations
@@ -207,6 +208,7 @@ def static_cluster(name: str, endpoint: Endpoint, *, http2: bool = False) -> Jso
     locality = {"lb_endpoints": [{"endpoint": {"address": socket_address(endpoint)}}]}
     cluster = {
         "name": name,
+        "alt_stat_name": f"{name};",
         "type": "STATIC",
         "connect_timeout": "5s",
         "load_assignment": {"cluster_name": name, "endpoints": [locality]},
@@ -221,6 +223,7 @@ def passthrough_cluster() -> Json:
     """
     return {
         "name": PASSTHROUGH,
+        "alt_stat_name": f"{PASSTHROUGH};",
         "type": "ORIGINAL_DST",
         "lb_policy": "CLUSTER_PROVIDED",
         "connect_timeout": "5s",
