@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from tests.admission.rows import EVENTING, IMC, KAFKA, SERVING, Account, Json, Row, thing
+from tests.admission.rows import EVENTING, IMC, KAFKA, SERVING, Account, Json, Row, changed, thing
 
 _POLICY: Final = "tenant-authz-controllers"
 ENDPOINTS: Final = Account.of("kube-system", "endpointslice-controller")
@@ -34,7 +34,7 @@ def _addresses() -> Iterator[Row]:
     for name, (kind, address) in ADDRESSES.items():
         evil = slice_(kind, address)
         yield Row(f"EndpointSlice: {name}", _POLICY, "endpointslices", evil, evil, twin_by=ENDPOINTS)
-    own = slice_("IPv4", "10.244.0.5")
+    own = changed(slice_("IPv4", "10.244.0.5"), {"metadata name": "old"})
     yield Row(
         "EndpointSlice: another's pod, later", _POLICY, "endpointslices",
         THEIRS := {"endpoints": [{"addresses": ["10.244.0.9"]}]}, THEIRS, own, twin_by=KUBE,
@@ -90,7 +90,8 @@ def _written() -> Iterator[Row]:
         yield Row(f"a {kind} of Knative's own", _POLICY, "use the kinds", made, made, twin_by=account)
         yield Row(
             f"status of a {kind}", _POLICY, "/status: ",
-            CHANGE := {"status x": "y"}, CHANGE, made, "status", twin_by=account,
+            CHANGE := {"status x": "y"}, CHANGE, changed(made, {"metadata name": "old"}), "status",
+            twin_by=account,
         )  # fmt: skip
 
 

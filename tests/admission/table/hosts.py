@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from tests.admission.rows import Json, Row, thing
+from tests.admission.rows import Json, Row, changed, thing
 
 _POLICY: Final = "tenant-authz-hosts"
 _BACKEND: Final = {"service": {"name": "web", "port": {"number": 80}}}
@@ -30,9 +30,10 @@ def ingress(*hosts: str | None, **spec: object) -> Json:
 
 def route(kind: str, *hosts: str) -> Json:
     """A route of the Gateway API."""
-    version = "v1alpha2" if kind == "TLSRoute" else "v1"
-    spec: Json = {"hostnames": list(hosts)} if hosts else {"parentRefs": []}
-    return thing(f"gateway.networking.k8s.io/{version}", kind, "web", spec=spec)
+    to = {"parentRefs": [{"name": "shared", "namespace": "istio-system"}]}
+    rules = {"rules": [{"backendRefs": [{"name": "web", "port": 80}]}]}
+    spec = to | rules | ({"hostnames": list(hosts)} if hosts else {})
+    return thing("gateway.networking.k8s.io/v1", kind, "web", spec=spec)
 
 
 def mapping(host: str) -> Json:
@@ -43,10 +44,19 @@ def mapping(host: str) -> Json:
 
 def gateway(kind: str) -> Json:
     """An object that changes a gateway."""
-    group = "gateway.networking.k8s.io"
-    version = {"ListenerSet": "v1", "TCPRoute": "v1alpha2", "UDPRoute": "v1alpha2"}.get(kind, "v1")
-    spec = {"gatewayClassName": "istio", "listeners": [{"name": "x", "hostname": OWN}]}
-    return thing(f"{group}/{version}", kind, "web", spec=spec)
+    listeners = [{"name": "x", "hostname": OWN, "port": 80, "protocol": "HTTP"}]
+    spec: Json = {"listeners": listeners}
+    if kind == "Gateway":
+        at = {"type": "Hostname", "value": "istio-ingressgateway.istio-system.svc.cluster.local"}
+        spec |= {"gatewayClassName": "istio", "addresses": [at]}
+    elif kind == "ListenerSet":
+        spec |= {"parentRef": {"name": "shared", "namespace": "istio-system"}}
+    else:
+        spec = route(kind)["spec"]
+    return thing("gateway.networking.k8s.io/v1", kind, "web", spec=spec)
+
+
+_OLD: Final = changed(ingress(OWN), {"metadata name": "old"})
 
 
 def _rows() -> Iterator[Row]:
@@ -94,16 +104,20 @@ def _rows() -> Iterator[Row]:
     yield Row(
         "Ingress: another's host, later", _POLICY, "spec.rules[].host",
         {"spec": ingress(FOREIGN["another's"])["spec"]}, {"spec": ingress("acme.example")["spec"]},
-        ingress(OWN),
+        _OLD,
     )  # fmt: skip
     yield Row(
         "Ingress: another's host under tls, later", _POLICY, "spec.tls[].hosts",
         {"spec tls": [{"hosts": [FOREIGN["another's"]], "secretName": "own"}]},
-        {"spec tls": [{"hosts": [OWN], "secretName": "own"}]}, ingress(OWN),
+        {"spec tls": [{"hosts": [OWN], "secretName": "own"}]}, _OLD,
     )  # fmt: skip
     for kind in ("HTTPRoute", "GRPCRoute", "TLSRoute"):
         yield Row(f"{kind}: no hostname", _POLICY, "spec.hostnames", route(kind), route(kind, OWN))
-    grant = thing("gateway.networking.k8s.io/v1", "ReferenceGrant", "web", spec={"from": [], "to": []})
+    origin = {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "victim-db"}
+    grant = thing(
+        "gateway.networking.k8s.io/v1beta1", "ReferenceGrant", "web",
+        spec={"from": [origin], "to": [{"group": "", "kind": "Service"}]},
+    )  # fmt: skip
     for kind in ("Gateway", "ListenerSet", "TCPRoute", "UDPRoute"):
         yield Row(f"{kind} of its own", _POLICY, f"kind: {kind}", gateway(kind), grant)
 

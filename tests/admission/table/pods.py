@@ -11,6 +11,8 @@ from tests.admission.rows import CERT_MANAGER, PLATFORM, Account, Json, Row, cha
 POD: Final = thing(
     "v1", "Pod", "plain", spec={"containers": [{"name": "app", "image": "example.test/app:1"}]}
 )
+RUNNING: Final = changed(POD, {"metadata name": "running"})
+"""The same, but this one is made: it has the sidecar that the injector gave it."""
 KUBELET: Final = Account("system:node:one", ("system:nodes",))
 
 _MADE: Final = "tenant-authz-pods"
@@ -104,8 +106,6 @@ def _opted_out() -> Iterator[Row]:
     tame = changed(POD, {_A + "sidecar.istio.io/proxyCPU": "50m"})
     for key, value in WAYS_OUT.items():
         yield Row(key, _MADE, f"metadata.annotations: {key}", changed(POD, {_A + key: value}), tame)
-    mode = changed(POD, {_A + "sidecar.istio.io/interceptionMode": "TPROXY"})
-    yield Row("interceptionMode TPROXY", _MADE, "interceptionMode", mode, tame)
     for key, value in (
         ("sidecar.istio.io/inject", "false"),
         ("sidecar.istio.io/inject", "False"),
@@ -157,7 +157,7 @@ def _as_cert_manager() -> Iterator[Row]:
 
 
 def _later() -> Iterator[Row]:
-    """Changes of a pod that was admitted; POD as it is after injection."""
+    """Changes of a pod that was admitted; RUNNING as it is after injection."""
     note = {_A + "example.test/note": "changed"}
     at = "metadata.annotations"
     tame: Json = {"spec containers app image": "example.test/app:2"}
@@ -179,13 +179,13 @@ def _later() -> Iterator[Row]:
             if not (way and "image" in name):  # not to be changed that way
                 yield Row(
                     f"{name}, by an update{' of the status' if way else ''}",
-                    _LATER, said, change, {_L + "a": "b"} if way else twin, POD, way,
+                    _LATER, said, change, {_L + "a": "b"} if way else twin, RUNNING, way,
                 )  # fmt: skip
     yield Row(
         "another pod's address", _LATER, "status.podIPs",
         {"status podIP": "10.244.0.9", "status podIPs": [{"ip": "10.244.0.9"}]},
         {"status podIP": "10.244.0.9", "status podIPs": [{"ip": "10.244.0.9"}]},
-        POD, "status", twin_by=KUBELET,
+        RUNNING, "status", twin_by=KUBELET,
     )  # fmt: skip
     debugger = {"name": "debugger", "image": "example.test/debugger:1"}
     for name, evil in {
@@ -199,13 +199,13 @@ def _later() -> Iterator[Row]:
         yield Row(
             name, _LATER, "spec.ephemeralContainers",
             {"spec ephemeralContainers": [evil]}, {"spec ephemeralContainers": [debugger]},
-            POD, "ephemeralcontainers",
+            RUNNING, "ephemeralcontainers",
         )  # fmt: skip
-    binding = thing("v1", "Binding", "plain", target={"kind": "Node", "name": "one"})
+    binding = thing("v1", "Binding", "running", target={"kind": "Node", "name": "one"})
     yield Row(
         "an annotation that comes with the node", _LATER, at,
         changed(binding, {_A + "istio.io/reroute-virtual-interfaces": "eth0"}), binding,
-        POD, "binding",
+        RUNNING, "binding",
     )  # fmt: skip
 
 

@@ -1,0 +1,37 @@
+"""One control plane for all of these tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from authz.lab import controlplane
+from authz.lab.controlplane import build
+from authz.lab.controlplane.versions import ISTIO
+from tests.admission.cluster import Cluster, policies, world
+from tests.admission.injector import injecting
+from tests.admission.table import ROWS
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+    """A real API server with the real injector, and with the policies in force."""
+    programs = [build.etcd(), build.api_server(), build.istiod(ISTIO)]
+    absent = [it.name for it in programs if not it.file.exists()]
+    if absent and not request.config.getoption("--kube"):
+        pytest.skip(
+            f"not built: {', '.join(absent)}; python -m authz.lab.controlplane build, or --kube"
+        )
+    async with controlplane.running(istio=None) as plane, plane.api() as api:
+        made = Cluster(api)
+        build.built(build.istiod(ISTIO), lambda _: None)
+        await made.apply(world())
+        async with injecting(plane, ISTIO) as webhook:
+            await made.apply([webhook])
+            await made.apply(policies())
+            for policy in {row.policy for row in ROWS}:
+                row = next(row for row in ROWS if row.policy == policy)
+                await made.until(lambda row=row: made.play(row), policy)
+            yield made
