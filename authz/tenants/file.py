@@ -39,7 +39,7 @@ def _tenants_namespace(text: str) -> str:
 
 
 def _domain(text: str) -> str:
-    if not is_dns_name(text) or "." not in text:
+    if not is_dns_name(text) or "." not in text or text.rpartition(".")[2][0].isdigit():
         raise ValueError(f"{text!r} is not a domain: use a lower-case name such as 'acme.example'")
     if len(text) > _LONGEST_DOMAIN:
         raise ValueError(

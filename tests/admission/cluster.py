@@ -10,10 +10,19 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import httpx
-from ruamel.yaml import YAML
 
 from authz.lab.controlplane.api import Api
-from tests.admission.rows import MALLORY, PLATFORM, SPACE, Account, Json, Row, changed, thing
+from tests.admission.rows import (
+    MALLORY,
+    PLATFORM,
+    SPACE,
+    Account,
+    Json,
+    Row,
+    changed,
+    plural,
+    thing,
+)
 from tests.admission.table.namespaces import OWN
 from tests.deploy.manifests import DEPLOY, load
 from tests.support import PATIENCE
@@ -43,7 +52,7 @@ _OTHERS: Final = {
     "networking.istio.io/v1": ["Gateway", "Sidecar", "VirtualService"],
 }
 CRDS: Final = KNATIVE | _OTHERS
-"""Kinds by version. Their objects may have any fields: schemas are no part of what is tried here."""
+"""Kinds by version. Their objects may have any fields: what is tried here is not their schemas."""
 
 EDIT_OF_KNATIVE: Final = [
     {
@@ -90,6 +99,10 @@ class Cluster:
         """An object as it is there."""
         return await self._api.read(await self._api.path(item))
 
+    async def there(self, item: Json) -> bool:
+        """Whether an object is there."""
+        return (await self.send("GET", await self._api.path(item))).status_code == 200
+
     async def change(
         self,
         item: Json,
@@ -108,6 +121,24 @@ class Cluster:
         """Have objects, as the platform."""
         await self._api.apply(objects)
 
+    async def aggregate(self) -> None:
+        """Give `edit` its rules, as a controller does that is not here."""
+        base = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+        for role in ("view", "edit"):
+            found = (await self.send("GET", base)).json()["items"]
+            key = f"rbac.authorization.k8s.io/aggregate-to-{role}"
+            rules = [
+                rule
+                for it in found
+                if it["metadata"].get("labels", {}).get(key) == "true"
+                for rule in it["rules"] or []
+            ]
+            kind = "application/merge-patch+json"
+            answer = await self.send(
+                "PATCH", f"{base}/{role}", body={"rules": rules}, content_type=kind
+            )
+            assert answer.status_code == 200, answer.text
+
     async def delete(self, objects: Iterable[Json]) -> None:
         """Have them no more."""
         await self._api.delete(objects)
@@ -118,12 +149,12 @@ class Cluster:
 
     async def play_twin(self, row: Row) -> str:
         """Try the honest one instead."""
-        return await self._try(row, row.twin, row.honest)
+        return await self._try(row, row.harmless, row.honest)
 
     async def _try(self, row: Row, what: Json, by: Account) -> str:
         if row.old is None:
             return await self.create(what, by)
-        if (await self.send("GET", await self._api.path(row.old))).status_code == 404:
+        if not await self.there(row.old):
             assert not await self.create(row.old, row.honest, really=True)
         if row.subresource == "binding":
             path = f"{await self._api.path(row.old)}/binding"
@@ -133,20 +164,22 @@ class Cluster:
     @asynccontextmanager
     async def without(self, policy: str, row: Row) -> AsyncIterator[None]:
         """Take a policy away as long as the block lasts; `row` tells when the server knows it."""
-        (binding,) = (it for it in policies() if it["kind"].endswith("Binding") and named(it, policy))
+        (binding,) = (
+            it for it in policies() if it["kind"].endswith("Binding") and named(it, policy)
+        )
         await self.delete([binding])
-        await self.until(lambda: self.play(row), "")
+        await self.until(row, refused=False)
         try:
             yield
         finally:
             await self.apply([binding])
-            await self.until(lambda: self.play(row), policy)
+            await self.until(row, refused=True)
 
-    async def until(self, ask: Any, said: str) -> None:
-        """Ask again until the answer is `said`, or has it in it."""
+    async def until(self, row: Row, *, refused: bool) -> None:
+        """Try an attack again until it is refused, or is not: policies count after a while."""
         deadline = time.monotonic() + PATIENCE
-        while not ((answer := await ask()) == said or (said and said in answer)):
-            assert time.monotonic() < deadline, f"waited in vain for {said!r}: {answer!r}"
+        while bool(answer := await self.play(row)) != refused:
+            assert time.monotonic() < deadline, f"waited in vain: {answer!r}"
             await asyncio.sleep(0.05)
 
 
@@ -163,13 +196,15 @@ def named(item: Json, name: str) -> bool:
 
 def world() -> Iterator[Json]:
     """Kinds, namespaces and rights that are there before any policy."""
-    yield from (_crd(version, kinds, kind) for version, kinds in CRDS.items() for kind in kinds)
+    yield from (_crd(version, kind) for version, kinds in CRDS.items() for kind in kinds)
     for name in ("istio-system", "knative-serving", "knative-eventing", "victim-db"):
         yield thing("v1", "Namespace", name, None)
     yield OWN
     yield thing("v1", "ServiceAccount", "default")
     everything = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
     rbac = "rbac.authorization.k8s.io/v1"
+    more = thing(rbac, "ClusterRole", "knative-edit", None, rules=EDIT_OF_KNATIVE)
+    yield changed(more, {"metadata labels rbac.authorization.k8s.io/aggregate-to-edit": "true"})
     yield thing(rbac, "ClusterRole", "everything", None, rules=[everything])
     yield binding("RoleBinding", "devs", "everything", {"kind": "Group", "name": MALLORY.groups[0]})
     spaces = ("kube-system", "cert-manager", "knative-serving", "knative-eventing")
@@ -195,21 +230,18 @@ def binding(kind: str, name: str, role: str, subject: Json) -> Json:
     )
 
 
-def _crd(version: str, kinds: list[str], kind: str) -> Json:
+def _crd(version: str, kind: str) -> Json:
     group, _, number = version.partition("/")
-    plural = f"{kind.lower()}{'es' if kind.endswith('s') else 's'}"
-    if kind.endswith("y"):
-        plural = f"{kind.lower()[:-1]}ies"
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     made = thing(
         "apiextensions.k8s.io/v1",
         "CustomResourceDefinition",
-        f"{plural}.{group}",
+        f"{plural(kind)}.{group}",
         None,
         spec={
             "group": group,
             "scope": "Namespaced",
-            "names": {"kind": kind, "plural": plural},
+            "names": {"kind": kind, "plural": plural(kind)},
             "versions": [
                 {
                     "name": number,
@@ -233,8 +265,3 @@ def _refusal(answer: httpx.Response) -> str:
     if answer.status_code in {200, 201}:
         return ""
     return f"{answer.status_code}: {answer.json().get('message', answer.text)}"
-
-
-def as_yaml(text: str) -> list[Json]:
-    """Documents of YAML."""
-    return list(YAML(typ="safe", pure=True).load_all(text))

@@ -28,10 +28,10 @@ async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
         made = Cluster(api)
         build.built(build.istiod(ISTIO), lambda _: None)
         await made.apply(world())
+        await made.aggregate()
         async with injecting(plane, ISTIO) as webhook:
             await made.apply([webhook])
             await made.apply(policies())
-            for policy in {row.policy for row in ROWS}:
-                row = next(row for row in ROWS if row.policy == policy)
-                await made.until(lambda row=row: made.play(row), policy)
+            for row in {row.policy: row for row in ROWS}.values():
+                await made.until(row, refused=True)
             yield made

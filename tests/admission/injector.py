@@ -52,8 +52,9 @@ async def injecting(plane: Plane, istio: str) -> AsyncIterator[Json]:
         "INJECTION_WEBHOOK_CONFIG_NAME": "",
         "VALIDATION_WEBHOOK_CONFIG_NAME": "",
         "ENABLE_LEADER_ELECTION": "false",
+        "PILOT_ENABLE_GATEWAY_API": "false",
     }
-    argv = [
+    argv: list[str | Path] = [
         *(build.istiod(istio).file, "discovery", "--kubeconfig", plane.kubeconfig),
         *("--meshConfig", folder / "mesh.json", "--ctrlz_port", "0", "--shutdownDuration", "0s"),
         *("--grpcAddr", ads, "--secureGRPCAddr", secure, "--httpAddr", http),

@@ -55,12 +55,13 @@ class Row:
     said: str
     """A part of the message."""
     evil: Json
-    twin: Json
+    twin: Json | None = None
+    """`None`: the same, sent by `twin_by`."""
     old: Json | None = None
     subresource: str = ""
     by: Account = MALLORY
     twin_by: Account | None = None
-    """By default the same."""
+    """By default `by`."""
 
     def __str__(self) -> str:
         return self.name
@@ -69,6 +70,11 @@ class Row:
     def honest(self) -> Account:
         """Who sends the twin."""
         return self.twin_by or self.by
+
+    @property
+    def harmless(self) -> Json:
+        """What the twin is."""
+        return self.evil if self.twin is None else self.twin
 
 
 def changed(original: Mapping[str, Any], changes: Mapping[str, object]) -> Json:
@@ -92,7 +98,19 @@ def changed(original: Mapping[str, Any], changes: Mapping[str, object]) -> Json:
     return copy
 
 
-def thing(version: str, kind: str, name: str, namespace: str | None = SPACE, **more: object) -> Json:
+def thing(
+    version: str, kind: str, name: str, namespace: str | None = SPACE, **more: object
+) -> Json:
     """An object of Kubernetes."""
     metadata: Json = {"name": name} | ({"namespace": namespace} if namespace else {})
     return {"apiVersion": version, "kind": kind, "metadata": metadata, **more}
+
+
+def plural(kind: str) -> str:
+    """What a kind is called in paths."""
+    name = kind.lower()
+    if name == "endpoints":
+        return name
+    if name.endswith("y") and not name.endswith("ay"):
+        return f"{name[:-1]}ies"
+    return f"{name}es" if name.endswith("s") else f"{name}s"

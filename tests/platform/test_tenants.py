@@ -12,9 +12,11 @@ from ruamel.yaml import YAML
 from authz.errors import BadSettings
 from authz.tenants.file import Tenants, chosen, parse_tenants
 from authz.tenants.manifests import as_yaml
-from authz.tenants.render import DOMAINS, TENANT, knative_gateways, manifests
+from authz.tenants.render import DOMAINS, EXTERNAL_NAMES, TENANT, knative_gateways, manifests
+from tests.admission.rows import PLATFORM
+from tests.admission.table.hosts import mapping
 from tests.command import Run
-from tests.platform.admission import AdmissionPolicy
+from tests.platform.admission import Request, policies
 from tests.platform.manifests import needs_kubectl, rendered, validate
 
 FILE = """\
@@ -26,12 +28,11 @@ tenants:
     namespaces: [acme-web, acme-db]
     owners: ["group:acme: the team", "user:ann@acme.example"]
     domains: [acme.example]
+    external_names: [stripe.com]
     calls: [globex-eu]
     ports: [9443]
     quota: {instances: 10, cpu: 2, memory: 4Gi}
 """
-NAMESPACES = AdmissionPolicy("namespaces.yaml")
-HOSTS = AdmissionPolicy("hosts.yaml")
 
 
 def of_kind(kind: str, name: str = "acme", file: str = FILE) -> list[dict[str, Any]]:
@@ -45,7 +46,7 @@ def of_kind(kind: str, name: str = "acme", file: str = FILE) -> list[dict[str, A
 @pytest.mark.parametrize("text", [FILE, "{}", "istio_revision: stable\npod_security: restricted"])
 def test_all_of_it_is_valid(text: str) -> None:
     file = parse_tenants(text)
-    names = chosen(file, [] if file.tenants else ["acme"])
+    names = chosen(file, [] if file.tenants else ["acme-web"])
     assert validate(one for name in names for one in manifests(file, name)) >= 6
 
 
@@ -59,7 +60,10 @@ def test_a_namespace_is_labelled_for_sidecars_pod_security_and_its_tenant() -> N
         "pod-security.kubernetes.io/warn": "baseline",
         "pod-security.kubernetes.io/audit": "baseline",
     }
-    assert web["metadata"]["annotations"][DOMAINS] == "acme-web.apps.example.com,acme.example"
+    assert web["metadata"]["annotations"] == {
+        DOMAINS: "acme-web.apps.example.com,acme.example",
+        EXTERNAL_NAMES: "stripe.com",
+    }
 
 
 def test_with_a_revision_nothing_else_injects() -> None:
@@ -73,13 +77,9 @@ def test_what_is_rendered_passes_the_admission_policies() -> None:
     for name in chosen(file, []):
         for one in manifests(file, name):
             if one["kind"] == "Namespace":
-                assert NAMESPACES.refusals(one) == []
-                own = one["metadata"]["name"]
-                mapping = {
-                    "kind": "DomainMapping",
-                    "metadata": {"name": f"a.{own}.apps.example.com"},
-                }
-                assert HOSTS.refusals(mapping, namespace=one) == []
+                host = mapping(f"a.{one['metadata']['name']}.apps.example.com")
+                for asked in (Request(one, by=PLATFORM), Request(host, namespace=one)):
+                    assert not [it for rule in policies().values() for it in rule.refusals(asked)]
 
 
 def test_a_tenants_own_quota_stands_for_the_whole_of_it() -> None:
@@ -254,7 +254,7 @@ def test_one_tenant_does_not_rewrite_the_list_of_all(run: Run, tmp_path: Path) -
 
 
 def test_what_is_printed_is_what_json_says(run: Run) -> None:
-    text, data = run("tenant", "render", "acme"), run("tenant", "render", "acme", "--json")
+    text, data = (run("tenant", "render", "acme-web", *more) for more in ((), ("--json",)))
     assert list(YAML(typ="safe").load_all(text.out)) == data.json
 
 
@@ -298,12 +298,25 @@ def test_what_the_writer_writes_is_read_as_the_same(document: dict[str, Any]) ->
     [
         ("tenants:\n  Acme:", "line 2: tenants.Acme.[key]: 'Acme' is not a namespace"),
         ("tenants:\n  svc:", "line 2: tenants.svc: 'svc' is reserved"),
+        ("tenants:\n  com:", "line 2: tenants.com: 'com' may be a top-level domain"),
+        ("tenants:\n  a: {namespaces: [a-1, bank]}", "tenants.a: 'bank' may be a top-level"),
+        ("tenants:\n  a: {namespaces: [xn--p1ai]}", "'xn--p1ai' may be a top-level domain"),
+        ("plain_names: [svc]\ntenants:\n  svc:", "'svc' is reserved"),
+        (
+            "cluster_domain: k8s-1.test\ntenants:\n  k8s-1:",
+            "'k8s-1' is a part of the cluster's domain",
+        ),
+        (
+            "cluster_domain: k8s.test.org\ntenants:\n  a-1: {domains: [test.org]}",
+            "line 3: tenants.a-1: test.org overlaps the cluster's own domain",
+        ),
+        ("tenants:\n  a-1: {external_names: [10.96.0.1]}", "line 2: tenants.a-1.external_names.0"),
         ("tenants:\n  a: {namespaces: [kube-x]}", "'kube-x' is reserved"),
         ("tenants:\n  a: {namespaces: [x-system]}", "'x-system' is reserved"),
         ("tenants:\n  a: {namespaces: []}", "line 2: tenants.a.namespaces"),
         (
-            "tenants:\n  a: {namespaces: [x]}\n  x:",
-            "line 3: tenants.x.namespaces: x is in tenant a",
+            "plain_names: [x]\ntenants:\n  a: {namespaces: [x]}\n  x:",
+            "line 4: tenants.x.namespaces: x is in tenant a",
         ),
         ("tenants:\n  a: {owners: [ann]}", "line 2: tenants.a.owners.0: 'ann' is not an owner"),
         ("tenants:\n  a: {owners: ['robot:x']}", "write group:<name> or user:<name>"),
@@ -345,7 +358,8 @@ MISTAKEN_NAMES = [
     ("Acme",),
     ("a.b",),
     ("svc",),
-    ("good", "kube-system"),
+    ("com",),
+    ("good-1", "kube-system"),
     ("../x",),
     ("a" * 64,),
 ]

@@ -1,4 +1,4 @@
-"""Attacks on what only controllers write: addresses of Services, and what Knative's parts believe."""
+"""Attacks on what controllers write: addresses of Services, what Knative's parts believe."""
 
 from __future__ import annotations
 
@@ -23,9 +23,13 @@ _VICTIM: Final = {"url": "http://db.victim-db.svc.cluster.local"}
 def slice_(kind: str, address: str) -> Json:
     """Addresses of the Service `web`."""
     made = thing(
-        "discovery.k8s.io/v1", "EndpointSlice", "web-1", addressType=kind,
-        endpoints=[{"addresses": [address]}], ports=[{"port": 80}],
-    )  # fmt: skip
+        "discovery.k8s.io/v1",
+        "EndpointSlice",
+        "web-1",
+        addressType=kind,
+        endpoints=[{"addresses": [address]}],
+        ports=[{"port": 80}],
+    )
     made["metadata"]["labels"] = {"kubernetes.io/service-name": "web"}
     return made
 
@@ -33,15 +37,19 @@ def slice_(kind: str, address: str) -> Json:
 def _addresses() -> Iterator[Row]:
     for name, (kind, address) in ADDRESSES.items():
         evil = slice_(kind, address)
-        yield Row(f"EndpointSlice: {name}", _POLICY, "endpointslices", evil, evil, twin_by=ENDPOINTS)
+        yield Row(f"EndpointSlice: {name}", _POLICY, "endpointslices", evil, twin_by=ENDPOINTS)
     own = changed(slice_("IPv4", "10.244.0.5"), {"metadata name": "old"})
     yield Row(
-        "EndpointSlice: another's pod, later", _POLICY, "endpointslices",
-        THEIRS := {"endpoints": [{"addresses": ["10.244.0.9"]}]}, THEIRS, own, twin_by=KUBE,
-    )  # fmt: skip
+        "EndpointSlice: another's pod, later",
+        _POLICY,
+        "endpointslices",
+        {"endpoints": [{"addresses": ["10.244.0.9"]}]},
+        old=own,
+        twin_by=KUBE,
+    )
     subsets = [{"addresses": [{"ip": "10.244.0.9"}], "ports": [{"port": 80}]}]
     endpoints = thing("v1", "Endpoints", "web", subsets=subsets)
-    yield Row("Endpoints: another's pod", _POLICY, "endpoints", endpoints, endpoints, twin_by=SERVING)
+    yield Row("Endpoints: another's pod", _POLICY, "endpoints", endpoints, twin_by=SERVING)
 
 
 STATUSES: Final[list[tuple[str, str, Account, Json]]] = [
@@ -82,17 +90,29 @@ def _written() -> Iterator[Row]:
     for version, kind, account, change in STATUSES:
         old = thing(version, kind, "web", spec={})
         yield Row(
-            f"status of a {kind}", _POLICY, "/status: ", change, change, old, "status",
+            f"status of a {kind}",
+            _POLICY,
+            "/status: ",
+            change,
+            None,
+            old,
+            "status",
             twin_by=account,
-        )  # fmt: skip
+        )
     for version, kind, account in INTERNAL:
         made = thing(version, kind, "web", spec={"rules": []})
-        yield Row(f"a {kind} of Knative's own", _POLICY, "use the kinds", made, made, twin_by=account)
+        yield Row(f"a {kind} of Knative's own", _POLICY, "use the kinds", made, twin_by=account)
+        old, change = changed(made, {"metadata name": "old"}), {"status x": "y"}
         yield Row(
-            f"status of a {kind}", _POLICY, "/status: ",
-            CHANGE := {"status x": "y"}, CHANGE, changed(made, {"metadata name": "old"}), "status",
+            f"status of a {kind}",
+            _POLICY,
+            "/status: ",
+            change,
+            None,
+            old,
+            "status",
             twin_by=account,
-        )  # fmt: skip
+        )
 
 
 ROWS: Final = [*_addresses(), *_written()]

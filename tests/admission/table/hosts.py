@@ -62,18 +62,26 @@ _OLD: Final = changed(ingress(OWN), {"metadata name": "old"})
 def _rows() -> Iterator[Row]:
     for name, host in FOREIGN.items():
         yield Row(
-            f"Ingress: a host, {name}", _POLICY, "spec.rules[].host", ingress(OWN, host),
+            f"Ingress: a host, {name}",
+            _POLICY,
+            "spec.rules[].host",
+            ingress(OWN, host),
             ingress(OWN, "*.acme.example"),
-        )  # fmt: skip
+        )
         yield Row(
-            f"Ingress: under tls, {name}", _POLICY, "spec.tls[].hosts",
+            f"Ingress: under tls, {name}",
+            _POLICY,
+            "spec.tls[].hosts",
             ingress(OWN, tls=[{"hosts": [OWN, host], "secretName": "own"}]),
             ingress(OWN, tls=[{"hosts": [OWN, "acme.example"], "secretName": "own"}]),
-        )  # fmt: skip
+        )
         yield Row(
-            f"HTTPRoute: {name}", _POLICY, "spec.hostnames",
-            route("HTTPRoute", OWN, host), route("HTTPRoute", OWN),
-        )  # fmt: skip
+            f"HTTPRoute: {name}",
+            _POLICY,
+            "spec.hostnames",
+            route("HTTPRoute", OWN, host),
+            route("HTTPRoute", OWN),
+        )
         if "*" not in host:
             yield Row(
                 f"DomainMapping: {name}", _POLICY, "metadata.name", mapping(host), mapping(OWN)
@@ -102,22 +110,30 @@ def _rows() -> Iterator[Row]:
     ):
         yield Row(f"Ingress: {name}", _POLICY, said, evil, honest)
     yield Row(
-        "Ingress: another's host, later", _POLICY, "spec.rules[].host",
-        {"spec": ingress(FOREIGN["another's"])["spec"]}, {"spec": ingress("acme.example")["spec"]},
+        "Ingress: another's host, later",
+        _POLICY,
+        "spec.rules[].host",
+        {"spec": ingress(FOREIGN["another's"])["spec"]},
+        {"spec": ingress("acme.example")["spec"]},
         _OLD,
-    )  # fmt: skip
+    )
     yield Row(
-        "Ingress: another's host under tls, later", _POLICY, "spec.tls[].hosts",
+        "Ingress: another's host under tls, later",
+        _POLICY,
+        "spec.tls[].hosts",
         {"spec tls": [{"hosts": [FOREIGN["another's"]], "secretName": "own"}]},
-        {"spec tls": [{"hosts": [OWN], "secretName": "own"}]}, _OLD,
-    )  # fmt: skip
+        {"spec tls": [{"hosts": [OWN], "secretName": "own"}]},
+        _OLD,
+    )
     for kind in ("HTTPRoute", "GRPCRoute", "TLSRoute"):
         yield Row(f"{kind}: no hostname", _POLICY, "spec.hostnames", route(kind), route(kind, OWN))
     origin = {"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "victim-db"}
     grant = thing(
-        "gateway.networking.k8s.io/v1beta1", "ReferenceGrant", "web",
+        "gateway.networking.k8s.io/v1beta1",
+        "ReferenceGrant",
+        "web",
         spec={"from": [origin], "to": [{"group": "", "kind": "Service"}]},
-    )  # fmt: skip
+    )
     for kind in ("Gateway", "ListenerSet", "TCPRoute", "UDPRoute"):
         yield Row(f"{kind} of its own", _POLICY, f"kind: {kind}", gateway(kind), grant)
 

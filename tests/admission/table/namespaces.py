@@ -72,11 +72,12 @@ def _labels() -> Iterator[Row]:
         ("an inner name", "metadata.annotations", {_A + "external-names": "google.internal"}),
     ):
         yield _row(f"a namespace with {name}", said, namespace("acme-new", changes))
-    yield _row(
-        "a mode in capitals, on a namespace that is no tenant's", "is not a mode",
-        changed(plain := thing("v1", "Namespace", "plain", None), {_L + "tenant-authz.dev/mode": "OFF"}),
-        changed(plain, {_L + "tenant-authz.dev/mode": "off"}),
-    )  # fmt: skip
+    evil, honest = (
+        changed(thing("v1", "Namespace", "plain", None), {_L + "tenant-authz.dev/mode": mode})
+        for mode in ("OFF", "off")
+    )
+    name = "a mode in capitals, on a namespace that is no tenant's"
+    yield _row(name, "is not a mode", evil, honest)
 
 
 def _later() -> Iterator[Row]:
@@ -85,28 +86,53 @@ def _later() -> Iterator[Row]:
     for way in ("", "status", "finalize"):
         by = f", by way of {way}" if way else ""
         yield Row(
-            f"another tenant{by}", _POLICY, "never changes",
-            {_L + "tenant-authz.dev/tenant": "victim"}, {}, OWN, way,
-        )  # fmt: skip
+            f"another tenant{by}",
+            _POLICY,
+            "never changes",
+            {_L + "tenant-authz.dev/tenant": "victim"},
+            {},
+            OWN,
+            way,
+        )
         yield Row(
-            f"no tenant{by}", _POLICY, "never changes",
-            {_L + "tenant-authz.dev/tenant": None}, {}, OWN, way,
-        )  # fmt: skip
+            f"no tenant{by}",
+            _POLICY,
+            "never changes",
+            {_L + "tenant-authz.dev/tenant": None},
+            {},
+            OWN,
+            way,
+        )
         yield Row(
-            f"another's domain{by}", _POLICY, "ask the platform", other, other, OWN, way,
+            f"another's domain{by}",
+            _POLICY,
+            "ask the platform",
+            other,
+            None,
+            OWN,
+            way,
             twin_by=PLATFORM,
-        )  # fmt: skip
+        )
         yield Row(
-            f"no injection any more{by}", _POLICY, "ask the platform",
+            f"no injection any more{by}",
+            _POLICY,
+            "ask the platform",
             {_L + "istio-injection": None, _L + "istio.io/rev": "its-own"},
-            {_L + "istio-injection": None, _L + "istio.io/rev": "stable"}, OWN, way,
+            {_L + "istio-injection": None, _L + "istio.io/rev": "stable"},
+            OWN,
+            way,
             twin_by=PLATFORM,
-        )  # fmt: skip
+        )
         yield Row(
-            f"the platform itself takes injection away{by}", _POLICY, "istio-injection",
-            {_L + "istio-injection": "disabled"}, {_L + "tenant-authz.dev/mode": "shadow"}, OWN, way,
+            f"the platform itself takes injection away{by}",
+            _POLICY,
+            "istio-injection",
+            {_L + "istio-injection": "disabled"},
+            {_L + "tenant-authz.dev/mode": "shadow"},
+            OWN,
+            way,
             by=PLATFORM,
-        )  # fmt: skip
+        )
 
 
 ROWS: Final = [*_names(), *_labels(), *_later()]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
-from tests.admission.rows import CERT_MANAGER, PLATFORM, Account, Json, Row, changed, thing
+from tests.admission.rows import CERT_MANAGER, Account, Json, Row, changed, thing
 
 POD: Final = thing(
     "v1", "Pod", "plain", spec={"containers": [{"name": "app", "image": "example.test/app:1"}]}
@@ -145,15 +145,12 @@ def _as_the_sidecar() -> Iterator[Row]:
 def _as_cert_manager() -> Iterator[Row]:
     quiet = {_A + "sidecar.istio.io/inject": "false"}
     solver = changed(POD, {**quiet, "spec containers app name": "acmesolver"})
-    yield Row(
-        "no sidecar, like cert-manager's solver", _MADE, "inject", solver, solver,
-        twin_by=CERT_MANAGER,
-    )  # fmt: skip
-    yield Row(
-        "no sidecar, made by cert-manager with something else in it", _MADE, "inject",
-        changed(solver, {"spec containers": [*solver["spec"]["containers"], {"name": "x", "image": "x"}]}),
-        solver, by=CERT_MANAGER,
-    )  # fmt: skip
+    name = "no sidecar, like cert-manager's solver"
+    yield Row(name, _MADE, "inject", solver, twin_by=CERT_MANAGER)
+    more = [*solver["spec"]["containers"], {"name": "other", "image": "example.test/other:1"}]
+    evil = changed(solver, {"spec containers": more})
+    name = "no sidecar, made by cert-manager with something else in it"
+    yield Row(name, _MADE, "inject", evil, solver, by=CERT_MANAGER)
 
 
 def _later() -> Iterator[Row]:
@@ -161,32 +158,30 @@ def _later() -> Iterator[Row]:
     note = {_A + "example.test/note": "changed"}
     at = "metadata.annotations"
     tame: Json = {"spec containers app image": "example.test/app:2"}
-    for name, said, change, twin in (
-        ("image of istio-proxy", "image", {"spec initContainers istio-proxy image": "evil"}, tame),
-        (
-            "image of istio-validation",
-            "image",
-            {"spec initContainers istio-validation image": "evil"},
-            tame,
-        ),
-        ("rerouted", at, {_A + "istio.io/reroute-virtual-interfaces": "eth0"}, note),
-        ("a port let past", at, {_A + "traffic.sidecar.istio.io/excludeInboundPorts": "80"}, note),
-        ("status taken away", at, {_A + "sidecar.istio.io/status": None}, note),
-        ("label inject", "metadata.labels", {_L + "sidecar.istio.io/inject": "false"}, {_L + "a": "b"}),
-        ("label tlsMode", "metadata.labels", {_L + "security.istio.io/tlsMode": None}, {_L + "a": "b"}),
-    ):  # fmt: skip
+    for name in ("istio-proxy", "istio-validation"):
+        change: Json = {f"spec initContainers {name} image": "evil.test/proxy:1"}
+        yield Row(f"image of {name}", _LATER, "the image of", change, tame, RUNNING)
+    for name, said, change in (
+        ("rerouted", at, {_A + "istio.io/reroute-virtual-interfaces": "eth0"}),
+        ("a port let past", at, {_A + "traffic.sidecar.istio.io/excludeInboundPorts": "80"}),
+        ("status taken away", at, {_A + "sidecar.istio.io/status": None}),
+        ("label inject", "metadata.labels", {_L + "sidecar.istio.io/inject": "false"}),
+        ("label tlsMode", "metadata.labels", {_L + "security.istio.io/tlsMode": None}),
+        ("label mode", "metadata.labels", {_L + "istio.io/dataplane-mode": "none"}),
+    ):
         for way in ("", "status"):
-            if not (way and "image" in name):  # not to be changed that way
-                yield Row(
-                    f"{name}, by an update{' of the status' if way else ''}",
-                    _LATER, said, change, {_L + "a": "b"} if way else twin, RUNNING, way,
-                )  # fmt: skip
+            by = f"{name}, by an update{' of the status' if way else ''}"
+            yield Row(by, _LATER, said, change, note, RUNNING, way)
     yield Row(
-        "another pod's address", _LATER, "status.podIPs",
+        "another pod's address",
+        _LATER,
+        "status.podIPs",
         {"status podIP": "10.244.0.9", "status podIPs": [{"ip": "10.244.0.9"}]},
-        {"status podIP": "10.244.0.9", "status podIPs": [{"ip": "10.244.0.9"}]},
-        RUNNING, "status", twin_by=KUBELET,
-    )  # fmt: skip
+        None,
+        RUNNING,
+        "status",
+        twin_by=KUBELET,
+    )
     debugger = {"name": "debugger", "image": "example.test/debugger:1"}
     for name, evil in {
         "an ephemeral container as user 1337": {**debugger, "securityContext": {"runAsUser": 1337}},
@@ -197,16 +192,24 @@ def _later() -> Iterator[Row]:
         "an ephemeral container istio-init": {**debugger, "name": "istio-init"},
     }.items():
         yield Row(
-            name, _LATER, "spec.ephemeralContainers",
-            {"spec ephemeralContainers": [evil]}, {"spec ephemeralContainers": [debugger]},
-            RUNNING, "ephemeralcontainers",
-        )  # fmt: skip
+            name,
+            _LATER,
+            "spec.ephemeralContainers",
+            {"spec ephemeralContainers": [evil]},
+            {"spec ephemeralContainers": [debugger]},
+            RUNNING,
+            "ephemeralcontainers",
+        )
     binding = thing("v1", "Binding", "running", target={"kind": "Node", "name": "one"})
     yield Row(
-        "an annotation that comes with the node", _LATER, at,
-        changed(binding, {_A + "istio.io/reroute-virtual-interfaces": "eth0"}), binding,
-        RUNNING, "binding",
-    )  # fmt: skip
+        "an annotation that comes with the node",
+        _LATER,
+        at,
+        changed(binding, {_A + "istio.io/reroute-virtual-interfaces": "eth0"}),
+        binding,
+        RUNNING,
+        "binding",
+    )
 
 
 ROWS: Final = [*_forged(), *_opted_out(), *_as_the_sidecar(), *_as_cert_manager(), *_later()]

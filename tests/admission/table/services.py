@@ -76,41 +76,57 @@ def _aliases() -> Iterator[Row]:
     for account, target in controllers:
         name = account.name.rpartition(":")[2]
         yield Row(f"{name}'s own: {target}", _POLICY, "", victim, alias(target), by=account)
-    for account in (IMC, KAFKA, Account.of("knative-serving", "autoscaler")):
-        gateway = alias("knative-local-gateway.istio-system.svc.cluster.local")
+    gateway = alias(NAMES["the local gateway"])
+    namesake = Account(f"system:serviceaccount:{SPACE}:controller", MALLORY.groups)
+    for account in (IMC, KAFKA, Account.of("knative-serving", "autoscaler"), namesake):
+        name = account.name.rpartition(":")[2]
         yield Row(
-            f"the gateway, by {account.name.rpartition(':')[2]}",
-            _POLICY, "spec.externalName", gateway, gateway, by=account, twin_by=SERVING,
-        )  # fmt: skip
+            f"the gateway, by {name}",
+            _POLICY,
+            "spec.externalName",
+            gateway,
+            by=account,
+            twin_by=SERVING,
+        )
     yield Row(
-        "a controller of its own with the name of Knative's", _POLICY, "spec.externalName",
-        NAMED := alias(NAMES["the local gateway"]), NAMED,
-        by=Account(f"system:serviceaccount:{SPACE}:controller", MALLORY.groups), twin_by=SERVING,
-    )  # fmt: skip
-    yield Row(
-        "an alias that was honest once", _POLICY, "spec.externalName",
-        {"spec externalName": "db.victim-db.svc.cluster.local"}, {"metadata labels": {"a": "b"}},
+        "an alias that was honest once",
+        _POLICY,
+        "spec.externalName",
+        {"spec externalName": "db.victim-db.svc.cluster.local"},
+        {"metadata labels": {"a": "b"}},
         _OLD_ALIAS,
-    )  # fmt: skip
+    )
     yield Row(
-        "an alias that was a Service once", _POLICY, "spec.externalName",
-        {"spec": victim["spec"]}, {"spec": OWN["spec"]}, _OLD_SERVICE,
-    )  # fmt: skip
+        "an alias that was a Service once",
+        _POLICY,
+        "spec.externalName",
+        {"spec": victim["spec"]},
+        {"spec": OWN["spec"]},
+        _OLD_SERVICE,
+    )
 
 
 def _ways_in() -> Iterator[Row]:
     for kind in ("NodePort", "LoadBalancer"):
         yield Row(f"type {kind}", _POLICY, "spec.type", service(type=kind), service())
         yield Row(
-            f"type {kind}, later", _POLICY, "spec.type",
-            {"spec type": kind}, {"spec sessionAffinity": "ClientIP"}, _OLD_SERVICE,
-        )  # fmt: skip
+            f"type {kind}, later",
+            _POLICY,
+            "spec.type",
+            {"spec type": kind},
+            {"spec sessionAffinity": "ClientIP"},
+            _OLD_SERVICE,
+        )
     evil = service(externalIPs=["192.0.2.10"])
     yield Row("externalIPs", _POLICY, "spec.externalIPs", evil, service(externalIPs=[]))
     yield Row(
-        "externalIPs, later", _POLICY, "spec.externalIPs",
-        {"spec externalIPs": ["192.0.2.10"]}, {"metadata labels": {"a": "b"}}, _OLD_SERVICE,
-    )  # fmt: skip
+        "externalIPs, later",
+        _POLICY,
+        "spec.externalIPs",
+        {"spec externalIPs": ["192.0.2.10"]},
+        {"metadata labels": {"a": "b"}},
+        _OLD_SERVICE,
+    )
 
 
 ROWS: Final = [*_aliases(), *_ways_in()]
