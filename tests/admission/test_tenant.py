@@ -116,7 +116,9 @@ _TEMPLATE: Final[Json] = {
     },
 }
 _HTTP: Final = [{"name": "http", "port": 80, "targetPort": 8012}]
-_SOLVER: Final[Json] = {"containers": [{"name": "acmesolver", "image": "example.test/acmesolver:1"}]}
+_SOLVER: Final[Json] = {
+    "containers": [{"name": "acmesolver", "image": "example.test/acmesolver:1"}]
+}
 
 
 def _in(item: Json) -> Json:
