@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from authz.domain import keys
 from authz.domain.keys import KeyId, Keyring, NamespaceKeys, RootKey, TokenLife
 from authz.domain.names import PUBLIC, Namespace
+from authz.domain.reason import InvalidToken, Reason
 from authz.domain.rotation import (
     MAX_ROOTS,
     create,
@@ -19,7 +20,7 @@ from authz.domain.rotation import (
     rotate_namespace,
     rotate_root,
 )
-from authz.errors import InvalidToken, KeyringError, Reason
+from authz.errors import KeyringError
 from authz.testing import NOW, root_key
 
 A, B = Namespace("a"), Namespace("b")

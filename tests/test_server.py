@@ -19,7 +19,8 @@ import grpc
 import pytest
 
 from authz._proto.ext_authz_pb2 import CheckResponse
-from authz.config import Settings, load_settings
+from authz.cli.settings import load_settings
+from authz.config import Settings
 from authz.domain import rotation
 from authz.domain.names import Namespace
 from authz.domain.policy import Policy
@@ -159,8 +160,10 @@ async def test_it_becomes_ready_when_the_key_store_is_made_later(folder: Folder)
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await client.check("sign", check_request())
         assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert not here.lines("key store usable again")
         await folder.make_keys()
         await here.ready()
+        await here.line("key store usable again")
         assert await client.health() == "SERVING"
         assert (await sign(client)).startswith("v1.")
         (problem,) = here.lines("key store not usable")

@@ -14,7 +14,7 @@ from authz.domain import tokens
 from authz.domain.identity import short_account
 from authz.domain.keys import Keyring, NamespaceKeys, TokenLife
 from authz.domain.names import PUBLIC, Namespace
-from authz.errors import InvalidToken, Reason
+from authz.domain.reason import InvalidToken, Reason
 from authz.testing import NOW, root_key
 
 LIFE = TokenLife()

@@ -20,7 +20,8 @@ from grpc import aio
 from prometheus_client.parser import text_string_to_metric_families
 
 from authz.backoff import LEAST, MOST, WELL, Backoff
-from authz.config import Settings, load_settings
+from authz.cli.settings import load_settings
+from authz.config import Settings
 from authz.domain import rotation
 from authz.domain.facts import Question
 from authz.domain.keys import TokenLife

@@ -10,7 +10,10 @@ from authz.cli.output import AsJson, print_json, show
 from authz.conformance import MATRIX, Driver, play
 from authz.errors import BadSettings
 
+app = typer.Typer(add_completion=False)
 
+
+@app.command(epilog="Example: authz conformance --image registry.example/tenant-authz:0.1.0")
 def conformance(
     *,
     box: Annotated[

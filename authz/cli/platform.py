@@ -11,7 +11,11 @@ from authz.errors import BadSettings
 from authz.estimate import costs
 from authz.estimate.chart import svg
 
-app = typer.Typer(help="Plan a shared cluster.", no_args_is_help=True)
+app = typer.Typer(
+    help="Plan a shared cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 
 @app.callback()

@@ -17,8 +17,13 @@ from authz.domain.policy import Policy, Role
 from authz.domain.verdict import Allow, Deny
 from authz.errors import BadPolicy
 from authz.policysource.file import read_policy
+from authz.wire import cluster_name
 
-app = typer.Typer(help="Check a policy file and ask it questions.", no_args_is_help=True)
+app = typer.Typer(
+    help="Check a policy file and ask it questions.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 _now = time.time  # noqa: TID251 - the command line is where time enters
 
 _File = Annotated[Path, typer.Argument(help="The policy file.")]
@@ -107,7 +112,7 @@ def _ways(
     for way, presenter in ways.items():
         verdict: Allow | Deny | None = None
         if not public and str(presenter) != straight:
-            upstream = f"outbound|80||any.{destination}.svc.{policy.cluster_domains[0]}"
+            upstream = cluster_name(f"any.{destination}.svc.{policy.cluster_domains[0]}", 80)
             hop = Facts(presenter, Hop.GATEWAY, upstream, principal=straight, tokens=(token,))
             verdict = decide(Question.TRANSIT, hop, rules, now)
         if not isinstance(verdict, Deny):

@@ -12,7 +12,13 @@ from authz.policysource.file import read_policy
 from authz.report.scrape import Counted, scrape
 from authz.report.shadow import Log, Verdict, as_policy
 
+app = typer.Typer(add_completion=False)
 
+
+@app.command(
+    epilog="Example: kubectl -n authz-system logs -l app=authz --tail=-1 | authz report - "
+    "--policy policy.yaml"
+)
 def report(
     files: Annotated[
         list[Path] | None,

@@ -10,7 +10,11 @@ from authz.tenants.file import Tenants, chosen, read_tenants
 from authz.tenants.manifests import as_yaml, write_folder
 from authz.tenants.render import knative_gateways, manifests
 
-app = typer.Typer(help="Render what a tenant needs in the cluster.", no_args_is_help=True)
+app = typer.Typer(
+    help="Render what a tenant needs in the cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 
 @app.callback()

@@ -9,6 +9,7 @@ from typing import Any, Final
 from authz.doctor.dump import Json, Workload
 from authz.doctor.expected import Expected
 from authz.doctor.finding import Finding, Rule
+from authz.wire import host_of_cluster
 
 _OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TLS: Final = "UpstreamTlsContext"
@@ -33,8 +34,8 @@ def clusters(workload: Workload, expected: Expected) -> Iterator[Finding]:
         if name not in workload.clusters:
             yield Finding(workload.name, f"cluster {name}", "it is not there", missing)
     for name, cluster in sorted(workload.clusters.items()):
-        host = name.rpartition("|")[2]
-        if not name.startswith("outbound|") or host not in policies:
+        host = host_of_cluster(name)
+        if host is None or host not in policies:
             continue
         checking = _Cluster(workload.name, name, cluster, policies[host])
         yield from checking.tls()

@@ -266,6 +266,17 @@ class Rule(enum.Enum):
         ),
         "set PeerAuthentication to STRICT: components/strict-mtls",
     )
+    COLD_START = (
+        "cold-start",
+        (
+            "the activator probes a pod in plaintext first, takes our 403 for a sign that there is "
+            "no mesh, and never tries another way: requests to what was scaled to zero hang"
+        ),
+        (
+            "set PeerAuthentication to STRICT (components/strict-mtls), or mesh-compatibility-mode "
+            "to enabled in Knative's ConfigMap config-network (deploy/platform/knative)"
+        ),
+    )
     NO_PROXY = (
         "no-proxy",
         "a pod without a sidecar takes calls from everybody, unasked",
@@ -278,6 +289,14 @@ class Rule(enum.Enum):
         "never-verifies",
         "its calls are signed, calls to it are not verified",
         "see that its pods have a sidecar, and that verify is in them",
+    )
+    UPSTREAM_UNREADABLE = (
+        "upstream-unreadable",
+        "the service cannot tell where requests go: they get no token, and shared hops deny them",
+        (
+            "the filters must send %UPSTREAM_CLUSTER_RAW%, see the service's log for what they"
+            " send, then " + _APPLY
+        ),
     )
 
 

@@ -8,16 +8,27 @@ it every request has the hop's identity, so it is there that whoever presents a 
 
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Final
 
 from authz.domain import tokens
 from authz.domain.destination import destination_of, only_namespace
 from authz.domain.facts import BY_PATH, Facts, Hop, Question
 from authz.domain.identity import SpiffeId, short_account
 from authz.domain.keys import Keyring, TokenLife
-from authz.domain.names import PUBLIC, Namespace
-from authz.domain.policy import RELAYING, ROLE_EXEMPTIONS, Mode, Policy, Role
+from authz.domain.names import PUBLIC, Namespace, is_cluster_name
+from authz.domain.policy import (
+    ANSWERED_BY_THE_ACTIVATOR,
+    RELAYING,
+    ROLE_EXEMPTIONS,
+    Mode,
+    Policy,
+    Role,
+)
+from authz.domain.reason import InvalidToken, Reason
 from authz.domain.verdict import Allow, Deny, Ground, HeaderAction, Parties, SetToken
-from authz.errors import InvalidIdentity, InvalidToken, Reason
+from authz.errors import InvalidIdentity
+
+_MAX_QUOTED: Final = 128  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +82,28 @@ def _sign(facts: Facts, rules: Rules, now: float) -> Allow:
     source, account = facts.caller.namespace, facts.caller.service_account
     roles = rules.policy.roles_of(facts.caller)
     destination = destination_of(Question.SIGN, facts, rules.policy)
+    # First: what Eventing sends in a tenant's name carries no token that a tenant slipped in.
+    if Role.ON_BEHALF_OF in roles and (origin := only_namespace(facts.kn_namespace)) is not None:
+        return _signed(Parties(origin, "", destination), facts, rules, now)
     # Eventing's hops send where a tenant's objects say, and that may be out of the mesh.
     if Role.TRANSIT in roles and facts.tokens and destination is not None:
         return Allow(Ground.PASSED_ON, HeaderAction.KEEP, Parties(source, account))
-    if Role.ON_BEHALF_OF in roles and (origin := only_namespace(facts.kn_namespace)) is not None:
-        source, account = origin, ""
-    return _signed(Parties(source, account, destination), rules, now)
+    return _signed(Parties(source, account, destination), facts, rules, now)
 
 
 def _sign_public(facts: Facts, rules: Rules, now: float) -> Allow | Deny:
     if Role.GATEWAY not in rules.policy.roles_of(facts.caller):
         return Deny(Reason.ROLE_REQUIRED, _party(facts.caller))
     destination = destination_of(Question.PUBLIC, facts, rules.policy)
-    return _signed(Parties(PUBLIC, "", destination), rules, now)
+    return _signed(Parties(PUBLIC, "", destination), facts, rules, now)
 
 
-def _signed(parties: Parties, rules: Rules, now: float) -> Allow:
+def _signed(parties: Parties, facts: Facts, rules: Rules, now: float) -> Allow:
     if parties.source is None or parties.destination is None:
-        return Allow(Ground.LEFT_THE_MESH, HeaderAction.REMOVE, parties)
+        ground, unreadable = Ground.LEFT_THE_MESH, _unreadable(facts.upstream)
+        if unreadable:
+            ground, parties = Ground.UPSTREAM_UNREADABLE, replace(parties, upstream=unreadable)
+        return Allow(ground, HeaderAction.REMOVE, parties)
     token = tokens.mint(
         source=parties.source,
         service_account=parties.service_account,
@@ -98,6 +113,11 @@ def _signed(parties: Parties, rules: Rules, now: float) -> Allow:
         life=rules.life,
     )
     return Allow(Ground.SIGNED, SetToken(token), parties, good_until=int(now) + rules.life.reuse)
+
+
+def _unreadable(upstream: str | None) -> str:
+    """What is said of the upstream, if it is no cluster name: as much of it as the log needs."""
+    return "" if upstream is None or is_cluster_name(upstream) else upstream[:_MAX_QUOTED]
 
 
 # -- letting in --------------------------------------------------------------------------------
@@ -113,9 +133,20 @@ class _Arrival:
     peer: SpiffeId | None
 
     @property
+    def hop(self) -> Hop | None:
+        """The hop that asks, where one does."""
+        return self.facts.hop if self.question is Question.TRANSIT else None
+
+    @property
     def port(self) -> int | None:
-        """The destination's port, which a hop on the way does not know."""
-        return None if self.question is Question.TRANSIT else self.facts.port
+        """The destination's port: `None` where it is yet to come, 0 where there will be none.
+
+        A hop on the way does not know it, and the pod asks again. Behind a hop by path nobody does:
+        what Eventing takes for a namespace, it does there in that namespace's own name.
+        """
+        if self.question is not Question.TRANSIT:
+            return self.facts.port
+        return 0 if self.hop in BY_PATH else None
 
     @property
     def meant_for(self) -> tuple[Namespace, ...]:
@@ -125,10 +156,9 @@ class _Arrival:
         where the request goes, and not what its path means there. The broker's ingress carries it
         on to the channel.
         """
-        hop = self.facts.hop if self.question is Question.TRANSIT else None
-        if hop is Hop.CHANNEL:
+        if self.hop is Hop.CHANNEL:
             return self.destination, self.facts.caller.namespace
-        if hop in BY_PATH:
+        if self.hop in BY_PATH:
             return (self.facts.caller.namespace,)
         return (self.destination,)
 
@@ -143,7 +173,9 @@ def _let_in(question: Question, facts: Facts, rules: Rules, now: float) -> Allow
     destination = destination_of(question, facts, policy)
     peer = _proven_peer(facts.principal, policy)
     if destination is None:
-        return Deny(Reason.DESTINATION_UNKNOWN, _party(peer))
+        unreadable = _unreadable(facts.upstream) if facts.hop is Hop.GATEWAY else ""
+        reason = Reason.UPSTREAM_UNREADABLE if unreadable else Reason.DESTINATION_UNKNOWN
+        return Deny(reason, replace(_party(peer), upstream=unreadable))
     arrival = _Arrival(question, facts, destination, peer)
     verdict = _by_peer(arrival, policy, now) or _by_token(arrival, rules, now)
     return _under_mode(verdict, question, destination, policy)
@@ -187,15 +219,19 @@ def _by_peer(arrival: _Arrival, policy: Policy, now: float) -> Allow | None:
 
 
 def _exempt(arrival: _Arrival, peer: SpiffeId, policy: Policy) -> bool:
-    roles = policy.roles_of(peer)
-    if roles or arrival.question is Question.TRANSIT:
-        # On a hop, only the probe that the activator answers itself. Others would be passed on:
-        # they could wake a pod, and bring somebody's token to it.
-        counting = roles & {Role.GATEWAY} if arrival.question is Question.TRANSIT else roles
-        exemptions = [known for role in counting for known in ROLE_EXEMPTIONS.get(role, ())]
+    facts, roles = arrival.facts, policy.roles_of(peer)
+    if roles:
+        exemptions = [known for role in roles for known in ROLE_EXEMPTIONS.get(role, ())]
     else:
         exemptions = list(policy.exemptions.get(peer, ()))
-    facts = arrival.facts
+    if arrival.question is Question.TRANSIT:
+        # Only probes that the hop answers itself. Others would be passed on: they could wake a pod,
+        # and bring somebody's token to it.
+        exemptions = [
+            known
+            for known in exemptions
+            if arrival.hop is Hop.ACTIVATOR and known.network_probe in ANSWERED_BY_THE_ACTIVATOR
+        ]
     return any(
         exemption.covers(
             port=facts.port,

@@ -7,6 +7,7 @@ answer. A token is made, and a hop passed, only for a namespace that is known.
 from authz.domain.facts import Facts, Hop, Question
 from authz.domain.names import (
     Namespace,
+    namespace_of_full_name,
     namespace_of_host,
     namespace_of_relayed_host,
     namespace_of_virtual_service,
@@ -62,12 +63,14 @@ def _by_hop(facts: Facts, policy: Policy) -> Namespace | None:
             return _by_route(facts, policy, at_gateway=True)
         case Hop.ACTIVATOR:
             return _by_activator(facts, policy)
-        case Hop.BROKER:
+        case Hop.BROKER | Hop.REQUEST_REPLY:
             return _by_path("/", facts.path)
         case Hop.TRIGGER:
             return _by_path("/triggers/", facts.path)
         case Hop.CHANNEL:
             return _by_channel(facts, policy)
+        case Hop.JOB_SINK:
+            return _by_job_sink(facts.path)
         case None:
             return None
 
@@ -89,13 +92,30 @@ def _by_channel(facts: Facts, policy: Policy) -> Namespace | None:
     return _by_path("/", facts.path)
 
 
+def _by_job_sink(path: str) -> Namespace | None:
+    """Events go to `/<namespace>/<sink>`; a longer path asks what became of one.
+
+    The job sink goes by the number of segments and looks at none of the words between (knative/
+    eventing cmd/jobsink/main.go: ServeHTTP, parseLocation), nor takes a query for one.
+    """
+    match path.removesuffix("/").split("/"):
+        case ["", namespace, _]:
+            return only_namespace((namespace,))
+        case ["", "namespaces", namespace, "name", _, "sources", _, "ids", _]:
+            return only_namespace((namespace,))
+        case _:
+            return None
+
+
 def _by_activator(facts: Facts, policy: Policy) -> Namespace | None:
     """Knative's activator believes its two headers if both are set, else the Host.
 
-    Of a repeated header it takes the first value. To guess with it would be to trust a client.
+    Of a repeated header it takes the first value. To guess with it would be to trust a client. Of
+    the Host it takes `<revision>.<namespace>.svc.<cluster domain>` and no shorter form: it answers
+    404 to those, with or without us (knative/serving pkg/activator/handler/context_handler.go).
     """
     if not (any(facts.serving_namespace) and any(facts.serving_revision)):
-        return namespace_of_host(facts.host, policy.cluster_domains)
+        return namespace_of_full_name(facts.host, policy.cluster_domains)
     if len(facts.serving_revision) > 1 or "," in facts.serving_revision[0]:
         return None
     return only_namespace(facts.serving_namespace)

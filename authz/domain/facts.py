@@ -33,9 +33,13 @@ class Hop(enum.StrEnum):
     """By the second segment of the path, behind `triggers`: Eventing's broker-filter."""
     CHANNEL = "channel"
     """By the first segment of the path, by Host if there is none: Eventing's channel dispatcher."""
+    JOB_SINK = "job-sink"
+    """By a segment of the path, which one its length tells: Eventing's job-sink."""
+    REQUEST_REPLY = "request-reply"
+    """By the first segment of the path: Eventing's request-reply."""
 
 
-BY_PATH: Final = frozenset({Hop.BROKER, Hop.TRIGGER, Hop.CHANNEL})
+BY_PATH: Final = frozenset({Hop.BROKER, Hop.TRIGGER, Hop.CHANNEL, Hop.JOB_SINK, Hop.REQUEST_REPLY})
 """Hops that choose by the path, which nobody looks at when a token is made for the way to them."""
 
 

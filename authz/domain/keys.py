@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from authz.domain.names import Namespace
-from authz.errors import InvalidToken, KeyringError, Reason
+from authz.domain.reason import InvalidToken, Reason
+from authz.errors import KeyringError
 
 ROOT_ID: Final = r"[0-9a-f]{8}"
 """A root key's id, as a regular expression without anchors."""

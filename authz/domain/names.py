@@ -3,8 +3,7 @@
 The functions answer `None` where no namespace can be told. A token is made only for a namespace,
 so `None` is the safe answer: anything that is not listed here is external.
 
-Sources: DNS-1123 labels (RFC 1123 section 2.1, as Kubernetes restricts them); istiod's cluster
-names, `outbound|<port>|<subset>|<host>`.
+Source: DNS-1123 labels (RFC 1123 section 2.1, as Kubernetes restricts them).
 """
 
 import re
@@ -12,6 +11,7 @@ from collections.abc import Collection
 from typing import Final, NamedTuple, NewType
 
 from authz.errors import InvalidName
+from authz.wire import host_of_cluster
 
 Namespace = NewType("Namespace", str)
 """A Kubernetes namespace: a DNS-1123 label, checked by `parse_namespace`."""
@@ -29,9 +29,12 @@ _label = re.compile(LABEL)
 _name = re.compile(rf"{LABEL}(?:\.{LABEL})*")
 _host = re.compile(rf"({LABEL}(?:\.{LABEL})*)\.?(?::[0-9]{{1,5}})?")
 _number = re.compile(r"[0-9]+|0x[0-9a-f]*")
-_cluster = re.compile(rf"outbound\|[1-9][0-9]{{0,4}}\|[A-Za-z0-9._-]*\|({LABEL}(?:\.{LABEL})*)")
+_any_cluster = re.compile(
+    r"(?:-?|(?:Inbound)?PassthroughCluster|BlackHoleCluster"
+    r"|(?:in|out)bound\|[0-9]{0,5}\|[A-Za-z0-9._-]*\|[A-Za-z0-9.*_-]*)"
+)
 _virtual_service = re.compile(
-    rf"/apis/networking\.istio\.io/v1[a-z0-9]*/namespaces/({LABEL})/virtual-service/[a-z0-9.-]+"
+    rf"/apis/networking\.istio\.io/v1[a-z0-9]*/namespaces/({LABEL})/virtual-service/[^/\s]+"
 )
 
 
@@ -111,6 +114,17 @@ def namespace_of_host(host: str, cluster_domains: Collection[str]) -> Namespace 
     return None if name is None else _namespace_of_name(name, cluster_domains)
 
 
+def namespace_of_full_name(host: str, cluster_domains: Collection[str]) -> Namespace | None:
+    """The namespace of `<name>.<namespace>.svc.<cluster domain>`, and of no other form."""
+    name = normal_host(host)
+    if name is None:
+        return None
+    _, _, rest = name.partition(".")
+    namespace, _, rest = rest.partition(".")
+    full = rest.startswith("svc.") and rest.removeprefix("svc.") in cluster_domains
+    return Namespace(namespace) if full else None
+
+
 def namespace_of_relayed_host(
     host: str, cluster_domains: Collection[str], *, caller: Namespace
 ) -> Namespace | None:
@@ -147,21 +161,32 @@ def service_of_cluster(cluster: str, cluster_domains: Collection[str]) -> Servic
     `outbound|80|v1|hello.shop.svc.cluster.local` is `hello.shop`. `PassthroughCluster`, inbound
     clusters, hosts outside the cluster and anything else have none.
     """
-    match = _cluster.fullmatch(cluster)
-    if match is None or len(match[1]) > MAX_NAME:
+    host = host_of_cluster(cluster)
+    if host is None or not is_dns_name(host):
         return None
     for domain in cluster_domains:
-        if match[1].endswith(suffix := f".svc.{domain}"):
-            labels = match[1].removesuffix(suffix).split(".")
+        if host.endswith(suffix := f".svc.{domain}"):
+            labels = host.removesuffix(suffix).split(".")
             if len(labels) == 2:
                 return Service(labels[0], Namespace(labels[1]))
     return None
 
 
+def is_cluster_name(text: str) -> bool:
+    """Whether istiod gives clusters such names, be it that of a Service or of the way out.
+
+    Also where a route leads to no cluster, for which Envoy says `-`. What is none may be the name
+    of a cluster that an EnvoyFilter adds, or a cluster's name for statistics.
+    """
+    return _any_cluster.fullmatch(text) is not None
+
+
 def namespace_of_virtual_service(config: str) -> Namespace | None:
     """The namespace in istiod's route metadata `istio.config`, where that names a VirtualService.
 
-    Such as `/apis/networking.istio.io/v1alpha3/namespaces/shop/virtual-service/hello`.
+    Such as `/apis/networking.istio.io/v1alpha3/namespaces/shop/virtual-service/hello`. Those that
+    istiod makes itself, of an Ingress or HTTPRoute, have a host, `*` or `~` in their names; only
+    the namespace counts (istio.io pilot/pkg/config/kube: mergeHTTPRoutes, DerivedVirtualServices).
     """
     match = _virtual_service.fullmatch(config)
     return None if match is None else Namespace(match[1])

@@ -61,7 +61,8 @@ class Grant:
     def covers(self, service_account: str, port: int | None, now: float) -> bool:
         """Whether it counts for a source's account (short form) at `now`.
 
-        `port` is where the request arrives; `None` if that is not known yet, as on a hop.
+        `port` is where the request arrives; `None` if that is not known yet, as on a hop; 0 if it
+        never will be.
         """
         return (
             (self.service_account is None or short_account(self.service_account) == service_account)
@@ -103,6 +104,13 @@ ROLE_EXEMPTIONS: Final[Mapping[Role, tuple[Exemption, ...]]] = MappingProxyType(
         Role.GATEWAY: tuple(Exemption(p, network_probe="probe") for p in (8012, 8013)),
     }
 )
+
+
+ANSWERED_BY_THE_ACTIVATOR: Final = frozenset({"probe", "activator"})
+"""Values of K-Network-Probe that Knative's activator answers itself, whatever else is sent.
+
+Source: knative/serving cmd/activator/main.go, the chain of handlers.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from typing import Final
 from authz.domain.identity import short_account
 from authz.domain.keys import ROOT_ID, KeyId, Keyring, TokenLife
 from authz.domain.names import LABEL, PUBLIC, Namespace
-from authz.errors import InvalidToken, Reason
+from authz.domain.reason import InvalidToken, Reason
 
 MAX_LENGTH: Final = 512
 """Longest token, in bytes."""

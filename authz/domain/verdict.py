@@ -7,7 +7,7 @@ from math import inf
 from authz.domain.identity import SpiffeId
 from authz.domain.keys import KeyId
 from authz.domain.names import Namespace
-from authz.errors import Reason
+from authz.domain.reason import Reason
 
 
 class Ground(enum.Enum):
@@ -16,6 +16,7 @@ class Ground(enum.Enum):
     SIGNED = "it was given a token for its destination"
     PASSED_ON = "it carries its origin's token past a platform hop"
     LEFT_THE_MESH = "it goes to no namespace, and no token goes with it"
+    UPSTREAM_UNREADABLE = "its upstream is no cluster name of istiod's, and no token goes with it"
     EXEMPT = "policy exempts it"
     PROVEN_PEER = "mTLS proves that it comes straight from an allowed namespace"
     SAME_TENANT = "its source is of the destination's tenant"
@@ -55,6 +56,8 @@ class Parties:
     """Who brought the request, as mTLS proved it: not always the source of the token with it."""
     claimed_source: Namespace | None = None
     """What a token says that was not found good: anybody can write that."""
+    upstream: str = ""
+    """What the asking proxy says that Envoy chose, where it is no cluster name of istiod's; cut."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,11 @@ from authz._proto.ext_authz_pb2 import AttributeContext, CheckRequest
 from authz.domain.facts import BY_PATH, Asked, Facts, Hop, Question
 from authz.domain.identity import SpiffeId
 from authz.domain.policy import Policy
+from authz.wire import HOP, QUESTION, UPSTREAM
 
 Metadata = Sequence[tuple[str, str]]
 """gRPC request metadata: lower-case keys and text values, repeated ones apart."""
 
-QUESTION: Final = "x-authz-question"
-UPSTREAM: Final = "x-authz-upstream"
-HOP: Final = "x-authz-hop"
 
 _ASKING: Final = frozenset({QUESTION, UPSTREAM, HOP})
 _USER_AGENT: Final = "user-agent"

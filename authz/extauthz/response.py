@@ -19,10 +19,10 @@ from authz._proto.ext_authz_pb2 import (
     Status,
     StatusCode,
 )
+from authz.domain.reason import Reason
 from authz.domain.verdict import Allow, Deny, HeaderAction, SetToken
-from authz.errors import Reason
+from authz.wire import REASON_HEADER
 
-REASON_HEADER: Final = "x-tenant-authz-reason"
 """Response header of a denial: one of the three outward words."""
 
 _PERMISSION_DENIED: Final = 7  # google.rpc.Code

@@ -9,8 +9,8 @@ from authz._proto.ext_authz_pb2 import CheckRequest
 from authz.domain.decision import Rules, decide, decide_in_doubt
 from authz.domain.facts import Asked
 from authz.domain.identity import SpiffeId
+from authz.domain.reason import Reason
 from authz.domain.verdict import Deny, Parties
-from authz.errors import Reason
 from authz.extauthz.answer_cache import AnswerCache
 from authz.extauthz.request import Metadata, asked_of, facts_of, request_id_of
 from authz.extauthz.response import answer

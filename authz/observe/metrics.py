@@ -18,8 +18,8 @@ from prometheus_client.registry import Collector
 from authz.domain.facts import Question
 from authz.domain.identity import SpiffeId
 from authz.domain.names import Namespace
+from authz.domain.reason import Reason
 from authz.domain.verdict import Deny, Ground
-from authz.errors import Reason
 from authz.observe.events import DecisionEvent
 
 MAX_LISTED: Final = 1000

@@ -10,10 +10,11 @@ from authz.domain.names import Namespace, parse_namespace
 from authz.domain.policy import EVERYONE, Grant
 from authz.errors import InvalidName
 from authz.kube import Resource
-from authz.policysource.merge import MODE_LABEL, TENANT_LABEL, GrantName, Labels
+from authz.policysource.merge import GrantName, Labels
+from authz.wire import GROUP, MODE_LABEL, TENANT_LABEL
 
 NAMESPACES: Final = Resource("namespaces", metadata_only=True)
-GRANTS: Final = Resource("grants", group="tenant-authz.dev", version="v1alpha1")
+GRANTS: Final = Resource("grants", group=GROUP, version="v1alpha1")
 
 _EPOCH: Final = dt.date(1970, 1, 1)
 _LONGEST: Final = 300

@@ -1,6 +1,6 @@
 """The policy file: YAML in, a `Policy` out, or every problem with its line.
 
-Nothing is guessed, see `plainyaml`, and a file with one problem changes nothing.
+Nothing is guessed, see `yamlfile`, and a file with one problem changes nothing.
 """
 
 import datetime as dt
@@ -131,7 +131,16 @@ def read_policy_as_json(file: Path) -> str:
     Raises:
         BadPolicy: it cannot be read, or see `parse_policy`.
     """
-    return _checked(_text_of(file)).model_dump_json(by_alias=True)
+    return parse_policy_as_json(_text_of(file))
+
+
+def parse_policy_as_json(text: str) -> str:
+    """Check a policy's text: the same in JSON, see `read_policy_as_json`.
+
+    Raises:
+        BadPolicy: see `parse_policy`.
+    """
+    return _checked(text).model_dump_json(by_alias=True)
 
 
 def parse_policy(text: str) -> Policy:

@@ -11,9 +11,7 @@ from typing import Final, NamedTuple
 
 from authz.domain.names import Namespace, is_dns_name
 from authz.domain.policy import Grant, Mode, NamespacePolicy, Policy
-
-TENANT_LABEL: Final = "tenant-authz.dev/tenant"
-MODE_LABEL: Final = "tenant-authz.dev/mode"
+from authz.wire import MODE_LABEL, TENANT_LABEL
 
 MOST_GRANTS: Final = 100
 """Grants of one namespace that count: nobody fills everybody's memory."""

@@ -29,11 +29,10 @@ Age = tuple[str, str]
 class ClusterPolicy:
     """Follows namespaces and grants from `run` on. All calls come from one event loop.
 
-    Nothing is merged before both were read: a policy without the labels would deny what it should
-    allow.
+    Nothing is merged before both were read and `use` was called: a policy without the labels would
+    deny what it should allow, and one without the platform's part as well.
 
     Args:
-        base: what the policy file says.
         seen: told after each look at the cluster what was wrong, or `None`: all is well.
         merged: given each new policy.
         untold: told why a grant's status cannot be written.
@@ -43,7 +42,6 @@ class ClusterPolicy:
 
     def __init__(
         self,
-        base: Policy,
         *,
         seen: Callable[[str | None], None],
         merged: Callable[[Merged], None],
@@ -51,7 +49,7 @@ class ClusterPolicy:
         now: Callable[[], float],
         pace: Pace = _PACE,
     ) -> None:
-        self._base = base
+        self._base: Policy | None = None
         self._seen = seen
         self._merged = merged
         self._pace = pace
@@ -64,7 +62,7 @@ class ClusterPolicy:
         self._changed = asyncio.Event()
 
     def use(self, base: Policy) -> None:
-        """The file says something else."""
+        """This is what the platform's own policy says from now on."""
         self._base = base
         self._changed.set()
 
@@ -160,7 +158,7 @@ class ClusterPolicy:
             await self._changed.wait()
             await self._pace.sleep(_GATHER)
             self._changed.clear()
-            if self._to_list:
+            if self._base is None or self._to_list:
                 continue
             oldest_first = sorted(self._grants.items(), key=lambda item: (item[1][0], item[0]))
             grants = {where: grant for where, (_, grant) in oldest_first}

@@ -16,7 +16,7 @@ from authz.domain.facts import Question
 from authz.domain.identity import is_service_account
 from authz.domain.names import PUBLIC, Namespace, parse_namespace
 from authz.domain.policy import Mode, Policy
-from authz.errors import Outward, Reason
+from authz.domain.reason import Outward, Reason
 
 PLATFORM: Final = frozenset({"istio-system", "knative-serving", "knative-eventing"})
 """Namespaces whose workloads relay: never the origin of a tenant's call, never granted anything."""
@@ -55,6 +55,11 @@ class Caller(NamedTuple):
     source: Namespace | None
     service_account: str | None
     reason: Reason
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """What to sort by: what is not proven comes first."""
+        return self.to, self.source or "", self.service_account or "", self.reason.slug
 
 
 @dataclass(slots=True)
@@ -154,9 +159,7 @@ class Log:
             for caller, seen in self.callers.items()
             if caller.to == namespace and not self._echoes(caller)
         ]
-        return sorted(
-            found, key=lambda one: (-one[1].times_shadowed, one[0][:3], one[0].reason.slug)
-        )
+        return sorted(found, key=lambda one: (-one[1].times_shadowed, one[0].order))
 
     def verdict(self, namespace: Namespace, unprotected: Iterable[str] = ()) -> Verdict:
         """Whether `namespace` may be enforced."""

@@ -100,7 +100,7 @@ class Server:
                 **self._where(),
                 http_port=self._side_port.port,
                 identity=settings.identity.value,
-                policy=str(settings.policy_file or "default: every namespace on its own"),
+                policy=settings.policy_origin,
             )
         self._sources.follow_keys()
 

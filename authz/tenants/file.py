@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from authz.domain.names import is_dns_name, parse_cluster_domain, parse_namespace
 from authz.errors import BadSettings
+from authz.policysource.merge import MOST_GRANTS
 from authz.yamlfile import STRICT, line_of, parse_plain
 
 MAX_BYTES: Final = 4 * 1024 * 1024
@@ -80,6 +81,7 @@ class Quota(BaseModel):
     apps: _Count = 40
     revisions: _Count = 120
     secrets: _Count = 100
+    grants: _Count = MOST_GRANTS
     instances: _Count = 250
     cpu: _Cpu = "128"
     memory: _Memory = "512G"

@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from authz.tenants.file import Limits, Quota, Tenant, Tenants
+from authz.wire import GROUP, TENANT_LABEL
 
 Manifest = dict[str, Any]
 """A Kubernetes object."""
 
-TENANT: Final = "tenant-authz.dev/tenant"
-"""Label of a tenant's namespaces. Nothing but the platform may set it."""
-DOMAINS: Final = "tenant-authz.dev/domains"
+DOMAINS: Final = f"{GROUP}/domains"
 """Annotation: domains under which the namespace's hosts must lie, by commas."""
 EXTERNAL_NAMES: Final = "tenant-authz.dev/external-names"
 """Annotation: domains under which its Services of type ExternalName may point, by commas."""
@@ -31,6 +30,7 @@ _RULES: Final = [
     (["messaging.knative.dev"], ["channels", "subscriptions"], _ALL),
     (["sinks.knative.dev"], ["jobsinks"], _ALL),
     (["sources.knative.dev"], ["pingsources"], _ALL),
+    (["tenant-authz.dev"], ["grants"], _ALL),  # each opens its own namespace and no other
     (["batch"], ["jobs", "cronjobs"], _ALL),
     ([""], ["configmaps", "secrets", "serviceaccounts"], _ALL),
     ([""], ["pods"], [*_READ, "delete"]),
@@ -59,7 +59,7 @@ def manifests(file: Tenants, name: str) -> Iterator[Manifest]:
         hosts = {host.partition("/")[2] for own in gateways for host in own.hosts}
         yield _certificate(file, name, sorted(hosts))
     for own in gateways:
-        yield gateway(file, name, own.name, [server(name, own.hosts)])
+        yield gateway(file, name, own.name, [server(name, own.hosts), redirect(name, own.hosts)])
 
 
 def knative_gateways(file: Tenants, names: list[str]) -> Manifest | None:
@@ -118,6 +118,15 @@ def server(name: str, hosts: list[str], ciphers: list[str] | None = None) -> Man
     }
 
 
+def redirect(name: str, hosts: list[str]) -> Manifest:
+    """Its server for who still says http://: net-istio knows that nothing is to be probed there."""
+    return {
+        "port": {"number": 80, "name": f"http-{name}", "protocol": "HTTP"},
+        "hosts": hosts,
+        "tls": {"httpsRedirect": True},
+    }
+
+
 class _Gateway(NamedTuple):
     """One of a tenant's Gateways, and the label by which Knative's routes are known to be its."""
 
@@ -153,7 +162,7 @@ def _domains_of(file: Tenants, tenant: Tenant, namespace: str) -> list[str]:
 
 
 def _metadata(name: str, namespace: str | None = None, tenant: str | None = None) -> Manifest:
-    labels = dict(_MANAGED) | ({TENANT: tenant} if tenant else {})
+    labels = dict(_MANAGED) | ({TENANT_LABEL: tenant} if tenant else {})
     return {"name": name, **({"namespace": namespace} if namespace else {}), "labels": labels}
 
 
@@ -184,6 +193,7 @@ def _quota(namespace: str, quota: Quota) -> Manifest:
                 "count/services.serving.knative.dev": str(quota.apps),
                 "count/revisions.serving.knative.dev": str(quota.revisions),
                 "count/secrets": str(quota.secrets),
+                "count/grants.tenant-authz.dev": str(quota.grants),
                 "pods": str(quota.instances),
                 # Requests: the limits of two sidecars in each pod would use up a quota of limits.
                 "requests.cpu": quota.cpu,
@@ -257,7 +267,7 @@ def _network_policy(file: Tenants, name: str, tenant: Tenant, namespace: str) ->
             "podSelector": {},
             "policyTypes": ["Ingress"],
             "ingress": [
-                {"from": [{"namespaceSelector": {"matchLabels": {TENANT: name}}}]},
+                {"from": [{"namespaceSelector": {"matchLabels": {TENANT_LABEL: name}}}]},
                 # What verify covers may come from everywhere in the cluster.
                 {
                     "from": [{"namespaceSelector": {}}],

@@ -13,8 +13,9 @@ import httpx
 from authz.config import IdentitySource
 from authz.errors import AuthzError
 from authz.lab.harness import envoy
+from authz.lab.harness.ports import Endpoint
 from authz.lab.harness.processes import CouldNotStart
-from authz.lab.loopback.bootstrap import Endpoint
+from authz.wire import TOKEN_HEADER
 from loadtest import processes
 from loadtest.compare import sidecars
 from loadtest.compare.client import Task
@@ -22,7 +23,6 @@ from loadtest.compare.course import Comparison, Course, Point, Sample
 from loadtest.compare.sidecars import Certificates, Way
 from loadtest.compare.variants import Variant
 from loadtest.crew import Client, client
-from loadtest.expected import TOKEN_HEADER
 from loadtest.outcome import Outcome
 from loadtest.stack import Setup, Stack
 

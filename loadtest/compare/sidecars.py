@@ -17,11 +17,12 @@ from typing import Final
 from authz.envoyfilters import Patches, Proxy, shipped
 from authz.lab.harness import envoy
 from authz.lab.harness.certs import Certificate
+from authz.lab.harness.ports import Endpoint
 from authz.lab.loopback import bootstrap
-from authz.lab.loopback.bootstrap import Endpoint, Json, Service
+from authz.lab.loopback.bootstrap import Json, Service
+from authz.wire import TOKEN_HEADER, inbound_cluster_name
 from loadtest import mesh, processes
 from loadtest.compare.variants import APP_PORT, Variant
-from loadtest.expected import TOKEN_HEADER
 from loadtest.stack import Server, Stack, free_ports
 
 SAW: Final = "x-app-saw"
@@ -129,7 +130,7 @@ async def way(
             )
         ],
         [
-            bootstrap.static_cluster(f"inbound|{APP_PORT}||", behind),
+            bootstrap.static_cluster(inbound_cluster_name(APP_PORT), behind),
             *_authz_cluster(variant, certificates.destination, server),
         ],
     )

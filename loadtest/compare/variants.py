@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from authz.config import Transport
-from authz.lab.loopback.bootstrap import Endpoint, Json
-from loadtest.expected import TOKEN_HEADER
+from authz.lab.harness.ports import Endpoint
+from authz.lab.loopback.bootstrap import Json
+from authz.wire import TOKEN_HEADER
 from loadtest.plan import BadPlan
 
 PLAIN: Final = "no authorization"

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from authz.config import IdentitySource
 from authz.lab.harness.certs import Authority
-from authz.lab.loopback.bootstrap import Endpoint
+from authz.lab.harness.ports import Endpoint
 from loadtest import mesh
 from loadtest.outcome import Outcome
 from loadtest.plan import Ask, Plan, Share

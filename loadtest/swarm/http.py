@@ -10,8 +10,8 @@ from typing import Any, Final
 from locust import FastHttpUser, between, task
 
 from authz.lab.loopback.bootstrap import ORIGINAL_DESTINATION
-from authz.lab.loopback.client import REASON_HEADER, TOKEN_HEADER
 from authz.lab.loopback.scenarios.row import NOT_ALLOWED, app, idle
+from authz.wire import REASON_HEADER, TOKEN_HEADER
 from loadtest.swarm import changed
 from loadtest.swarm.changed import INITECH
 from loadtest.swarm.expect import LEAKED, UNTOUCHED

@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from authz.lab.harness.ports import Endpoint
 from authz.lab.harness.processes import Child, child
-from authz.lab.loopback.bootstrap import Endpoint, Json, socket_address
+from authz.lab.loopback.bootstrap import Json, socket_address
 from loadtest import processes
 from loadtest.swarm.control import StackFailed
 

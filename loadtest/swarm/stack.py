@@ -28,10 +28,11 @@ from authz.keystore import Keks, SealedStore, generate_kek_file, open_store, rea
 from authz.lab.box.istio.clusters import connection_age, policy_fields
 from authz.lab.harness.certs import Certificate
 from authz.lab.harness.envoy import Envoy
-from authz.lab.harness.service import POLICY
+from authz.lab.harness.ports import free_ports
 from authz.lab.loopback import mesh as demo
 from authz.lab.loopback.bootstrap import CLUSTER_DOMAIN, Json
 from authz.lab.loopback.mesh import Mesh
+from authz.lab.loopback.server import POLICY
 from loadtest.swarm.control import StackFailed, listening
 from loadtest.swarm.flood import Flood
 from loadtest.swarm.replicas import COUNT, Place, Replicas
@@ -205,7 +206,7 @@ async def _servers(
         "AUTHZ_POLICY_FILE": str(policy_file),
         "AUTHZ_DRAIN_SECONDS": str(drain_seconds),
     }
-    free = iter(demo.free_ports([mesh.authz.endpoint.host], each=2 * COUNT))
+    free = iter(free_ports([mesh.authz.endpoint.host], each=2 * COUNT))
     places = [Place(mesh.authz.endpoint, mesh.authz_http)]
     places += [Place(next(free), next(free)) for _ in range(COUNT)]
     replicas = Replicas(places, environment, mesh.authz.cluster, directory, stack)

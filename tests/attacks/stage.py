@@ -14,7 +14,7 @@ from authz import envoyfilters
 from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
 from authz.domain import tokens
 from authz.domain.identity import SpiffeId
-from authz.errors import InvalidToken
+from authz.domain.reason import InvalidToken
 from authz.lab.box.istio import box, cluster, proxies
 from authz.lab.box.istio.client import Answer, NoAnswer, Tls
 from authz.lab.box.istio.istiod import Istiod

@@ -605,11 +605,15 @@ def test_a_port_that_takes_plaintext_on_purpose(bench: Bench) -> None:
     ("annotations", "rule"),
     [
         ({"traffic.sidecar.istio.io/excludeInboundPorts": "9999"}, Rule.EXCLUDED_PORT),
+        ({"traffic.sidecar.istio.io/excludeInboundPorts": "15020, 9999"}, Rule.EXCLUDED_PORT),
         ({"traffic.sidecar.istio.io/includeInboundPorts": "8080"}, Rule.EXCLUDED_PORT),
+        ({"traffic.sidecar.istio.io/includeInboundPorts": "15020"}, Rule.EXCLUDED_PORT),
+        ({"traffic.sidecar.istio.io/includeInboundPorts": ""}, Rule.EXCLUDED_PORT),
         ({"traffic.sidecar.istio.io/excludeInterfaces": "eth1"}, Rule.EXCLUDED_PORT),
         ({"sidecar.istio.io/interceptionMode": "NONE"}, Rule.NO_CAPTURE),
         ({"traffic.sidecar.istio.io/includeInboundPorts": "*"}, None),
         ({"traffic.sidecar.istio.io/excludeInboundPorts": ""}, None),
+        ({"traffic.sidecar.istio.io/excludeInboundPorts": "15020"}, None),  # the injector's own
     ],
 )
 def test_annotations_that_lead_past_the_proxy(
@@ -618,6 +622,26 @@ def test_annotations_that_lead_past_the_proxy(
     dump = bench.dump(SIDECAR)
     dump["configs"][0]["bootstrap"]["node"]["metadata"]["ANNOTATIONS"] = annotations
     assert [it.rule for it in examined(dump)] == ([rule] if rule else [])
+
+
+def test_our_own_pods_behind_a_sidecar_keep_their_side_port_out_of_it(bench: Bench) -> None:
+    dump = bench.dump("authz-system/authz")
+    side_port = {"traffic.sidecar.istio.io/excludeInboundPorts": "9001"}  # overlays/xfcc
+    dump["configs"][0]["bootstrap"]["node"]["metadata"]["ANNOTATIONS"] = side_port
+    assert examined(dump) == []
+
+
+@pytest.mark.parametrize(("mode", "hangs"), [("", True), ("auto", True), ("enabled", False)])
+def test_a_knative_pod_that_takes_plaintext_misleads_the_activator(
+    bench: Bench, mode: str, hangs: bool
+) -> None:
+    documents = [*shipped(), _permissive("globex")]
+    expected = Expected(documents, plaintext=["globex"], mesh_mode=mode)
+    found = examined(bench.dump(KNATIVE, documents), expected)
+    assert [it.rule for it in found] == ([Rule.COLD_START] if hangs else [])
+    assert all(str([8012, 8013]) in it.what for it in found)
+    assert examined(bench.dump(SIDECAR, documents), expected) == []
+    assert examined(bench.dump(KNATIVE), Expected(shipped(), mesh_mode=mode)) == []
 
 
 def test_a_proxy_that_captures_nothing(bench: Bench) -> None:

@@ -15,8 +15,9 @@ from authz import envoyfilters
 from authz.envoyfilters import Patches, shipped
 from authz.lab.harness import envoy
 from authz.lab.harness.certs import Certificate
+from authz.lab.harness.ports import Endpoint
 from authz.lab.loopback import apps, bootstrap
-from authz.lab.loopback.bootstrap import EVERY_ADDRESS, Endpoint, Json, Service
+from authz.lab.loopback.bootstrap import EVERY_ADDRESS, Json, Service
 from authz.lab.loopback.mesh import AUTHZ
 from tests.envoy.scripted import ScriptedAuthz
 

@@ -15,7 +15,7 @@ from authz._proto.ext_authz_pb2 import (
     HeaderValueOption,
     StatusCode,
 )
-from authz.lab.loopback.bootstrap import Endpoint
+from authz.lab.harness.ports import Endpoint
 
 Context: TypeAlias = "grpc.aio.ServicerContext[CheckRequest, CheckResponse]"
 Answer: TypeAlias = Callable[[CheckRequest, Context], Awaitable[CheckResponse]]

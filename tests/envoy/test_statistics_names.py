@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from authz.demo import mesh, service
-from authz.demo.bootstrap import CLUSTER_DOMAIN, Json
+from authz.lab.loopback import mesh, server
+from authz.lab.loopback.bootstrap import CLUSTER_DOMAIN, Json
 
 pytestmark = pytest.mark.envoy
 
@@ -51,7 +51,7 @@ async def test_every_call_ends_as_it_should(tmp_path: Path, name: str) -> None:
         *((gateway, host, 200) for host in OUTSIDE),
     ]
     async with (
-        service.running(plan, tmp_path),
+        server.running(plan, tmp_path),
         mesh.running(plan, tmp_path, configs),
         httpx.AsyncClient(trust_env=False) as client,
     ):

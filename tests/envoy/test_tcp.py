@@ -14,8 +14,9 @@ import pytest
 from authz.envoyfilters import Patches, Proxy, shipped
 from authz.lab.harness import envoy
 from authz.lab.harness.certs import Authority
+from authz.lab.harness.ports import Endpoint
 from authz.lab.loopback import bootstrap
-from authz.lab.loopback.bootstrap import Endpoint, Json
+from authz.lab.loopback.bootstrap import Json
 from authz.testing import workload
 from tests.envoy.bench import AUTHZ_CLUSTER, ISTIO, Workbench, free_port
 from tests.envoy.scripted import allowing, always, denying

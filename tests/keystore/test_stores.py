@@ -8,7 +8,8 @@ import pytest
 from authz.domain import rotation
 from authz.domain.keys import KeyId, Keyring, TokenLife
 from authz.domain.names import Namespace
-from authz.errors import Conflict, InvalidToken, KeyringError, KeyStoreError, Reason
+from authz.domain.reason import InvalidToken, Reason
+from authz.errors import Conflict, KeyringError, KeyStoreError
 from authz.keystore import Keks, KeyStore, Snapshot, base, update
 from tests.keystore.conftest import Opener
 from tests.keystore.support import (

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from authz.errors import BadSettings
+from authz.policysource.merge import MOST_GRANTS
 from authz.tenants.file import Tenants, chosen, parse_tenants
 from authz.tenants.manifests import as_yaml
-from authz.tenants.render import DOMAINS, EXTERNAL_NAMES, TENANT, knative_gateways, manifests
+from authz.tenants.render import DOMAINS, EXTERNAL_NAMES, knative_gateways, manifests
+from authz.wire import TENANT_LABEL
 from tests.admission.rows import PLATFORM
 from tests.admission.table.hosts import mapping
 from tests.command import Run
@@ -54,7 +56,7 @@ def test_a_namespace_is_labelled_for_sidecars_pod_security_and_its_tenant() -> N
     web, _ = of_kind("Namespace")
     assert web["metadata"]["labels"] == {
         "app.kubernetes.io/managed-by": "tenant-authz",
-        TENANT: "acme",
+        TENANT_LABEL: "acme",
         "istio-injection": "enabled",
         "pod-security.kubernetes.io/enforce": "baseline",
         "pod-security.kubernetes.io/warn": "baseline",
@@ -90,6 +92,16 @@ def test_a_tenants_own_quota_stands_for_the_whole_of_it() -> None:
     assert common["spec"]["hard"]["count/services.serving.knative.dev"] == "50"
     assert common["spec"]["hard"]["pods"] == "250"
     assert own["spec"]["hard"]["services.nodeports"] == "0"
+
+
+def test_a_tenant_may_make_as_many_grants_as_count() -> None:
+    for quota, role in zip(of_kind("ResourceQuota"), of_kind("Role"), strict=True):
+        assert quota["spec"]["hard"]["count/grants.tenant-authz.dev"] == str(MOST_GRANTS)
+        (verbs,) = [it["verbs"] for it in role["rules"] if "grants" in it["resources"]]
+        assert {"get", "list", "watch", "create", "update", "patch", "delete"} == set(verbs)
+        assert not [it for rule in role["rules"] for it in rule["resources"] if "/status" in it]
+    (few,) = of_kind("ResourceQuota", "globex-eu", FILE.replace("{apps: 50}", "{grants: 3}"))
+    assert few["spec"]["hard"]["count/grants.tenant-authz.dev"] == "3"
 
 
 FORBIDDEN = {
@@ -147,8 +159,8 @@ def test_ports_that_no_filter_covers_are_closed_to_others() -> None:
     assert policy["spec"]["podSelector"] == {}
     assert policy["spec"]["policyTypes"] == ["Ingress"]
     name = "kubernetes.io/metadata.name"
-    assert open_ports(policy, {name: "globex-eu", TENANT: "globex-eu"}) == {8012, 8013, 9443}
-    assert open_ports(policy, {name: "acme-db", TENANT: "acme"}) is None
+    assert open_ports(policy, {name: "globex-eu", TENANT_LABEL: "globex-eu"}) == {8012, 8013, 9443}
+    assert open_ports(policy, {name: "acme-db", TENANT_LABEL: "acme"}) is None
     assert open_ports(policy, {name: "knative-serving"}) == {8012, 8013, 9443, 9090}
     assert 15020 in (open_ports(policy, {name: "monitoring"}) or set())
 
@@ -177,7 +189,10 @@ def test_each_tenant_has_a_certificate_and_gateways_of_its_own() -> None:
         "acme.example",
     ]
     for gateway in (routes, domains):
-        (server,) = gateway["spec"]["servers"]
+        server, redirect = gateway["spec"]["servers"]
+        assert redirect["port"] == {"number": 80, "name": "http-acme", "protocol": "HTTP"}
+        assert redirect["tls"] == {"httpsRedirect": True}, "what Knative's lister.go does not probe"
+        assert redirect["hosts"] == server["hosts"]
         assert server["tls"]["credentialName"] == certificate["spec"]["secretName"]
         assert "cipherSuites" not in server["tls"], "mesh-wide, see istiod-values.yaml"
         # A host without a namespace could be taken by any tenant's VirtualService.

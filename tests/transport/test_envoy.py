@@ -13,8 +13,9 @@ import pytest
 from authz.domain.facts import Asked
 from authz.domain.identity import SpiffeId
 from authz.lab.harness import envoy
+from authz.lab.harness.ports import Endpoint
 from authz.lab.loopback import apps, bootstrap
-from authz.lab.loopback.bootstrap import Endpoint, Service
+from authz.lab.loopback.bootstrap import Service
 from authz.lab.loopback.mesh import AUTHZ
 from authz.testing import workload
 from authz.transport import Health, Http2Listener, Limits, TlsMaterial

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from authz.lab.loopback.bootstrap import Endpoint
+from authz.lab.harness.ports import Endpoint
 
 _MAX_BODY: Final = 1 << 16
 

@@ -10,8 +10,8 @@ import grpc
 from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
 from authz.domain import tokens
 from authz.lab.harness.certs import Certificate
-from authz.lab.loopback.client import REASON_HEADER, TOKEN_HEADER
 from authz.lab.loopback.mesh import Mesh
+from authz.wire import QUESTION, REASON_HEADER, TOKEN_HEADER, UPSTREAM
 
 _CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
 _SECONDS: Final = 10.0
@@ -54,7 +54,7 @@ async def check(
 
 async def token(mesh: Mesh, certificate: Certificate, upstream: str, question: str = "sign") -> str:
     """A real token for a request to the cluster `upstream`, as the certificate's owner gets it."""
-    metadata = [("x-authz-question", question), ("x-authz-upstream", upstream)]
+    metadata = [(QUESTION, question), (UPSTREAM, upstream)]
     return _token_set(await check(mesh, certificate, metadata))
 
 

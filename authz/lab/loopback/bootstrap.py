@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from authz.domain.identity import SpiffeId
 from authz.lab.harness.certs import Certificate
+from authz.lab.harness.ports import Endpoint
+from authz.wire import cluster_name, inbound_cluster_name, server_name
 
 Json: TypeAlias = dict[str, Any]
 
@@ -33,16 +35,6 @@ ROUTER: Json = {
     "name": "envoy.filters.http.router",
     "typed_config": {"@type": f"{_FILTER}.http.router.v3.Router"},
 }
-
-
-class Endpoint(NamedTuple):
-    """An IPv4 address and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -67,7 +59,7 @@ class Service:
     @property
     def cluster(self) -> str:
         """The name of its cluster in every sidecar."""
-        return f"outbound|{self.port}||{self.host}"
+        return cluster_name(self.host, self.port)
 
 
 def envoy_config(listeners: Iterable[Json], clusters: Iterable[Json]) -> Json:
@@ -91,9 +83,9 @@ def inbound_listener(address: Endpoint, port: int, cert: Certificate) -> Json:
     host = {
         "name": f"inbound|http|{port}",
         "domains": ["*"],
-        "routes": [_route("default", f"inbound|{port}||")],
+        "routes": [_route("default", inbound_cluster_name(port))],
     }
-    manager = _manager(f"inbound_0.0.0.0_{port}", f"inbound|{port}||", [host])
+    manager = _manager(f"inbound_0.0.0.0_{port}", inbound_cluster_name(port), [host])
     manager |= {
         "forward_client_cert_details": "APPEND_FORWARD",
         "set_current_client_cert_details": {"subject": True, "dns": True, "uri": True},
@@ -267,7 +259,7 @@ def _upstream_tls(service: Service, cert: Certificate) -> Json:
     serves = {"san_type": "URI", "matcher": {"exact": str(service.identity)}}
     context = {
         "@type": f"{_TLS}.UpstreamTlsContext",
-        "sni": f"outbound_.{service.port}_._.{service.host}",
+        "sni": server_name(service.host, service.port),
         "common_tls_context": {
             **_certificates(cert),
             "alpn_protocols": ["istio-peer-exchange", "istio", *(["h2"] if service.http2 else [])],

@@ -11,10 +11,9 @@ from typing import Final, TypeAlias
 
 import httpx
 
-from authz.lab.loopback.bootstrap import Endpoint
+from authz.lab.harness.ports import Endpoint
+from authz.wire import REASON_HEADER, TOKEN_HEADER
 
-TOKEN_HEADER: Final = "x-tenant-token"  # noqa: S105 - a name, not a secret
-REASON_HEADER: Final = "x-tenant-authz-reason"
 REFUSED: Final = "connection refused"
 
 Headers: TypeAlias = Sequence[tuple[str, str]]

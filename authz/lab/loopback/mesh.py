@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,15 +28,10 @@ from authz.envoyfilters import Patches, Proxy, shipped
 from authz.lab.harness import envoy
 from authz.lab.harness.certs import Authority, Certificate
 from authz.lab.harness.envoy import Envoy
+from authz.lab.harness.ports import Endpoint, free_ports
 from authz.lab.loopback import apps, bootstrap
-from authz.lab.loopback.bootstrap import (
-    AUTHZ_PORT,
-    CLUSTER_DOMAIN,
-    EVERY_ADDRESS,
-    Endpoint,
-    Json,
-    Service,
-)
+from authz.lab.loopback.bootstrap import AUTHZ_PORT, CLUSTER_DOMAIN, EVERY_ADDRESS, Json, Service
+from authz.wire import inbound_cluster_name
 
 TENANTS: Final = ("acme-web", "acme-db", "initech", "globex", "umbrella", "mallory")
 AUTHZ: Final = SpiffeId(CLUSTER_DOMAIN, Namespace("authz-system"), "authz")
@@ -163,7 +157,7 @@ def _sidecar(mesh: Mesh, tenant: Workload) -> Json:
         [_outbound(mesh, tenant), _inbound(tenant, APP_PORT)],
         [
             *_mesh_clusters(mesh, tenant),
-            bootstrap.static_cluster(f"inbound|{APP_PORT}||", tenant.process),
+            bootstrap.static_cluster(inbound_cluster_name(APP_PORT), tenant.process),
         ],
     )
     return _patched(config, Proxy("sidecar", tenant.namespace, {}))
@@ -181,7 +175,7 @@ def _activator(mesh: Mesh) -> Json:
         ],
         [
             *_mesh_clusters(mesh, activator),
-            bootstrap.static_cluster(f"inbound|{ACTIVATOR_PORT}||", activator.process),
+            bootstrap.static_cluster(inbound_cluster_name(ACTIVATOR_PORT), activator.process),
             bootstrap.static_cluster("sidecar", activator.outbound),
         ],
     )
@@ -231,15 +225,3 @@ def _mesh_clusters(mesh: Mesh, workload: Workload) -> list[Json]:
     services = [mesh.authz, *mesh.services]
     clusters = [bootstrap.service_cluster(service, workload.certificate) for service in services]
     return [*clusters, bootstrap.passthrough_cluster()]
-
-
-def free_ports(hosts: Sequence[str], *, each: int) -> list[Endpoint]:
-    """Ports that nobody uses, `each` on every host; all bound at once, so that they differ."""
-    with ExitStack() as stack:
-        endpoints = []
-        for host in hosts:
-            for _ in range(each):
-                bound = stack.enter_context(socket.socket())
-                bound.bind((host, 0))
-                endpoints.append(Endpoint(*bound.getsockname()))
-        return endpoints

@@ -16,12 +16,14 @@ import grpc
 from authz.domain import tokens
 from authz.domain.keys import KeyId
 from authz.lab.harness.certs import Authority
+from authz.lab.harness.ports import Endpoint
 from authz.lab.loopback import ask
-from authz.lab.loopback.bootstrap import ORIGINAL_DESTINATION, REVISION, SERVING_NAMESPACE, Endpoint
-from authz.lab.loopback.client import REFUSED, TOKEN_HEADER, Headers, call
+from authz.lab.loopback.bootstrap import ORIGINAL_DESTINATION, REVISION, SERVING_NAMESPACE
+from authz.lab.loopback.client import REFUSED, Headers, call
 from authz.lab.loopback.loot import TokenSource, signed
 from authz.lab.loopback.mesh import ACTIVATOR
 from authz.lab.loopback.stage import Stage
+from authz.wire import QUESTION, TOKEN_HEADER, UPSTREAM
 
 CLAIMS_ACTIVATOR: Final = ("x-forwarded-client-cert", f"By=spiffe://x;URI={ACTIVATOR}")
 """A header that nobody should believe."""
@@ -145,8 +147,8 @@ def question(
             stage.mesh,
             stage.mesh.tenants["mallory"].certificate,
             [
-                *(("x-authz-question", word) for word in asked),
-                ("x-authz-upstream", stage.mesh.service("app", "acme-db").cluster),
+                *((QUESTION, word) for word in asked),
+                (UPSTREAM, stage.mesh.service("app", "acme-db").cluster),
                 *metadata,
             ],
             headers=[*shown, *headers],
@@ -162,7 +164,7 @@ async def question_of_an_impostor(stage: Stage) -> str:
     other = Authority(stage.directory / "impostor-certs", "somebody else")
     untrusted = other.issue(stage.mesh.tenants["acme-web"].identity)
     certificate = replace(untrusted, ca_file=stage.mesh.authority.ca_file)
-    asked = [("x-authz-question", "sign")]
+    asked = [(QUESTION, "sign")]
     try:
         return ask.in_words(await ask.check(stage.mesh, certificate, asked))
     except grpc.aio.AioRpcError:

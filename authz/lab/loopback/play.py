@@ -10,8 +10,7 @@ import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from authz.lab.harness import service
-from authz.lab.loopback import mesh, report
+from authz.lab.loopback import mesh, report, server
 from authz.lab.loopback.scenarios import SCENARIOS, played
 from authz.lab.loopback.stage import Stage
 
@@ -30,11 +29,11 @@ async def play(*, once: bool, json: bool) -> bool:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="authz-demo-")))
         cluster = mesh.plan(directory)
         say("starting the service")
-        server = await stack.enter_async_context(service.running(cluster, directory))
+        authz = await stack.enter_async_context(server.running(cluster, directory))
         say(f"starting {len(cluster.tenants) + 2} Envoys")
         envoys = await stack.enter_async_context(mesh.running(cluster, directory))
         say("playing the scenarios")
-        stage = Stage(cluster, server, directory)
+        stage = Stage(cluster, authz, directory)
         results = [result async for result in played(SCENARIOS, stage)]
         as_expected = report.differences(results) == 0
         report.show(results, await envoys[0].version(), json=json)

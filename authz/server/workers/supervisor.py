@@ -192,7 +192,7 @@ class Supervisor:
                 http_port=self._side_port.port,
                 workers=len(self._workers),
                 identity=self._settings.identity.value,
-                policy=str(self._settings.policy_file or "default: every namespace on its own"),
+                policy=self._settings.policy_origin,
             )
 
     def _metrics_text(self) -> bytes:

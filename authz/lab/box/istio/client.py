@@ -14,9 +14,9 @@ from authz.lab.box.istio.network import NetworkNamespace
 from authz.lab.box.knative.messages import Headers, Request
 from authz.lab.box.knative.net import ask, exchange
 from authz.lab.harness.certs import Certificate
+from authz.wire import REASON_HEADER
 
 SECONDS: Final = 10.0
-REASON_HEADER: Final = "x-tenant-authz-reason"
 
 
 class NoAnswer(ConnectionError):

@@ -13,6 +13,7 @@ from authz.lab.box.istio.http import BLACK_HOLE, PASSTHROUGH
 from authz.lab.box.istio.objects import Objects
 from authz.lab.box.istio.world import Json, Port, Service, World
 from authz.lab.harness.certs import Certificate
+from authz.wire import cluster_name, inbound_cluster_name, server_name
 
 INBOUND_PASSTHROUGH: Final = "InboundPassthroughCluster"
 _INBOUND_SOURCE: Final = "127.0.0.6"
@@ -28,7 +29,7 @@ _ALPN: Final = {
 
 def outbound_name(service: Service, port: Port) -> str:
     """What the cluster of a Service's port is called everywhere."""
-    return f"outbound|{port.number}||{service.host}"
+    return cluster_name(service.host, port.number)
 
 
 def outbound(
@@ -70,14 +71,14 @@ def outbound(
     # Automatic mutual TLS: to pods that have a sidecar. Else only what a DestinationRule says.
     if mode == "ISTIO_MUTUAL" or (mode is None and all(it.proxy == "sidecar" for it in pods)):
         peers = policy.get("tls", {}).get("subjectAltNames") or [str(it.identity) for it in pods]
-        sni = f"outbound_.{port.number}_._.{service.host}"
+        sni = server_name(service.host, port.number)
         cluster["transport_socket"] = tls.upstream(certificate, sni, _ALPN[port.protocol], peers)
     return cluster
 
 
 def inbound(port: Port) -> Json:
     """From the sidecar to its own app: to where the request was addressed, from 127.0.0.6."""
-    cluster = _original_destination(f"inbound|{port.target}||") | _from_the_sidecar()
+    cluster = _original_destination(inbound_cluster_name(port.target)) | _from_the_sidecar()
     return cluster if port.protocol == "tcp" else cluster | _protocol(_speaks(port))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from authz.lab.box.istio.world import Json, Route, VirtualService
+from authz.wire import cluster_name
 
 _FILTERS: Final = "type.googleapis.com/envoy.extensions.filters"
 MANAGER: Final = "envoy.filters.network.http_connection_manager"
@@ -104,7 +105,7 @@ def _can_match(route: Route, host: str) -> bool:
 
 
 def _virtual_service_route(service: VirtualService, it: Route) -> Json:
-    names = [(f"outbound|{port}||{host}", weight) for host, port, weight in it.to]
+    names = [(cluster_name(host, port), weight) for host, port, weight in it.to]
     action: Json = {"timeout": "0s", "max_stream_duration": _NO_LIMIT}
     if len(names) == 1:
         action["cluster"] = names[0][0]
@@ -114,7 +115,7 @@ def _virtual_service_route(service: VirtualService, it: Route) -> Json:
     if it.rewrite:
         action["host_rewrite_literal"] = it.rewrite
     if it.mirror is not None:
-        action["request_mirror_policies"] = [{"cluster": "outbound|{1}||{0}".format(*it.mirror)}]
+        action["request_mirror_policies"] = [{"cluster": cluster_name(*it.mirror)}]
     headers = [{"name": ":authority", "string_match": {"prefix": it.authority}}]
     if it.probe_hash:
         headers.append({"name": "K-Network-Hash", "string_match": {"exact": "override"}})

@@ -14,6 +14,7 @@ from authz.lab.box.istio.objects import PERMISSIVE, STRICT, Objects
 from authz.lab.box.istio.rules import INBOUND_PORT
 from authz.lab.box.istio.world import Json, Pod, Port
 from authz.lab.harness.certs import Certificate
+from authz.wire import inbound_cluster_name
 
 ANY: Final = "0.0.0.0"  # noqa: S104 - within a pod's own namespace
 _LISTENER_FILTER: Final = "type.googleapis.com/envoy.extensions.filters.listener"
@@ -118,7 +119,7 @@ class _Chains:
         name = f"0.0.0.0_{port.target}"
         names = {"http": name, "tcp": name}
         protocol = "tcp" if port.protocol == "tcp" else "http"
-        cluster = f"inbound|{port.target}||"
+        cluster = inbound_cluster_name(port.target)
         manager = self._manager(cluster, f"inbound_{name};", port.target, port.protocol)
         for match in _MATCHES[self._objects.mutual_tls(self._pod, port.target), protocol]:
             yield self._chain(names, match, port.target, cluster, manager)

@@ -11,9 +11,10 @@ from authz.lab.box.istio.mesh import GATEWAY, Mesh
 from authz.lab.box.istio.programs import UNLISTED_TCP_PORT
 from authz.lab.box.istio.world import DOMAIN
 from authz.lab.box.paths.deliveries import BROKER, EVENT
-from authz.lab.box.paths.table import ACTIVATOR, TOKEN, Call, watched
+from authz.lab.box.paths.table import ACTIVATOR, Call, watched
 from authz.lab.box.paths.world import CHANNEL
 from authz.lab.loopback.scenarios.row import Scenario
+from authz.wire import TOKEN_HEADER
 
 Headers: TypeAlias = Iterable[tuple[str, str]]
 Move: TypeAlias = Callable[[Mesh], Awaitable[str]]
@@ -52,7 +53,7 @@ def _with_stolen_token(to: str, of: str, port: int, host: str) -> Move:
 
     async def move(mesh: Mesh) -> str:
         token = await mesh.authz.command("token", "mint", "initech", "acme-db")
-        return await _past(to, of, port, host, [(TOKEN, token.strip())])(mesh)
+        return await _past(to, of, port, host, [(TOKEN_HEADER, token.strip())])(mesh)
 
     return move
 
@@ -96,7 +97,7 @@ ATTACKS: Final[tuple[Scenario[Mesh], ...]] = (
         "forged-token",
         "a forged token: the own sidecar replaces it",
         "403 not-allowed; sign, transit",
-        _call(IDLE, "http://idle.acme-db/", [(TOKEN, "v1.a.b.c"), (TOKEN, "again")]),
+        _call(IDLE, "http://idle.acme-db/", [(TOKEN_HEADER, "v1.a.b.c"), (TOKEN_HEADER, "again")]),
     ),
     Scenario(
         "stolen-token",

@@ -9,8 +9,9 @@ from typing import Final
 from authz.lab.box.istio.client import NoAnswer
 from authz.lab.box.istio.mesh import Mesh
 from authz.lab.box.istio.world import DOMAIN
-from authz.lab.box.paths.table import IN, SOURCES, TOKEN, Outcome, Relation, asked_of
+from authz.lab.box.paths.table import IN, SOURCES, Outcome, Relation, asked_of
 from authz.lab.box.paths.world import CHANNEL
+from authz.wire import TOKEN_HEADER
 
 TO: Final = "acme-db/hello"
 BROKER: Final = "broker"
@@ -138,6 +139,6 @@ async def played(mesh: Mesh, delivery: Delivery, relation: Relation) -> str:
     ]
     seen = await mesh.seen(TO)
     came = "delivered" if seen else "not delivered"
-    if any(it.header(TOKEN) for it in seen):
+    if any(it.header(TOKEN_HEADER) for it in seen):
         came += ", WITH A TOKEN"
     return f"{came}; {', '.join(asked)}"

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from authz.lab.box.istio import cluster
 from authz.lab.box.istio.client import NoAnswer
 from authz.lab.box.istio.mesh import GATEWAY, Mesh
+from authz.wire import TOKEN_HEADER
 
 Relation: TypeAlias = Literal["own", "sibling", "granted", "foreign", "outside"]
 Outcome: TypeAlias = str
@@ -22,7 +23,6 @@ Outcome: TypeAlias = str
 
 RELATIONS: Final[tuple[Relation, ...]] = get_args(Relation)
 ACTIVATOR: Final = "knative-serving/activator"
-TOKEN: Final = "x-tenant-token"  # noqa: S105 - a name, not a secret
 IN: Final = "in"
 NO_ROUTE: Final = "no route"
 NO_IDENTITY: Final = "no mTLS"
@@ -377,7 +377,7 @@ async def watched(mesh: Mesh, call: Call, to: str) -> str:
     seen = await mesh.seen(to)
     if seen and not came.startswith("200"):
         came += ", BUT THE APP SAW IT"
-    if any(it.header(TOKEN) for it in seen):
+    if any(it.header(TOKEN_HEADER) for it in seen):
         came += ", WITH A TOKEN"
     return "; ".join([came, *([", ".join(way)] if way else [])])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from authz.lab.loopback import loot, moves
-from authz.lab.loopback.client import REFUSED, TOKEN_HEADER
+from authz.lab.loopback.client import REFUSED
 from authz.lab.loopback.scenarios.row import (
     INITECH,
     INVALID,
@@ -13,6 +13,7 @@ from authz.lab.loopback.scenarios.row import (
     Scenario,
     app,
 )
+from authz.wire import TOKEN_HEADER
 
 TOKENS = [
     Scenario(

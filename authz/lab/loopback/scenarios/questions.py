@@ -6,6 +6,7 @@ from authz.lab.loopback import moves
 from authz.lab.loopback.client import REFUSED
 from authz.lab.loopback.mesh import ACTIVATOR
 from authz.lab.loopback.scenarios.row import DENIED, INITECH, Scenario
+from authz.wire import HOP
 
 QUESTIONS = [
     Scenario(
@@ -41,7 +42,7 @@ QUESTIONS = [
         "ask-transit",
         "a tenant cannot ask what a platform hop asks",
         DENIED,
-        moves.question("transit", metadata=[("x-authz-hop", "gateway")]),
+        moves.question("transit", metadata=[(HOP, "gateway")]),
     ),
     Scenario("ask-public", "nor what the gateway asks", DENIED, moves.question("public")),
     Scenario(
