@@ -15,7 +15,7 @@ Manifest = dict[str, Any]
 
 DOMAINS: Final = f"{GROUP}/domains"
 """Annotation: domains under which the namespace's hosts must lie, by commas."""
-EXTERNAL_NAMES: Final = "tenant-authz.dev/external-names"
+EXTERNAL_NAMES: Final = f"{GROUP}/external-names"
 """Annotation: domains under which its Services of type ExternalName may point, by commas."""
 
 _MANAGED: Final = {"app.kubernetes.io/managed-by": "tenant-authz"}
