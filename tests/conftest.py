@@ -32,6 +32,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run the tests of the key store also on the cluster that KUBECONFIG names",
     )
+    parser.addoption(
+        "--istiod",
+        action="store_true",
+        help="run the tests that start a real control plane; Go builds it, once",
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -19,11 +19,10 @@ from tests.admission.table import ROWS
 async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
     """A real API server with the real injector, and with the policies in force."""
     programs = [build.etcd(), build.api_server(), build.istiod(ISTIO)]
-    absent = [it.name for it in programs if not it.file.exists()]
-    if absent and not request.config.getoption("--kube"):
-        pytest.skip(
-            f"not built: {', '.join(absent)}; python -m authz.lab.controlplane build, or --kube"
-        )
+    if not request.config.getoption("--istiod"):
+        pytest.skip("starts a real control plane: pytest --istiod")
+    if build.missing() and not all(it.file.exists() for it in programs):
+        pytest.skip(build.missing())
     async with controlplane.running(istio=None) as plane, plane.api() as api:
         made = Cluster(api)
         build.built(build.istiod(ISTIO), lambda _: None)

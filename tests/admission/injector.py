@@ -71,7 +71,7 @@ async def injecting(plane: Plane, istio: str) -> AsyncIterator[Json]:
             except httpx.HTTPError:
                 return False
 
-        await process.until(ready, 120)
+        await process.until(ready)
         yield _webhook(https.rpartition(":")[2], own.ca_file)
 
 

@@ -8,6 +8,7 @@ from tests.admission.cluster import Cluster
 from tests.admission.rows import Row
 from tests.admission.table import ROWS
 
+pytestmark = pytest.mark.timeout(300)
 in_session = pytest.mark.asyncio(loop_scope="session")
 POLICIES = sorted({row.policy for row in ROWS})
 

@@ -45,6 +45,7 @@ JOBS, SETS, DEPLOYMENTS = (
 )
 COLLECTOR: Final = Account.of("kube-system", "generic-garbage-collector")
 
+pytestmark = pytest.mark.timeout(300)
 session = pytest.mark.asyncio(loop_scope="session")
 
 

@@ -30,6 +30,7 @@ from tests.admission.table.pods import POD, RUNNING
 from tests.admission.table.services import service
 from tests.platform.admission import Request, policies
 
+pytestmark = pytest.mark.timeout(300)
 session = pytest.mark.asyncio(loop_scope="session")
 
 FORGED: Final = next(row for row in ROWS if row.name == "istio-proxy, said to be injected")

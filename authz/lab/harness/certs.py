@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,10 +31,26 @@ class Certificate:
 
     def client_context(self) -> ssl.SSLContext:
         """TLS as this workload would speak it without its sidecar."""
-        context = ssl.create_default_context(cafile=self.ca_file)
+        return self._loaded(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+
+    def sidecar_context(self) -> ssl.SSLContext:
+        """The same with the ALPN of a sidecar that sends HTTP/1.1."""
+        return self._loaded(_AsSidecars(ssl.PROTOCOL_TLS_CLIENT))
+
+    def _loaded(self, context: ssl.SSLContext) -> ssl.SSLContext:
         context.check_hostname = False  # SPIFFE certificates carry no host name
+        context.load_verify_locations(self.ca_file)
         context.load_cert_chain(self.cert_file, self.key_file)
         return context
+
+
+class _AsSidecars(ssl.SSLContext):
+    """Where plaintext is taken, too, TLS of the mesh is told by its ALPN."""
+
+    def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
+        """Set those of sidecars, whatever a client thinks better."""
+        del alpn_protocols
+        super().set_alpn_protocols(["istio-http/1.1", "istio", "http/1.1"])
 
 
 class Authority:
@@ -77,6 +94,21 @@ class Authority:
             ),
         )
         return Certificate(*files, self.ca_file)
+
+    def plug_into(self, directory: Path) -> None:
+        """Write what istiod needs to sign in our name: Istio's `cacerts`, into a new folder."""
+        directory.mkdir(parents=True, mode=0o700)
+        certificate = self.ca_file.read_bytes()
+        for name in ("ca-cert.pem", "root-cert.pem", "cert-chain.pem"):
+            _write(directory / name, certificate)
+        _write(
+            directory / "ca-key.pem",
+            self._key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.TraditionalOpenSSL,
+                serialization.NoEncryption(),
+            ),
+        )
 
     def _builder(
         self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey

@@ -12,7 +12,9 @@ from typing import Final
 
 from authz.errors import AuthzError
 
-START_SECONDS: Final = 30.0
+START_SECONDS: Final = 120.0
+"""How long a program may take that runs and is not ready, on a machine that has much to do."""
+
 _STOP_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.02
 _LOG_LINES: Final = 20
@@ -71,7 +73,11 @@ def last_words(log: Path) -> str:
 
 @asynccontextmanager
 async def child(
-    name: str, argv: Sequence[str | Path], log: Path, env: Mapping[str, str] | None = None
+    name: str,
+    argv: Sequence[str | Path],
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> AsyncIterator[Child]:
     """Run `argv` as long as the block lasts."""
     with log.open("ab") as output:
@@ -81,6 +87,7 @@ async def child(
             stdout=output,
             stderr=output,
             env=env,
+            cwd=cwd,
         )
     running = Child(name, process, log)
     try:
