@@ -1,14 +1,16 @@
-"""`python -m authz.lab.controlplane build`: have the programs ready."""
+"""`python -m authz.lab.controlplane`: build the programs, or run a command beside them."""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
 import time
 from typing import Annotated
 
 import typer
 
-from authz.lab.controlplane import build
+from authz.lab.controlplane import build, running
 from authz.lab.harness.processes import CouldNotStart
 
 app = typer.Typer(
@@ -16,11 +18,6 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-
-
-@app.callback()
-def _main() -> None:
-    """A group, though it has one command."""
 
 
 @app.command("build")
@@ -42,6 +39,32 @@ def build_all(
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
     typer.echo(f"all there after {time.monotonic() - began:.0f} s", err=True)
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def run(
+    command: Annotated[list[str], typer.Argument(help="what to run, and its arguments")],
+) -> None:
+    """Run a command beside an API server of its own: KUBECONFIG leads to its admin.
+
+    Example: python -m authz.lab.controlplane run pytest --kube tests/keystore tests/kube
+    """
+    try:
+        code = asyncio.run(_run(command))
+    except CouldNotStart as error:
+        typer.echo(f"error: {error}", err=True)
+        code = 3
+    raise typer.Exit(code)
+
+
+async def _run(command: list[str]) -> int:
+    async with running(istio=None, tell=lambda line: typer.echo(line, err=True)) as plane:
+        environment = os.environ | {"KUBECONFIG": str(plane.kubeconfig)}
+        try:
+            process = await asyncio.create_subprocess_exec(*command, env=environment)
+        except OSError as error:
+            raise CouldNotStart(f"{command[0]}: {error.strerror}") from None
+        return await process.wait()
 
 
 if __name__ == "__main__":
