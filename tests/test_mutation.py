@@ -119,8 +119,14 @@ MUTATIONS = [
     Mutation(
         "a cluster's name may go on",
         "names",
-        "match = _cluster.fullmatch(cluster)",
-        "match = _cluster.match(cluster)",
+        "if host is None or not is_dns_name(host):\n        return None\n"
+        "    for domain in cluster_domains:\n"
+        '        if host.endswith(suffix := f".svc.{domain}"):\n'
+        '            labels = host.removesuffix(suffix).split(".")',
+        "if host is None:\n        return None\n"
+        "    for domain in cluster_domains:\n"
+        '        if (suffix := f".svc.{domain}") in host:\n'
+        '            labels = host.partition(suffix)[0].split(".")',
         f"{DECISION}::test_a_name_for_statistics_gets_no_token_and_is_seen",
     ),
     Mutation(
@@ -723,7 +729,7 @@ def test_a_test_notices_when_this_rule_is_taken_away(mutation: Mutation, tmp_pat
 
     # Bare: plugins and configuration take longer to load than a test to run.
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-c", os.devnull, "--rootdir", str(ROOT)]
-    command += ["-p", "no:cacheprovider", "--import-mode=importlib"]
+    command += ["-p", "no:cacheprovider", "--import-mode=importlib", "--noconftest"]
     environment = {
         **os.environ,
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",

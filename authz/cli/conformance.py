@@ -88,6 +88,6 @@ def _box(*, istiod: bool) -> Driver:
         from authz.lab.live import live  # noqa: PLC0415 - needs its extra
     except ModuleNotFoundError as error:
         raise BadSettings(
-            [f"there is no module {error.name}: pip install 'tenant-authz[lab]'"]
+            [f"there is no module {error.name}: pip install 'tenant-authz[demo]'"]
         ) from None
     return box.driver(source=live(tell=lambda line: typer.echo(line, err=True)))

@@ -23,7 +23,7 @@ def _tenant() -> None:
 
 
 @app.command(
-    epilog="Examples: authz tenant render acme | kubectl apply --server-side -f -; "
+    epilog="Examples: authz tenant render acme-web | kubectl apply --server-side -f -; "
     "authz tenant render --file tenants.yaml --output out && kubectl apply --server-side -k out"
 )
 def render(

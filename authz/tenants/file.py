@@ -3,6 +3,7 @@
 The defaults are IBM Code Engine's public limits for a project, which is one namespace here.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -20,6 +21,9 @@ MAX_BYTES: Final = 4 * 1024 * 1024
 RESERVED: Final = frozenset({"svc", "pod", "cluster", "default", "image-prepull"})
 """Namespaces that no tenant gets: parts of cluster names, and the platform's own."""
 
+_NO_TOP_LEVEL_DOMAIN: Final = re.compile(r"(?!xn--).*[0-9-].*")
+"""Top-level domains, and the names that networks use inside, are words of letters or begin so."""
+
 _LONGEST_DOMAIN: Final = 125
 RESERVED_PREFIXES: Final = ("kube-", "istio-", "knative-")
 
@@ -36,7 +40,7 @@ def _tenants_namespace(text: str) -> str:
 
 
 def _domain(text: str) -> str:
-    if not is_dns_name(text) or "." not in text:
+    if not is_dns_name(text) or "." not in text or text.rpartition(".")[2][0].isdigit():
         raise ValueError(f"{text!r} is not a domain: use a lower-case name such as 'acme.example'")
     if len(text) > _LONGEST_DOMAIN:
         raise ValueError(
@@ -101,6 +105,8 @@ class Tenant(BaseModel):
     """`None`: one, with the tenant's name."""
     owners: list[Annotated[str, AfterValidator(_owner)]] = []
     domains: list[_Domain] = []
+    external_names: list[_Domain] = []
+    """Domains under which its Services of type ExternalName may point."""
     calls: list[_Label] = []
     """Namespaces of others whose services it calls: what its sidecars know besides its own."""
     ports: list[_Port] = []
@@ -125,6 +131,8 @@ class Tenants(BaseModel):
     """A revision or tag of istiod; `None`: the label istio-injection."""
     pod_security: Literal["baseline", "restricted"] = "baseline"
     monitoring: _Label = "monitoring"
+    plain_names: list[_Label] = []
+    """Namespaces named by a word of letters, of which the platform knows that no domain ends so."""
     quota: Quota = Quota()
     limits: Limits = Limits()
     tenants: dict[_Label, Tenant | None] = {}
@@ -181,7 +189,8 @@ def chosen(file: Tenants, names: list[str]) -> list[str]:
     problems = []
     for name in names:
         try:
-            _tenants_namespace(name)
+            if not file.tenants:
+                _check_namespace(file, name)
         except ValueError as error:
             problems.append(f"NAME: {error}")
             continue
@@ -192,24 +201,44 @@ def chosen(file: Tenants, names: list[str]) -> list[str]:
     return sorted(set(names) or file.tenants)
 
 
+def _check_namespace(file: Tenants, namespace: str) -> None:
+    """A service `stripe` in a namespace `com` is what every pod finds under stripe.com."""
+    _tenants_namespace(namespace)
+    if namespace in file.cluster_domain.split("."):
+        raise ValueError(
+            f"{namespace!r} is a part of the cluster's domain {file.cluster_domain}; choose another"
+        )
+    if namespace not in file.plain_names and not _NO_TOP_LEVEL_DOMAIN.fullmatch(namespace):
+        raise ValueError(
+            f"{namespace!r} may be a top-level domain, and every pod would look here for the names "
+            f"under it; choose one with a digit or a hyphen, such as '{namespace}-1', or add it to "
+            "plain_names once you know that no domain, anywhere or in your network, ends so"
+        )
+
+
 def _contradictions(file: Tenants, data: Any) -> Iterator[str]:
     """What each field allows and all of them together do not."""
     owner: dict[str, str] = {}
     owner_of_domain: dict[str, str] = {}
     for name in file.tenants:
         at = line_of(data, ("tenants", name))
-        if file.of(name).namespaces is None:
+        for namespace in file.namespaces_of(name):
             try:
-                _tenants_namespace(name)
+                _check_namespace(file, namespace)
             except ValueError as error:
                 yield f"line {at}: tenants.{name}: {error}"
-        for namespace in file.namespaces_of(name):
             if namespace in owner:
                 yield (
                     f"line {at}: tenants.{name}.namespaces: {namespace} is in tenant "
                     f"{owner[namespace]} already; a namespace belongs to one tenant"
                 )
             owner[namespace] = name
+        for domain in (*file.of(name).domains, *file.of(name).external_names):
+            if _overlap(domain, file.cluster_domain):
+                yield (
+                    f"line {at}: tenants.{name}: {domain} overlaps the cluster's own domain "
+                    f"{file.cluster_domain}, where others' services are; use a domain outside of it"
+                )
         for domain in file.of(name).domains:
             if domain in owner_of_domain:
                 yield (
@@ -232,12 +261,13 @@ def _nested_domains(file: Tenants, data: Any, owners: dict[str, str]) -> Iterato
                     f"line {at}: tenants.{name}.domains: {domain} lies under {above}, which is "
                     f"tenant {owners[above]}'s; give it to that tenant, or take the other away"
                 )
-        if file.domain is not None and (
-            domain == file.domain
-            or domain.endswith("." + file.domain)
-            or file.domain.endswith("." + domain)
-        ):
+        if file.domain is not None and _overlap(domain, file.domain):
             yield (
                 f"line {at}: tenants.{name}.domains: {domain} overlaps the platform's own domain "
                 f"{file.domain}, where each namespace has its part already; take it away"
             )
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether one domain is the other, lies under it or holds it."""
+    return f".{one}".endswith(f".{other}") or f".{other}".endswith(f".{one}")

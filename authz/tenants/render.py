@@ -15,6 +15,8 @@ Manifest = dict[str, Any]
 
 DOMAINS: Final = f"{GROUP}/domains"
 """Annotation: domains under which the namespace's hosts must lie, by commas."""
+EXTERNAL_NAMES: Final = f"{GROUP}/external-names"
+"""Annotation: domains under which its Services of type ExternalName may point, by commas."""
 
 _MANAGED: Final = {"app.kubernetes.io/managed-by": "tenant-authz"}
 _READ: Final = ["get", "list", "watch"]
@@ -25,6 +27,8 @@ _RULES: Final = [
     (["serving.knative.dev"], ["services", "routes", "configurations", "domainmappings"], _ALL),
     (["serving.knative.dev"], ["revisions"], [*_READ, "delete"]),
     (["eventing.knative.dev"], ["brokers", "triggers"], _ALL),
+    (["messaging.knative.dev"], ["channels", "subscriptions"], _ALL),
+    (["sinks.knative.dev"], ["jobsinks"], _ALL),
     (["sources.knative.dev"], ["pingsources"], _ALL),
     (["tenant-authz.dev"], ["grants"], _ALL),  # each opens its own namespace and no other
     (["batch"], ["jobs", "cronjobs"], _ALL),
@@ -173,8 +177,9 @@ def _namespace(file: Tenants, name: str, tenant: Tenant, namespace: str) -> Mani
         f"pod-security.kubernetes.io/{what}": file.pod_security
         for what in ("enforce", "warn", "audit")
     }
-    if domains := _domains_of(file, tenant, namespace):
-        metadata["annotations"] = {DOMAINS: ",".join(domains)}
+    listed = {DOMAINS: _domains_of(file, tenant, namespace), EXTERNAL_NAMES: tenant.external_names}
+    if annotations := {key: ",".join(names) for key, names in listed.items() if names}:
+        metadata["annotations"] = annotations
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 
 
