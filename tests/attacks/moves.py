@@ -9,8 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from ruamel.yaml import YAML
-
 from authz import envoyfilters
 from authz._proto.ext_authz_pb2 import CheckResponse
 from authz.domain import tokens
@@ -22,6 +20,7 @@ from authz.lab.box.istio.mesh import AUTHZ
 from authz.lab.box.istio.programs import GREETING
 from authz.lab.loopback.ask import in_words as answer_in_words
 from authz.lab.world.model import DOMAIN
+from authz.lab.world.variants import component
 from tests.attacks.stage import TOKEN, Headers, Loot, Move, Stage, claims_of
 from tests.support import eventually, soon
 
@@ -293,10 +292,7 @@ def scoped(pod: str, move: Move) -> Move:
     """A move by a pod whose sidecar sees its own namespace and the platform's alone."""
 
     async def moved(stage: Stage) -> str:
-        scope = YAML(typ="safe").load(
-            envoyfilters.directory() / "components/sidecar-scope/sidecar.yaml"
-        )
-        await stage.patch([*envoyfilters.shipped(), scope], [pod])
+        await stage.patch([*envoyfilters.shipped(), *component("sidecar-scope")], [pod])
         try:
             return await move(stage)
         finally:

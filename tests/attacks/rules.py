@@ -42,6 +42,11 @@ def _tells_failure(spec: Json) -> None:
     typed["decoder_header_mutation_rules"] = {}
 
 
+def _no_transit(spec: Json) -> None:
+    """What takes away the other filters stays."""
+    del spec["configPatches"][:2]
+
+
 def _nothing_asks(documents: Documents) -> list[Json]:
     ours = {"tenant-authz-verify", "tenant-authz-broker", "tenant-authz-channel"}
     ours |= {"tenant-authz-scrape", "tenant-authz-transit", "tenant-authz-local-gateway"}
@@ -64,7 +69,7 @@ TCP: Final = without_document("tenant-authz-tcp", "acme-db/hello", "acme-db/plai
 HOLD: Final = changed_filter(
     "tcp without `upstream_connect_mode: ON_DOWNSTREAM_DATA`",
     "tenant-authz-tcp",
-    _patches(1),
+    _patches(-1),
     "acme-db/plain",
 )
 SCRAPE: Final = changed_filter(
@@ -151,10 +156,11 @@ TRIGGER_QUESTION: Final = changed_filter(
 )
 
 
-TRANSIT: Final = Without(
+TRANSIT: Final = changed_filter(
     "without EnvoyFilter `tenant-authz-transit`, and nothing that asks in its place",
-    _nothing_asks,
-    ("knative-serving/activator",),
+    "tenant-authz-transit",
+    _no_transit,
+    "knative-serving/activator",
 )
 STRICT: Final = Without(
     "PERMISSIVE instead of STRICT, and without EnvoyFilter `tenant-authz-verify`",

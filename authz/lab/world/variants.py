@@ -90,7 +90,7 @@ def _attacked(shipped: tuple[Json, ...]) -> Iterator[Variant]:
     yield Variant(
         "attacked PERMISSIVE", world, (*shipped, worlds.mutual_tls("acme-db", "PERMISSIVE"))
     )
-    scope = component("sidecar-scope", "sidecar")
+    scope = component("sidecar-scope")
     yield Variant("attacked with a Sidecar", world, (*shipped, *scope))
 
 
@@ -107,10 +107,9 @@ def _examined(shipped: tuple[Json, ...]) -> Iterator[Variant]:
     yield Variant("examined, globex PERMISSIVE", world, opened)
 
 
-def component(name: str, *stems: str) -> tuple[Json, ...]:
-    """The documents of a component that ships; only those of some files, if any are named."""
+def component(name: str) -> tuple[Json, ...]:
+    """The documents of a component that ships."""
     folder = envoyfilters.directory() / "components" / name
     files = [it for it in sorted(folder.glob("*.yaml")) if it.stem != "kustomization"]
-    wanted = [it for it in files if not stems or it.stem in stems]
     yaml = YAML(typ="safe")
-    return tuple(document for file in wanted for document in yaml.load_all(file))
+    return tuple(document for file in files for document in yaml.load_all(file))
