@@ -8,19 +8,17 @@ import enum
 import ipaddress
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple, Self, TypeVar
+from typing import Annotated, Final, NamedTuple, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from authz.errors import BadSettings, KeyStoreError
-from authz.identity import SpiffeId
-from authz.keys import TokenLife
-from authz.keystore import Keks, KeyStore, open_store, parse_kek, read_kek_file
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import TokenLife
+from authz.policysource.location import ConfigMapKey
+from authz.wire import TOKEN_HEADER
 
 PREFIX: Final = "AUTHZ_"
 _LONGEST_PATH: Final = 107  # of a Unix socket; unix(7)
@@ -99,6 +97,10 @@ class UnixSocket(NamedTuple):
         return True
 
 
+def _config_map_key(value: object) -> object:
+    return ConfigMapKey.parse(value) if isinstance(value, str) else value
+
+
 def _endpoint(value: object) -> Endpoint:
     return value if isinstance(value, Endpoint) else Endpoint.parse(value)
 
@@ -129,6 +131,7 @@ def _header_name(value: object) -> str:
 
 _Endpoint = Annotated[Endpoint, NoDecode, BeforeValidator(_endpoint)]
 _Address = Annotated[Endpoint | UnixSocket, NoDecode, BeforeValidator(_address)]
+_ConfigMap = Annotated[ConfigMapKey | None, NoDecode, BeforeValidator(_config_map_key)]
 _Seconds = Annotated[int, Field(ge=0, le=86400)]
 
 
@@ -227,6 +230,13 @@ class Settings(KeySettings):
         Path | None,
         Field(description="the policy; without one, every namespace is on its own"),
     ] = None
+    policy_configmap: Annotated[
+        _ConfigMap,
+        Field(
+            description="or the policy in the cluster, NAMESPACE/NAME/KEY of a ConfigMap, which is "
+            "watched"
+        ),
+    ] = None
     policy_from_cluster: Annotated[
         bool, Field(description="add labels of namespaces and Grant objects to the policy")
     ] = False
@@ -234,7 +244,7 @@ class Settings(KeySettings):
         str,
         BeforeValidator(_header_name),
         Field(description="request header that carries the token; the filters name it too"),
-    ] = "x-tenant-token"  # noqa: S105 - a header's name
+    ] = TOKEN_HEADER
     drain_seconds: Annotated[
         _Seconds,
         Field(description="after SIGTERM, how long to go on as unready while Envoys move away"),
@@ -296,8 +306,20 @@ class Settings(KeySettings):
         ),
     ] = 134_217_728
 
+    @property
+    def policy_origin(self) -> str:
+        """Where the policy comes from, for the log."""
+        if self.policy_configmap is not None:
+            return f"ConfigMap {self.policy_configmap}"
+        return str(self.policy_file or "default: every namespace on its own")
+
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()
+        if self.policy_file is not None and self.policy_configmap is not None:
+            yield (
+                f"policy_configmap: there is one policy, and policy_file says {self.policy_file}: "
+                "take one of them away"
+            )
         if isinstance(self.listen, UnixSocket):
             yield from self._too_much_for_a_unix_socket()
         match self.identity:
@@ -334,94 +356,3 @@ class Settings(KeySettings):
                 f"listen: {self.listen} is open to others, {danger}: with identity "
                 f"{self.identity} listen on 127.0.0.1 or a Unix socket"
             )
-
-
-def configured_store(settings: KeySettings) -> KeyStore:
-    """The key store that the settings name, with the KEKs that they name. Reads the KEK files.
-
-    Raises:
-        KeyStoreError: the URL is none, or a KEK cannot be read.
-    """
-    keks = [read_kek_file(path) for path in settings.kek_files]
-    if settings.kek is not None:
-        keks.append(parse_kek(settings.kek.get_secret_value(), source=f"{PREFIX}KEK"))
-    if not keks:
-        raise KeyStoreError(
-            f"kek_files: no key-encryption key is configured: name a file that holds one, or set "
-            f"{PREFIX}KEK; `authz keys init --generate-kek` makes one"
-        )
-    return open_store(settings.store, Keks(*keks))
-
-
-T = TypeVar("T", bound=KeySettings)
-
-
-def load_settings(kind: type[T], flags: Mapping[str, Any], file: Path | None) -> T:
-    """Put the settings of a kind together. The file may hold settings of other kinds, too.
-
-    Raises:
-        BadSettings: with every problem, each naming the setting.
-    """
-    in_file = {} if file is None else _read(file)
-    in_environment = {name.upper() for name in os.environ}
-    values = {
-        name: value
-        for name, value in in_file.items()
-        if name in kind.model_fields and f"{PREFIX}{name}".upper() not in in_environment
-    }
-    values.update(flags)
-    problems = [
-        f"{name}: there is no such setting" for name in in_file if name not in Settings.model_fields
-    ]
-    try:
-        settings = kind(**values)
-    except ValidationError as error:
-        problems += [*_problems(error), *_contradicting(kind, values, error)]
-    if problems:
-        raise BadSettings(problems)
-    return settings
-
-
-def _contradicting(
-    kind: type[KeySettings], values: Mapping[str, Any], error: ValidationError
-) -> Iterator[str]:
-    """What would also be found if the settings that are bad by themselves had their defaults."""
-    bad = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
-    if not bad:
-        return
-    try:
-        kind(**{**values, **{name: kind.model_fields[name].default for name in bad}})
-    except ValidationError as also:
-        yield from (text for text in _problems(also) if text.partition(":")[0] not in bad)
-
-
-def _problems(error: ValidationError) -> Iterator[str]:
-    for problem in error.errors(include_url=False):
-        yield from _said(problem)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        values = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise BadSettings([f"config: {file}: {error.strerror}"]) from None
-    except MarkedYAMLError as error:  # its text would quote the line
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise BadSettings([f"config: {file} is not valid YAML: line {line}"]) from None
-    except (YAMLError, ValueError, LookupError, RecursionError) as error:
-        raise BadSettings([f"config: {file} is not valid YAML: {error}"]) from None
-    if not (isinstance(values, dict) and all(isinstance(name, str) for name in values)):
-        raise BadSettings([f"config: {file} must hold a mapping, such as 'listen: 0.0.0.0:9000'"])
-    if "kek" in values:
-        raise BadSettings(
-            [f"kek: a secret does not belong in {file}: use kek_files or {PREFIX}KEK"]
-        )
-    return values
-
-
-def _said(problem: Mapping[str, Any]) -> list[str]:
-    text = str(problem["msg"]).removeprefix("Value error, ")
-    if not problem["loc"]:  # found by looking at several settings: each line names its own
-        return text.splitlines()
-    name = ".".join(str(step) for step in problem["loc"])
-    return [f"{name}: {text}"]

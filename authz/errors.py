@@ -1,90 +1,9 @@
-"""Every error that this package raises on purpose, and every reason for which it says no.
+"""Every error that this package raises on purpose: root of them all, and those of many places.
 
-An error has two faces. Its text is for the operator: it names the field, what is wrong with the
-value and what to do. What a caller outside learns is one of three words, see `Outward`.
+A text is for the operator: it names the field, what is wrong with the value and what to do.
 """
 
-import enum
 from collections.abc import Sequence
-from typing import Self
-
-
-class Outward(enum.StrEnum):
-    """All that a denied caller is told, besides a request id."""
-
-    TOKEN_MISSING = "token-missing"  # noqa: S105 - a word, not a secret
-    TOKEN_INVALID = "token-invalid"  # noqa: S105
-    NOT_ALLOWED = "not-allowed"
-
-
-class Reason(enum.Enum):
-    """Why a request was denied. Each reads aloud as "denied, because <sentence>"."""
-
-    sentence: str
-    outward: Outward
-
-    def __new__(cls, sentence: str, outward: Outward) -> Self:
-        """Make a member of a sentence for the log and a word for the caller."""
-        member = object.__new__(cls)
-        member._value_ = sentence
-        member.sentence = sentence
-        member.outward = outward
-        return member
-
-    @property
-    def slug(self) -> str:
-        """The member's name as metrics and logs write it, such as `token-expired`."""
-        return self.name.lower().replace("_", "-")
-
-    TOKEN_MISSING = "the request carries no tenant token", Outward.TOKEN_MISSING
-
-    TOKEN_REPEATED = "the request carries more than one tenant token", Outward.TOKEN_INVALID
-    TOKEN_MALFORMED = "the token does not have the form of a tenant token", Outward.TOKEN_INVALID
-    KEY_UNKNOWN = "the token names a key that the keyring does not hold", Outward.TOKEN_INVALID
-    KEY_REVOKED = "the key that signed the token has been revoked", Outward.TOKEN_INVALID
-    KEY_RETIRED = "the key that signed the token has been rotated out", Outward.TOKEN_INVALID
-    SIGNATURE_WRONG = (
-        "the token was not signed with its source namespace's key",
-        Outward.TOKEN_INVALID,
-    )
-    TOKEN_EXPIRED = "the token has expired", Outward.TOKEN_INVALID
-    TOKEN_FROM_THE_FUTURE = "the token was issued in the future", Outward.TOKEN_INVALID
-    MEANT_FOR_ANOTHER_NAMESPACE = (
-        "the token was made for another destination namespace",
-        Outward.TOKEN_INVALID,
-    )
-    PRESENTED_BY_A_STRANGER = (
-        "the token is presented by a peer that is neither in its source namespace nor platform",
-        Outward.TOKEN_INVALID,
-    )
-
-    NO_GRANT = (
-        "the source is of another tenant and the destination grants it no access",
-        Outward.NOT_ALLOWED,
-    )
-    NOT_PUBLIC = "the destination takes no public traffic", Outward.NOT_ALLOWED
-    PEER_UNPROVEN = (
-        "the peer of the raw TCP connection is not known to be allowed",
-        Outward.NOT_ALLOWED,
-    )
-    DESTINATION_UNKNOWN = (
-        "the namespace that the request goes to cannot be told",
-        Outward.NOT_ALLOWED,
-    )
-    QUESTION_UNKNOWN = (
-        "x-authz-question is missing, repeated or none of the five questions",
-        Outward.NOT_ALLOWED,
-    )
-    CALLER_UNTRUSTED = (
-        "whoever asks has no SPIFFE ID of an accepted trust domain",
-        Outward.NOT_ALLOWED,
-    )
-    ROLE_REQUIRED = (
-        "whoever asks lacks the role that this question requires",
-        Outward.NOT_ALLOWED,
-    )
-    REQUEST_MALFORMED = "the CheckRequest cannot be read", Outward.NOT_ALLOWED
-    INTERNAL_ERROR = "an unexpected error; see the counter and the log", Outward.NOT_ALLOWED
 
 
 class AuthzError(Exception):
@@ -97,14 +16,6 @@ class InvalidName(AuthzError, ValueError):
 
 class InvalidIdentity(AuthzError, ValueError):
     """A SPIFFE ID, certificate or x-forwarded-client-cert header does not prove one workload."""
-
-
-class InvalidToken(AuthzError):
-    """A token must not be believed; `reason` says why."""
-
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(reason.sentence)
-        self.reason = reason
 
 
 class KeyringError(AuthzError):

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from authz._proto.ext_authz_pb2 import CheckRequest
-from authz.decision import Rules
-from authz.identity import SpiffeId
-from authz.keys import Keyring, RootKey, TokenLife
-from authz.policy import Policy
+from authz.domain.decision import Rules
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import Keyring, RootKey, TokenLife
+from authz.domain.policy import Policy
 
 NOW = 1_800_000_000.0
 """A moment, in seconds since the epoch."""

@@ -22,9 +22,9 @@ from typing import Final
 import uvloop
 
 from authz.config import IdentitySource
-from authz.keys import Keyring
+from authz.domain.keys import Keyring
+from authz.domain.names import Namespace
 from authz.keystore import Keks, open_store, read_kek_file
-from authz.names import Namespace
 from loadtest import mesh
 from loadtest.connection import Connection, Tally
 from loadtest.load import DRAIN_SECONDS, ClosedLoop, Lane, OpenLoop

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from authz.demo.processes import CouldNotStart
+from authz.lab.harness.processes import CouldNotStart
 from loadtest.outcome import READY, Outcome
 
 _END_SECONDS: Final = 5.0

@@ -9,13 +9,13 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from authz import tokens
 from authz._proto.ext_authz_pb2 import CheckResponse, HeaderValueOption, StatusCode
-from authz.errors import InvalidToken
-from authz.keys import Keyring, TokenLife
-from authz.names import Namespace
+from authz.domain import tokens
+from authz.domain.keys import Keyring, TokenLife
+from authz.domain.names import Namespace
+from authz.domain.reason import InvalidToken
+from authz.wire import TOKEN_HEADER
 
-TOKEN_HEADER: Final = "x-tenant-token"  # noqa: S105 - a header's name
 LIFE: Final = TokenLife()
 
 PREFIX: Final = Struct(">BL")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from authz.demo.certs import Certificate
-from authz.identity import SpiffeId
-from authz.names import Namespace, parse_namespace
+from authz.domain.identity import SpiffeId
+from authz.domain.names import Namespace, parse_namespace
+from authz.lab.harness.certs import Certificate
 
 _TENANT_SIZE: Final = 10
 _LEAST: Final = 2 * _TENANT_SIZE  # somebody must be foreign

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from authz.demo.processes import CouldNotStart
+from authz.lab.harness.processes import CouldNotStart
 from loadtest import processes
 from loadtest.crew import client
 from loadtest.outcome import Outcome

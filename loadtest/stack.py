@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from authz import rotation
 from authz.config import IdentitySource, Settings, Transport
-from authz.demo.certs import Authority, Certificate
-from authz.demo.processes import CouldNotStart, child
-from authz.identity import SpiffeId
-from authz.keys import Keyring
+from authz.domain import rotation
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import Keyring
 from authz.keystore import Keks, KeyStore, generate_kek_file, open_store, read_kek_file, update
+from authz.lab.harness.certs import Authority, Certificate
+from authz.lab.harness.processes import CouldNotStart, child
 from loadtest import mesh, processes
 from loadtest.plan import Plan, Share
 

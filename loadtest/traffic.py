@@ -13,14 +13,15 @@ from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import Final
 
-from authz import tokens
 from authz._proto.ext_authz_pb2 import CheckRequest
 from authz.config import IdentitySource
-from authz.identity import SpiffeId
-from authz.keys import Keyring
-from authz.names import Namespace
+from authz.domain import tokens
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import Keyring
+from authz.domain.names import Namespace
+from authz.wire import INSECURE_CALLER, QUESTION, TOKEN_HEADER, UPSTREAM, cluster_name
 from loadtest import mesh
-from loadtest.expected import LIFE, PREFIX, TOKEN_HEADER, Denied, Expected, Keys, LetIn, Signed
+from loadtest.expected import LIFE, PREFIX, Denied, Expected, Keys, LetIn, Signed
 from loadtest.headers import Field, Fields, Head
 from loadtest.plan import Ask, Plan
 
@@ -152,8 +153,8 @@ class Traffic:
         source = mesh.namespace(caller)
         host = f"web.{destination}.svc.cluster.local"
         metadata = {
-            "x-authz-question": "sign",
-            "x-authz-upstream": f"outbound|80||{host}",
+            QUESTION: "sign",
+            UPSTREAM: cluster_name(host, 80),
         }
         expected = Signed(source, destination, self._keys, self._clock)
         return self._call(source, metadata, _request(host), expected)
@@ -172,7 +173,7 @@ class Traffic:
         request = _request(
             f"web.{destination}.svc.cluster.local", token=token, principal=mesh.ACTIVATOR
         )
-        return self._call(destination, {"x-authz-question": "verify"}, request, expected)
+        return self._call(destination, {QUESTION: "verify"}, request, expected)
 
     def _call(
         self, caller: Namespace, metadata: dict[str, str], message: bytes, expected: Expected
@@ -183,7 +184,7 @@ class Traffic:
             case IdentitySource.XFCC:
                 metadata = {**metadata, "x-forwarded-client-cert": _xfcc(who)}
             case IdentitySource.INSECURE_METADATA:
-                metadata = {**metadata, "x-authz-insecure-caller": str(who)}
+                metadata = {**metadata, INSECURE_CALLER: str(who)}
             case IdentitySource.MTLS:
                 pass
         before = {

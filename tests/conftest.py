@@ -11,10 +11,11 @@ import pytest_asyncio
 from hypothesis import settings
 from xdist.remote import Producer
 
+from authz.lab.controlplane.versions import ISTIODS
 from tests.scheduling import Together, scheduler
 
 if TYPE_CHECKING:
-    from authz.demo.istio.mesh import Mesh
+    from authz.lab.box.istio.mesh import Mesh, Source
 
 
 settings.register_profile("thorough", max_examples=10_000)
@@ -36,6 +37,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run the tests of the key store also on the cluster that KUBECONFIG names",
     )
+    parser.addoption(
+        "--istiod",
+        action="store_true",
+        help="run the tests that start a real control plane; Go builds it, once",
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -46,16 +52,35 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Boxes play recordings; with --istiod the same tests are played by real istiods, too."""
+    if "istiod" in metafunc.fixturenames and metafunc.config.getoption("--istiod"):
+        played = ["", *ISTIODS]
+        names = [it or "recorded" for it in played]
+        metafunc.parametrize("istiod", played, ids=names, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def istiod(request: pytest.FixtureRequest) -> Source | None:
+    """Where the configurations of a box's proxies come from: what `box.running` takes."""
+    if not getattr(request, "param", ""):
+        return None
+    from authz.lab.live import live  # noqa: PLC0415 - few tests need it
+
+    return live(request.param)
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def mesh() -> AsyncIterator[Mesh]:
+async def mesh(istiod: Source | None) -> AsyncIterator[Mesh]:
     """One box for all tests that leave it as it was: which share a worker: see `scheduling`."""
-    from authz.demo.istio import box, network  # noqa: PLC0415 - few tests need them
-    from authz.demo.paths import world  # noqa: PLC0415
-    from tests.mesh.conftest import SCOPED  # noqa: PLC0415
+    from authz.lab.box.istio import box, network  # noqa: PLC0415 - few tests need them
+    from authz.lab.world import paths as world  # noqa: PLC0415
 
     if reason := network.missing():
         pytest.skip(reason)
-    extra = [SCOPED, *world.scoped()]
-    async with box.running(world.world(), policy=world.policy(), extra=extra) as running:
+    extra = [world.HIDDEN, *world.scoped()]
+    async with box.running(
+        world.world(), policy=world.policy(), extra=extra, source=istiod
+    ) as running:
         await running.settled()
         yield running

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 TOGETHER: Final = {
     "tests/attacks/test_box.py": "attacks",
     "tests/doctor/test_box.py": "mesh in a box",
+    "tests/admission/": "control plane",
     "tests/conformance/": "mesh in a box",
     "tests/mesh/": "mesh in a box",
     "tests/paths/": "mesh in a box",

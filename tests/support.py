@@ -21,13 +21,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from grpc import aio
 
-from authz import rotation
 from authz._proto.ext_authz_pb2 import CheckResponse
 from authz._proto.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from authz.demo.certs import Authority, Certificate
-from authz.identity import SpiffeId
-from authz.keys import Keyring
+from authz.domain import rotation
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import Keyring
 from authz.keystore import Keks, KeyStore, open_store, read_kek_file, update
+from authz.lab.harness.certs import Authority, Certificate
 from authz.testing import workload
 
 T = TypeVar("T")

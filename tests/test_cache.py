@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz import tokens
-from authz.decision import Rules, decide
-from authz.extauthz import AuthorizationService, cache, service
-from authz.facts import Facts, Hop, Question
-from authz.identity import SpiffeId
-from authz.keys import Keyring, NamespaceKeys
-from authz.names import PUBLIC, Namespace
+from authz.domain import tokens
+from authz.domain.decision import Rules, decide
+from authz.domain.facts import Facts, Hop, Question
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import Keyring, NamespaceKeys
+from authz.domain.names import PUBLIC, Namespace
+from authz.domain.policy import Exemption, Grant, Mode, NamespacePolicy, Policy, Role
+from authz.domain.rotation import revoke_namespace, revoke_root, rotate_namespace, rotate_root
+from authz.domain.verdict import Allow, Deny, Ground, Parties
+from authz.extauthz import AuthorizationService, answer_cache, service
 from authz.observe import DecisionEvent, Metrics
-from authz.policy import Exemption, Grant, Mode, NamespacePolicy, Policy, Role
-from authz.rotation import revoke_namespace, revoke_root, rotate_namespace, rotate_root
 from authz.testing import NOW, ManualClock, check_request, root_key, rules, workload
-from authz.verdict import Allow, Deny, Ground, Parties
 from tests.witness import envoy_reads
 
 HEADER = "x-tenant-token"
@@ -320,7 +320,7 @@ def test_what_shadow_mode_lets_in_is_recorded_each_time() -> None:
 def test_an_identity_that_asks_for_everything_evicts_only_itself(
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "MAX_PER_NAMESPACE", 10)
+    monkeypatch.setattr(answer_cache, "MAX_PER_NAMESPACE", 10)
     token = here.sign(BANK)
     for number in range(1000):
         here.sign(SHOP, f"outbound|80||a.n{number}.svc.cluster.local")
@@ -332,7 +332,7 @@ def test_an_identity_that_asks_for_everything_evicts_only_itself(
 
 
 def test_many_identities_together_have_a_bound(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "MAX_ALL", 50)
+    monkeypatch.setattr(answer_cache, "MAX_ALL", 50)
     for number in range(200):
         for to in ("a", "b"):
             here.sign(workload(f"n{number}"), f"outbound|80||x.{to}.svc.cluster.local")
@@ -344,8 +344,8 @@ def test_many_identities_together_have_a_bound(here: Here, monkeypatch: pytest.M
 def test_the_count_of_what_is_kept_is_right_whoever_comes_in_whatever_order(
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "MAX_ALL", 20)
-    monkeypatch.setattr(cache, "MAX_PER_NAMESPACE", 8)
+    monkeypatch.setattr(answer_cache, "MAX_ALL", 20)
+    monkeypatch.setattr(answer_cache, "MAX_PER_NAMESPACE", 8)
     kept, order = here.service._cache, random.Random(1)
     for _ in range(2000):
         here.sign(
@@ -358,7 +358,7 @@ def test_the_count_of_what_is_kept_is_right_whoever_comes_in_whatever_order(
 def test_the_accounts_of_a_namespace_share_its_room(
     here: Here, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "MAX_PER_NAMESPACE", 5)
+    monkeypatch.setattr(answer_cache, "MAX_PER_NAMESPACE", 5)
     for number in range(50):
         here.sign(workload("shop", f"account-{number}"))
     assert here.service._cache._size == 5
@@ -366,7 +366,7 @@ def test_the_accounts_of_a_namespace_share_its_room(
 
 def test_facts_that_are_large_are_not_kept(here: Here) -> None:
     request = check_request(
-        principal=str(SHOP), headers=(("user-agent", "x" * cache.MAX_CHARACTERS),)
+        principal=str(SHOP), headers=(("user-agent", "x" * answer_cache.MAX_CHARACTERS),)
     )
     here.ask("verify", BANK, request)
     assert here.service._cache._size == 0
@@ -375,7 +375,7 @@ def test_facts_that_are_large_are_not_kept(here: Here) -> None:
 
 
 def test_texts_that_are_shared_are_bounded(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "MAX_TEXTS", 5)
+    monkeypatch.setattr(answer_cache, "MAX_TEXTS", 5)
     for number in range(20):
         peer = str(workload("shop", f"account-{number}"))
         here.ask("verify", BANK, check_request(principal=peer))
@@ -435,7 +435,7 @@ def test_with_the_cache_every_answer_is_the_one_without(
         for source in (shop, bank, PUBLIC)
         for when in (NOW, NOW + 60)
     ]
-    kept = cache.AnswerCache()
+    kept = answer_cache.AnswerCache()
     for question, drawn, which, moment in sorted(steps, key=lambda step: step[3]):
         values = drawn._replace(tokens=tuple(received[number] for number in drawn.tokens))  # type: ignore[call-overload]
         by, now, key = choices[which], NOW + moment, (question, values)
@@ -458,7 +458,7 @@ def _shown(verdict: Allow | Deny) -> object:
 
 def test_an_answer_that_was_not_looked_for_first_is_not_kept_under_other_rules() -> None:
     """`find` sets the rules by which `keep` keeps."""
-    kept = cache.AnswerCache()
+    kept = answer_cache.AnswerCache()
     one, other = rules(TOGETHER), rules(Policy())
     key = (Question.VERIFY, Facts(BANK))
     allow = Allow(Ground.GRANTED, "remove", Parties())  # type: ignore[arg-type]

@@ -494,18 +494,20 @@ def test_a_policy_that_is_not_there_is_told(policy: Run) -> None:
 
 
 STRAIGHT, TRANSIT, OUTSIDE = "straight", "through a transit hop", "through a gateway"
+EVENT = "by a broker or sink"
 
 
 @pytest.mark.parametrize(
     ("arguments", "ways"),
     [
-        (["shop", "shop-db"], {STRAIGHT: True, TRANSIT: True}),
-        (["shop", "shop"], {STRAIGHT: True, TRANSIT: True}),
-        (["bank", "shop"], {STRAIGHT: False, TRANSIT: False}),
-        (["shop/till", "bank", "--port", "8080"], {STRAIGHT: True, TRANSIT: True}),
-        (["shop/till", "bank", "--port", "8081"], {STRAIGHT: False, TRANSIT: False}),
-        (["shop/other", "bank", "--port", "8080"], {STRAIGHT: False, TRANSIT: False}),
-        (["bank", "legacy"], {STRAIGHT: True, TRANSIT: True}),
+        (["shop", "shop-db"], {STRAIGHT: True, TRANSIT: True, EVENT: True}),
+        (["shop", "shop"], {STRAIGHT: True, TRANSIT: True, EVENT: True}),
+        (["bank", "shop"], {STRAIGHT: False, TRANSIT: False, EVENT: False}),
+        # The grant names a port, which no event has.
+        (["shop/till", "bank", "--port", "8080"], {STRAIGHT: True, TRANSIT: True, EVENT: False}),
+        (["shop/till", "bank", "--port", "8081"], {STRAIGHT: False, TRANSIT: False, EVENT: False}),
+        (["shop/other", "bank", "--port", "8080"], {STRAIGHT: False, TRANSIT: False, EVENT: False}),
+        (["bank", "legacy"], {STRAIGHT: True, TRANSIT: True, EVENT: True}),
         (["@public", "shop"], {TRANSIT: True, OUTSIDE: True}),
         (["@public", "shop-db"], {TRANSIT: False, OUTSIDE: False}),
     ],
@@ -523,7 +525,7 @@ def test_explain_says_what_the_server_would(
 
 
 def test_explain_says_what_shadow_mode_hides(policy: Run) -> None:
-    (row, _) = policy("policy", "explain", "policy.yaml", "bank", "legacy", "--json").json
+    row, *_ = policy("policy", "explain", "policy.yaml", "bank", "legacy", "--json").json
     assert "enforced, it would be denied: the source is of another tenant" in row["because"]
 
 

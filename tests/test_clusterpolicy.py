@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from authz.clusterpolicy import ClusterPolicy
+from authz.domain.names import Namespace
+from authz.domain.policy import Mode, Policy
 from authz.kube import Pace
-from authz.merge import Merged
-from authz.names import Namespace
-from authz.policy import Mode, Policy
-from authz.policyfile import parse_policy
+from authz.policysource.file import parse_policy
+from authz.policysource.merge import Merged
+from authz.policysource.source import ClusterPolicy
 from authz.testing import check_request
 from tests.kube_double import DEEP, ApiDouble, Fault, Object
 from tests.support import Folder, at_last, connected, http_get, outcome, serving
@@ -85,13 +85,13 @@ async def followed(base: Policy | None = None) -> AsyncIterator[tuple[Followed, 
         await asyncio.sleep(0.005)
 
     cluster = ClusterPolicy(
-        base or Policy(),
         seen=followed.seen,
         merged=followed.take,
         untold=followed.problems.append,
         now=lambda: NOW,
         pace=Pace(sleep=soon),
     )
+    cluster.use(base or Policy())
     task = asyncio.create_task(cluster.run())
     try:
         yield followed, cluster
@@ -290,6 +290,8 @@ async def test_a_server_lets_in_whom_labels_and_grants_let_in(
                 server.line("cluster not readable, the last policy stays")
                 assert await asked("shop") == "allowed"
                 assert http_get(f"{server.http}/readyz")[0] == 200
+            server.line("cluster readable again")
+            assert len(server.lines("cluster readable again")) == 1
 
 
 async def test_a_server_is_unready_until_the_cluster_was_read(

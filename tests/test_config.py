@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from authz.cli.settings import load_settings
 from authz.config import (
     PREFIX,
     Endpoint,
@@ -16,11 +17,11 @@ from authz.config import (
     Settings,
     Transport,
     UnixSocket,
-    configured_store,
-    load_settings,
 )
+from authz.domain.keys import TokenLife
 from authz.errors import BadSettings, KeyStoreError
-from authz.keys import TokenLife
+from authz.keystore import configured_store
+from authz.policysource.location import ConfigMapKey
 from tests.support import KEK, SERVICE
 
 TLS = {"tls_cert_file": "/c", "tls_key_file": "/k", "tls_ca_file": "/a"}
@@ -82,6 +83,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "tls_ca_file": ("/a", Path("/a")),
     "own_id": (str(SERVICE), str(SERVICE)),
     "policy_file": ("/p", Path("/p")),
+    "policy_configmap": ("a/b.c/d_E.f", ConfigMapKey("a", "b.c", "d_E.f")),
     "policy_from_cluster": ("true", True),
     "token_header": ("X-My-Token", "x-my-token"),
     "drain_seconds": ("0", 0),
@@ -181,6 +183,14 @@ def test_no_problem_is_told_twice() -> None:
         ("listen", f"unix:/{'é' * 54}", "the path of a Unix socket has at most 107 bytes"),
         ("http_listen", "unix:/run/authz.sock", "write it as host:port"),
         ("http_listen", "", "write it as host:port"),
+        *(
+            ("policy_configmap", value, "write it as NAMESPACE/NAME/KEY, such as authz-system/")
+            for value in ("", "a", "a/b", "a/b/c/d", "/b/c", "a//c", "a/b/", "A/b/c", "a.b/c/d")
+        ),
+        *(
+            ("policy_configmap", value, "write it as NAMESPACE/NAME/KEY, such as authz-system/")
+            for value in ("a/B/c", "a/b_c/d", "a/b/c d", "a/../c", "kubernetes:a/b/c", "a/b/c\n")
+        ),
         ("identity", "none", "Input should be 'mtls', 'xfcc' or 'insecure-metadata-for-dev"),
         ("token_seconds", "59", "Input should be greater than or equal to 60"),
         ("token_seconds", "86401", "Input should be less than or equal to 86400"),
@@ -232,6 +242,13 @@ def test_a_file_that_is_no_settings_file_is_told(file: Path, content: bytes, pro
     file.write_bytes(content)
     (told,) = problems({}, file)
     assert told.startswith(f"config: {file} {problem}")
+
+
+def test_there_is_one_policy() -> None:
+    (told,) = problems({**TLS, "policy_file": "/p", "policy_configmap": "a/b/c"})
+    assert told == (
+        "policy_configmap: there is one policy, and policy_file says /p: take one of them away"
+    )
 
 
 def test_a_missing_file_is_told(file: Path) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from authz.clusterpolicy.objects import GRANTS, NAMESPACES, grant_of
-from authz.clusterpolicy.status import TYPE
-from authz.names import Namespace
-from authz.policy import Grant
+from authz.domain.names import Namespace
+from authz.domain.policy import Grant
+from authz.policysource.cluster_objects import GRANTS, NAMESPACES, grant_of
+from authz.policysource.status import TYPE
 
 CRDS = Path(__file__).parent.parent / "deploy" / "crds"
 DB = Namespace("db")

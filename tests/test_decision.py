@@ -8,14 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz import tokens
-from authz.decision import Rules, decide, decide_in_doubt
-from authz.errors import Outward, Reason
-from authz.facts import Facts, Hop, Question
-from authz.identity import SpiffeId
-from authz.keys import Keyring, NamespaceKeys, TokenLife
-from authz.names import PUBLIC, Namespace, Service
-from authz.policy import (
+from authz.domain import tokens
+from authz.domain.decision import Rules, decide, decide_in_doubt
+from authz.domain.facts import Facts, Hop, Question
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import Keyring, NamespaceKeys, TokenLife
+from authz.domain.names import PUBLIC, Namespace, Service
+from authz.domain.policy import (
     EVERYONE,
     ROLE_EXEMPTIONS,
     Exemption,
@@ -25,13 +24,15 @@ from authz.policy import (
     Policy,
     Role,
 )
+from authz.domain.reason import Outward, Reason
+from authz.domain.verdict import Allow, Deny, Ground, HeaderAction, SetToken
 from authz.testing import NOW, root_key, workload
-from authz.verdict import Allow, Deny, Ground, HeaderAction, SetToken
 
 ACTIVATOR = workload("knative-serving", "activator")
 GATEWAY = workload("istio-system", "gateway")
 EVENTING = workload("knative-eventing", "mt-broker-filter")
 PROMETHEUS = workload("monitoring", "prometheus")
+AUTOSCALER = workload("knative-serving", "controller")
 
 WEB, DB = workload("acme-web"), workload("acme-db")  # one tenant
 FOREIGN, PARTNER = workload("globex"), workload("initech")
@@ -60,7 +61,11 @@ POLICY = Policy(
         PROMETHEUS: (
             Exemption(9091, path="/metrics", user_agent="Prometheus/"),
             Exemption(5432),
-        )
+        ),
+        AUTOSCALER: tuple(
+            Exemption(port, "/healthz", "Knative-Autoscaling-Probe", "activator")
+            for port in (8012, 8013)
+        ),
     },
     hosts={"api.internal": N("acme-web")},
 )
@@ -201,6 +206,23 @@ def test_sign_never_lets_a_token_leave_the_mesh(upstream: str, host: str) -> Non
     assert signed(verdict) is None
 
 
+@pytest.mark.parametrize("suffix", [";", "_;", " ", "|x"])
+def test_a_name_for_statistics_gets_no_token_and_is_seen(suffix: str) -> None:
+    """What Envoy says with %UPSTREAM_CLUSTER% where istiod gives clusters an alt_stat_name."""
+    for upstream in (IN_ISTIO.format("globex") + suffix, LOCAL_GATEWAY + suffix, "x" * 1000):
+        facts: dict[str, Any] = {"upstream": upstream, "host": "app.globex.svc.cluster.local"}
+        for question, caller in ((Question.SIGN, WEB), (Question.PUBLIC, GATEWAY)):
+            verdict = ask(question, caller, tokens=("forged",), **facts)
+            assert isinstance(verdict, Allow)
+            assert verdict.ground is Ground.UPSTREAM_UNREADABLE
+            assert verdict.header is HeaderAction.REMOVE
+            assert verdict.parties.upstream == upstream[:128]
+        denied = ask(Question.TRANSIT, GATEWAY, hop=Hop.GATEWAY, principal=str(WEB), **facts)
+        assert isinstance(denied, Deny)
+        assert denied.reason is Reason.UPSTREAM_UNREADABLE
+        assert denied.parties.upstream == upstream[:128]
+
+
 @pytest.mark.parametrize(
     ("host", "destination"),
     [
@@ -292,6 +314,17 @@ def test_eventing_without_one_namespace_signs_as_itself(named: tuple[str, ...]) 
     facts: dict[str, Any] = {"upstream": IN_ISTIO.format("globex")}
     verdict = ask(Question.SIGN, EVENTING, kn_namespace=named, **facts)
     assert signed(verdict) == claims("knative-eventing", "globex", "mt-broker-filter")
+
+
+def test_a_hop_that_names_whom_it_sends_for_passes_no_token_on() -> None:
+    both = frozenset({Role.ON_BEHALF_OF, Role.TRANSIT})
+    rules = replace(RULES, policy=replace(POLICY, roles={**POLICY.roles, EVENTING: both}))
+    facts = {"upstream": IN_ISTIO.format("acme-db"), "tokens": (token("acme-web", "acme-db"),)}
+    named = ask(Question.SIGN, EVENTING, rules, kn_namespace=("globex",), **facts)
+    assert signed(named) == claims("globex", "acme-db", "")
+    unnamed = ask(Question.SIGN, EVENTING, rules, **facts)
+    assert isinstance(unnamed, Allow)
+    assert unnamed.ground is Ground.PASSED_ON
 
 
 def test_eventing_sends_no_token_out_of_the_mesh() -> None:
@@ -747,6 +780,12 @@ def test_an_event_goes_on_to_the_channel_by_the_token_that_brought_it(
         (Hop.BROKER, "/acme-db?x"),
         (Hop.TRIGGER, "/triggers/acme-db/trigger/uid"),
         (Hop.TRIGGER, "/triggers/acme-db?x"),
+        (Hop.JOB_SINK, "/acme-db/sink"),
+        (Hop.JOB_SINK, "/acme-db/sink/"),
+        (Hop.JOB_SINK, "/acme-db/sink?x"),
+        (Hop.JOB_SINK, "/namespaces/acme-db/name/sink/sources/s%2Ft/ids/1"),
+        (Hop.REQUEST_REPLY, "/acme-db/asked"),
+        (Hop.REQUEST_REPLY, "/acme-db/asked/reply"),
     ],
 )
 def test_a_hop_that_goes_by_the_path_is_where_its_tokens_are_made_for(hop: Hop, path: str) -> None:
@@ -762,13 +801,34 @@ def test_a_hop_that_goes_by_the_path_is_where_its_tokens_are_made_for(hop: Hop, 
     assert transit(hop, meant_for_db, peer=WEB, **facts) is Reason.MEANT_FOR_ANOTHER_NAMESPACE
 
 
+@pytest.mark.parametrize("hop", [Hop.BROKER, Hop.CHANNEL, Hop.JOB_SINK, Hop.REQUEST_REPLY])
+def test_a_grant_for_a_port_opens_no_hop_that_goes_by_the_path(hop: Hop) -> None:
+    """No pod asks again: what is taken there, Eventing sends on in the destination's name."""
+    rules = replace(RULES, policy=replace(POLICY, grants=(Grant(N("acme-db"), N("initech")),)))
+    narrow = replace(
+        RULES, policy=replace(POLICY, grants=(Grant(N("acme-db"), N("initech"), port=8012),))
+    )
+    own = token("initech", ACTIVATOR.namespace)
+    for granted, expected in ((rules, Ground.GRANTED), (narrow, Reason.NO_GRANT)):
+        facts: dict[str, Any] = {"path": "/acme-db/x", "port": 8012, "rules": granted}
+        assert transit(hop, own, peer=PARTNER, **facts) is expected
+
+
 @pytest.mark.parametrize(
     ("hop", "facts"),
     [
         (None, {"upstream": IN_ISTIO.format("globex")}),
         (Hop.GATEWAY, {"upstream": "PassthroughCluster", "host": "app.globex.svc"}),
         (Hop.GATEWAY, {"upstream": LOCAL_GATEWAY, "host": "app.globex.svc"}),
+        # Forms of a name that the activator itself does not know.
         (Hop.ACTIVATOR, {"host": "r.globex"}),
+        (Hop.ACTIVATOR, {"host": "r.globex.svc"}),
+        (Hop.ACTIVATOR, {"host": "r"}),
+        (Hop.ACTIVATOR, {"host": "globex.svc.cluster.local"}),
+        (Hop.ACTIVATOR, {"host": "x.r.globex.svc.cluster.local"}),
+        (Hop.ACTIVATOR, {"host": "r.globex.svc.cluster.local.svc.cluster.local"}),
+        (Hop.ACTIVATOR, {"host": "r.globex.svc.other.domain"}),
+        (Hop.ACTIVATOR, {"host": "r.globex.svcx.cluster.local"}),
         (Hop.ACTIVATOR, {"host": "10.1.2.3:8012"}),
         (Hop.ACTIVATOR, {"serving_namespace": ("globex", "acme-db"), "serving_revision": ("r",)}),
         (Hop.ACTIVATOR, {"serving_namespace": ("globex,acme-db",), "serving_revision": ("r",)}),
@@ -780,7 +840,7 @@ def test_a_hop_that_goes_by_the_path_is_where_its_tokens_are_made_for(hop: Hop, 
             {
                 "serving_namespace": ("", "acme-db"),
                 "serving_revision": ("r",),
-                "host": "r.globex.svc",
+                "host": "r.globex.svc.cluster.local",
             },
         ),
         (Hop.BROKER, {"path": "globex/default"}),
@@ -795,6 +855,31 @@ def test_a_hop_that_goes_by_the_path_is_where_its_tokens_are_made_for(hop: Hop, 
         (Hop.TRIGGER, {"path": "/%74riggers/globex/t"}),
         (Hop.TRIGGER, {"path": "/triggers/glob%65x/t"}),
         (Hop.TRIGGER, {"path": "/triggers"}),
+        *(
+            (Hop.JOB_SINK, {"path": path})
+            for path in (
+                "/globex",
+                "/",
+                "",
+                "globex/sink",
+                "//globex/sink",
+                "/glob%65x/sink",
+                "/globex?x/sink",
+                "/globex/sink/more",
+                "/globex/sink?x=/more",
+                # It believes the second segment of nine, whatever the first one says.
+                "/globex/acme-db/name/sink/sources/s/ids/1",
+                "/globex/acme-db/3/4/5/6/7/8",
+                "/namespaces/globex/name/sink/sources/s/ids",
+                "/namespaces/glob%65x/name/sink/sources/s/ids/1",
+                "/namespaces/globex/name/sink/sources/s/ids/1/more",
+                "http://job-sink/globex",
+            )
+        ),
+        (Hop.REQUEST_REPLY, {"path": "/"}),
+        (Hop.REQUEST_REPLY, {"path": "//globex/asked"}),
+        (Hop.REQUEST_REPLY, {"path": "/glob%65x/asked"}),
+        (Hop.REQUEST_REPLY, {"path": "globex/asked"}),
         (Hop.CHANNEL, {"host": "c-kn-channel.globex", "path": "/"}),
         (Hop.CHANNEL, {"host": "c-kn-channel.globex.svc", "path": "//"}),
         (Hop.CHANNEL, {"host": "c-kn-channel.globex.svc", "path": "//globex/c"}),
@@ -853,16 +938,90 @@ def test_on_a_hop_a_peer_without_a_token_wakes_no_pod_that_would_refuse_it() -> 
 
 
 def test_on_a_hop_no_probe_may_wake_a_pod() -> None:
-    facts: dict[str, Any] = {
-        "host": "r.acme-db.svc",
-        "port": 8012,
-        "user_agent": "Knative-Activator-Probe",
-    }
+    where: dict[str, Any] = {"host": "r.acme-db.svc.cluster.local", "port": 8012}
+    facts = {**where, "user_agent": "Knative-Activator-Probe"}
     assert transit(Hop.ACTIVATOR, peer=ACTIVATOR, **facts) is Reason.TOKEN_MISSING
     assert transit(Hop.ACTIVATOR, peer=GATEWAY, **facts) is Reason.TOKEN_MISSING
     # The activator answers this one itself.
-    facts = {"host": "r.acme-db.svc", "port": 8012, "network_probe": "probe"}
+    facts = {**where, "network_probe": "probe"}
     assert transit(Hop.ACTIVATOR, peer=GATEWAY, **facts) is Ground.EXEMPT
+
+
+SCALING: dict[str, Any] = {
+    "host": "r.acme-db.svc.cluster.local:80",
+    "port": 8012,
+    "path": "/healthz",
+    "user_agent": "Knative-Autoscaling-Probe",
+    "network_probe": "activator",
+}
+
+
+@pytest.mark.parametrize("port", [8012, 8013])
+def test_the_autoscaler_may_ask_whether_the_activator_is_in_the_way(port: int) -> None:
+    """It scales nothing to zero before the activator has answered that itself."""
+    facts = {**SCALING, "port": port}
+    assert transit(Hop.ACTIVATOR, peer=AUTOSCALER, **facts) is Ground.EXEMPT
+    own = token("knative-serving", "acme-db", "controller")
+    assert transit(Hop.ACTIVATOR, own, peer=AUTOSCALER, **facts) is Ground.EXEMPT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"network_probe": ""},
+        {"network_probe": "queue"},
+        {"network_probe": "Activator"},
+        {"network_probe": "activator,activator"},
+        {"network_probe": ",activator"},  # the activator would take the first, which is empty
+        {"user_agent": "Go-http-client/1.1"},
+        {"user_agent": ""},
+        {"path": "/"},
+        {"path": "/healthz/"},
+        {"path": "/v2/"},  # what the same account asks of a registry that a tenant names
+        {"port": 8080},
+        {"peer": replace(AUTOSCALER, service_account="autoscaler")},
+        {"peer": replace(AUTOSCALER, trust_domain="other")},
+        {"peer": FOREIGN},
+        {"peer": DB},
+        {"peer": ACTIVATOR},
+        {"peer": GATEWAY},
+        {"peer": ""},
+    ],
+)
+def test_nobody_else_and_nothing_else_passes_the_activator_like_that(
+    change: dict[str, Any],
+) -> None:
+    facts = {"peer": AUTOSCALER, **SCALING, **change}
+    assert transit(Hop.ACTIVATOR, **facts) is Reason.TOKEN_MISSING
+
+
+@pytest.mark.parametrize(
+    ("hop", "facts"),
+    [
+        (Hop.GATEWAY, {"upstream": IN_ISTIO.format("acme-db")}),
+        (Hop.BROKER, {"path": "/acme-db/default"}),
+        (Hop.CHANNEL, {"path": "/acme-db/c"}),
+        (Hop.JOB_SINK, {"path": "/acme-db/sink"}),
+        (Hop.REQUEST_REPLY, {"path": "/acme-db/asked"}),
+    ],
+)
+def test_no_other_hop_takes_that_probe_whatever_the_policy_says(
+    hop: Hop, facts: dict[str, Any]
+) -> None:
+    """None of them answers it: it would be passed on."""
+    sloppy = replace(POLICY, exemptions={AUTOSCALER: (Exemption(8012, network_probe="activator"),)})
+    asked = {**SCALING, **facts, "rules": replace(RULES, policy=sloppy), "peer": AUTOSCALER}
+    assert transit(hop, **asked) is Reason.TOKEN_MISSING
+    assert transit(Hop.ACTIVATOR, **{**asked, "host": SCALING["host"]}) is Ground.EXEMPT
+
+
+def test_no_exemption_of_the_policy_counts_at_the_activator_but_for_what_it_answers_itself() -> (
+    None
+):
+    for sloppy in (Exemption(8012), Exemption(8012, "/healthz", "Knative-", "queue")):
+        rules = replace(RULES, policy=replace(POLICY, exemptions={AUTOSCALER: (sloppy,)}))
+        facts = {**SCALING, "network_probe": sloppy.network_probe or "", "rules": rules}
+        assert transit(Hop.ACTIVATOR, peer=AUTOSCALER, **facts) is Reason.TOKEN_MISSING
 
 
 # -- tcp ---------------------------------------------------------------------------------------

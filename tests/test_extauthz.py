@@ -11,22 +11,24 @@ from google.protobuf.message import DecodeError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from authz import decision, tokens
 from authz._proto.ext_authz_pb2 import AttributeContext, CheckRequest
-from authz.decision import Rules
-from authz.errors import InvalidIdentity, InvalidToken, Outward, Reason
+from authz.domain import decision, tokens
+from authz.domain.decision import Rules
+from authz.domain.facts import Hop, Question
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import KeyId, Keyring, TokenLife
+from authz.domain.names import Namespace
+from authz.domain.policy import Exemption, Grant, Mode, NamespacePolicy, Policy, Role
+from authz.domain.reason import InvalidToken, Outward, Reason
+from authz.domain.verdict import Allow, Deny, Ground, HeaderAction, Parties, SetToken
+from authz.errors import InvalidIdentity
 from authz.extauthz import AuthorizationService, service
-from authz.extauthz.answers import REASON_HEADER, answer
-from authz.extauthz.cache import AnswerCache
-from authz.extauthz.reading import asked_of, facts_of, request_id_of
-from authz.facts import Hop, Question
-from authz.identity import SpiffeId
-from authz.keys import KeyId, Keyring, TokenLife
-from authz.names import Namespace
+from authz.extauthz.answer_cache import AnswerCache
+from authz.extauthz.request import asked_of, facts_of, request_id_of
+from authz.extauthz.response import answer
 from authz.observe import DecisionEvent
-from authz.policy import Exemption, Grant, Mode, NamespacePolicy, Policy, Role
 from authz.testing import NOW, ManualClock, check_request, root_key, rules, workload
-from authz.verdict import Allow, Deny, Ground, HeaderAction, Parties, SetToken
+from authz.wire import REASON_HEADER
 from tests.witness import auth, core, envoy_check_request, envoy_reads
 
 HEADER = "x-tenant-token"

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authz.domain.identity import SpiffeId, short_account, workload_of_uris, workload_of_xfcc
+from authz.domain.names import Namespace
 from authz.errors import InvalidIdentity
-from authz.identity import SpiffeId, short_account, workload_of_uris, workload_of_xfcc
-from authz.names import Namespace
 from authz.testing import workload
 
 OWN = workload("authz-system", "authz")

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from authz import keys
-from authz.errors import ClockBehind, InvalidToken, KeyringError, Reason
-from authz.keys import KeyId, Keyring, NamespaceKeys, RootKey, TokenLife
-from authz.names import PUBLIC, Namespace
-from authz.rotation import (
+from authz.domain import keys
+from authz.domain.keys import KeyId, Keyring, NamespaceKeys, RootKey, TokenLife
+from authz.domain.names import PUBLIC, Namespace
+from authz.domain.reason import InvalidToken, Reason
+from authz.domain.rotation import (
     MAX_ROOTS,
     create,
     missing_roots,
@@ -24,6 +24,7 @@ from authz.rotation import (
     rotate_root,
     undone,
 )
+from authz.errors import ClockBehind, KeyringError
 from authz.testing import NOW, root_key
 
 A, B = Namespace("a"), Namespace("b")

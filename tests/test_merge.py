@@ -3,11 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz.clusterpolicy.objects import grant_of, labels_of
-from authz.merge import MOST_GRANTS, GrantName, Labels, merge
-from authz.names import Namespace
-from authz.policy import EVERYONE, Grant, Mode, NamespacePolicy, Policy
-from authz.policyfile import parse_policy
+from authz.domain.names import Namespace
+from authz.domain.policy import EVERYONE, Grant, Mode, NamespacePolicy, Policy
+from authz.policysource.cluster_objects import grant_of, labels_of
+from authz.policysource.file import parse_policy
+from authz.policysource.merge import MOST_GRANTS, GrantName, Labels, merge
 
 WEB, DB, SHOP, BANK = map(Namespace, ("web", "db", "shop", "bank"))
 NOW = 1_800_000_000.0

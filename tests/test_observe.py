@@ -9,19 +9,24 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from authz.decision import Rules
-from authz.errors import Reason
+from authz.domain.decision import Rules
+from authz.domain.facts import Question
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import KeyId
+from authz.domain.names import Namespace
+from authz.domain.policy import Mode, Policy, Role
+from authz.domain.reason import Reason
+from authz.domain.verdict import Allow, Deny, Ground, HeaderAction, Parties, SetToken
 from authz.extauthz import AuthorizationService
-from authz.facts import Question
-from authz.identity import SpiffeId
-from authz.keys import KeyId
-from authz.names import Namespace
 from authz.observe import AuditLog, DecisionEvent, Metrics, json_log
-from authz.observe.audit import LINES_PER_SECOND, MAX_LINES_PER_SECOND
+from authz.observe.audit import (
+    LINES_PER_SECOND,
+    MAX_LINES_PER_SECOND,
+    MAX_UPSTREAMS,
+    UPSTREAM_SECONDS,
+)
 from authz.observe.metrics import MAX_LISTED
-from authz.policy import Mode, Policy, Role
 from authz.testing import NOW, ManualClock, check_request, rules, workload
-from authz.verdict import Allow, Deny, Ground, HeaderAction, Parties, SetToken
 
 SHOP, BANK = workload("shop", "till"), workload("bank", "vault")
 PARTIES = Parties(Namespace("shop"), "till", Namespace("bank"), KeyId("00abcdef", 3))
@@ -97,9 +102,49 @@ def test_what_shadow_mode_lets_pass_is_a_line_too() -> None:
 
 def test_an_allow_is_no_line_and_neither_is_what_mode_off_lets_pass() -> None:
     log = Log()
-    for ground in Ground:
+    for ground in set(Ground) - {Ground.UPSTREAM_UNREADABLE}:
         log.audit.decided(event(Allow(ground, HeaderAction.KEEP, PARTIES)))
     assert log.lines == []
+
+
+def unreadable(caller: SpiffeId) -> DecisionEvent:
+    """A token was not made, for a reason that is a fault."""
+    parties = Parties(caller.namespace, upstream="outbound|80||x;")
+    allow = Allow(Ground.UPSTREAM_UNREADABLE, HeaderAction.REMOVE, parties)
+    return event(allow, question=Question.SIGN, caller=caller)
+
+
+def test_an_upstream_that_cannot_be_read_is_a_line_a_minute_for_each_namespace() -> None:
+    log = Log()
+    for caller in (SHOP, SHOP, BANK, SHOP):
+        log.audit.decided(unreadable(caller))
+    assert [line["asked_by"] for line in log.lines] == [str(SHOP), str(BANK)]
+    line = log.lines[0]
+    del line["timestamp"]
+    assert line == {
+        "event": "no token: the upstream is no cluster name of istiod's",
+        "level": "warning",
+        "upstream": "outbound|80||x;",
+        "question": "sign",
+        "asked_by": str(SHOP),
+    }
+    log.clock.now += UPSTREAM_SECONDS
+    log.audit.decided(unreadable(SHOP))
+    assert len(log.lines) == 3
+
+
+def test_nobody_fills_the_log_with_upstreams() -> None:
+    log = Log()
+    for number in range(2 * MAX_UPSTREAMS):
+        log.audit.decided(unreadable(workload(f"n{number}")))
+    assert len(log.lines) == MAX_UPSTREAMS
+
+
+def test_a_hop_that_cannot_read_the_upstream_says_what_it_was() -> None:
+    log = Log()
+    log.audit.decided(event(Deny(Reason.UPSTREAM_UNREADABLE, Parties(upstream="x;"))))
+    (line,) = log.lines
+    assert (line["reason"], line["upstream"]) == ("upstream-unreadable", "x;")
 
 
 @pytest.mark.parametrize(("mode", "said"), [("enforce", "denied"), ("shadow", "would deny")])

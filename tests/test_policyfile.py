@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from authz import policyfile
+from authz.domain.names import Namespace, Service
+from authz.domain.policy import Exemption, Grant, Mode, NamespacePolicy, Policy, Role
 from authz.errors import BadPolicy
-from authz.names import Namespace, Service
-from authz.policy import Exemption, Grant, Mode, NamespacePolicy, Policy, Role
-from authz.policyfile import MAX_BYTES, parse_policy, read_policy
+from authz.policysource import file as policyfile
+from authz.policysource.file import MAX_BYTES, parse_policy, read_policy
 from authz.testing import workload
 
 ACTIVATOR = "spiffe://cluster.local/ns/knative-serving/sa/activator"

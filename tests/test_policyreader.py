@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from authz import policyreader
 from authz.errors import BadPolicy
-from authz.policyfile import policy_of_json, read_policy, read_policy_as_json
-from authz.policyreader import read_policy_apart
+from authz.policysource import reader as policyreader
+from authz.policysource.file import parse_policy, policy_of_json, read_policy, read_policy_as_json
+from authz.policysource.reader import parse_policy_apart, read_policy_apart
 from tests.test_policyfile import WHOLE
 
 
@@ -106,7 +106,9 @@ def test_a_reader_that_fails_changes_nothing(
     tmp_path: Path, argv: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = subprocess.run
-    monkeypatch.setattr("authz.policyreader.subprocess.run", lambda _, **more: run(argv, **more))
+    monkeypatch.setattr(
+        "authz.policysource.reader.subprocess.run", lambda _, **more: run(argv, **more)
+    )
     with pytest.raises(BadPolicy):
         read_policy_apart(tmp_path)
 
@@ -119,3 +121,17 @@ def test_a_reader_that_takes_too_long_is_given_up(
     monkeypatch.setattr(policyreader, "_SECONDS", 0)
     with pytest.raises(BadPolicy, match="timed out"):
         read_policy_apart(file)
+
+
+@pytest.mark.parametrize("text", EXAMPLES)
+def test_another_process_reads_a_text_as_well(text: str) -> None:
+    assert parse_policy_apart(text) == parse_policy(text)
+
+
+@pytest.mark.parametrize("text", ["x: 1\ny: 2\n", "tenants: [", "roles: {transit: [nobody]}\n"])
+def test_problems_of_a_text_are_told_word_for_word(text: str) -> None:
+    with pytest.raises(BadPolicy) as here:
+        parse_policy(text)
+    with pytest.raises(BadPolicy) as apart:
+        parse_policy_apart(text)
+    assert apart.value.problems == here.value.problems

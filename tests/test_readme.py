@@ -9,7 +9,7 @@ from typer.main import get_command
 from authz.cli import app
 from authz.config import Settings
 from authz.observe import Metrics
-from authz.policyfile import parse_policy
+from authz.policysource.file import parse_policy
 from authz.testing import ManualClock
 
 ROOT = Path(__file__).parent.parent

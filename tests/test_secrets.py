@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from authz.config import Transport
-from authz.keys import Keyring
-from authz.names import PUBLIC, Namespace
+from authz.domain.keys import Keyring
+from authz.domain.names import PUBLIC, Namespace
 from authz.testing import check_request, workload
 from tests.support import (
     KEK,

@@ -18,17 +18,18 @@ from typing import Any
 import grpc
 import pytest
 
-from authz import rotation
 from authz._proto.ext_authz_pb2 import CheckResponse
-from authz.config import Settings, load_settings
-from authz.demo import certs
+from authz.cli.settings import load_settings
+from authz.config import Settings
+from authz.domain import rotation
+from authz.domain.keys import Keyring
+from authz.domain.names import Namespace
+from authz.domain.policy import Policy
 from authz.errors import BadPolicy, BadSettings, KeyStoreError
-from authz.keys import Keyring
-from authz.names import Namespace
+from authz.lab.harness import certs
 from authz.observe import json_log
-from authz.policy import Policy
-from authz.policyfile import read_policy
-from authz.policyreader import read_policy_apart
+from authz.policysource.file import read_policy
+from authz.policysource.reader import read_policy_apart
 from authz.server import Server, files, sources
 from authz.server.files import Files
 from authz.testing import ManualClock, check_request, workload
@@ -160,8 +161,10 @@ async def test_it_becomes_ready_when_the_key_store_is_made_later(folder: Folder)
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await client.check("sign", check_request())
         assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert not here.lines("key store usable again")
         await folder.make_keys()
         await here.ready()
+        await here.line("key store usable again")
         assert await client.health() == "SERVING"
         assert (await sign(client)).startswith("v1.")
         (problem,) = here.lines("key store not usable")

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz import tokens
-from authz.errors import InvalidToken, Reason
-from authz.identity import short_account
-from authz.keys import Keyring, NamespaceKeys, TokenLife
-from authz.names import PUBLIC, Namespace
+from authz.domain import tokens
+from authz.domain.identity import short_account
+from authz.domain.keys import Keyring, NamespaceKeys, TokenLife
+from authz.domain.names import PUBLIC, Namespace
+from authz.domain.reason import InvalidToken, Reason
 from authz.testing import NOW, root_key
 
 LIFE = TokenLife()

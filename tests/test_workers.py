@@ -19,18 +19,19 @@ import pytest
 from grpc import aio
 from prometheus_client.parser import text_string_to_metric_families
 
-from authz import rotation
 from authz.backoff import LEAST, MOST, WELL, Backoff
-from authz.config import Settings, load_settings
-from authz.facts import Question
-from authz.keys import TokenLife
-from authz.names import Namespace
+from authz.cli.settings import load_settings
+from authz.config import Settings
+from authz.domain import rotation
+from authz.domain.facts import Question
+from authz.domain.keys import TokenLife
+from authz.domain.names import Namespace
+from authz.domain.verdict import Allow, Ground, HeaderAction, Parties, SetToken
 from authz.observe import DecisionEvent, Metrics
+from authz.server.workers import worker as worker_module
+from authz.server.workers.protocol import Greeting
+from authz.server.workers.worker import Worker
 from authz.testing import ManualClock, check_request, workload
-from authz.verdict import Allow, Ground, HeaderAction, Parties, SetToken
-from authz.workers import worker as worker_module
-from authz.workers.wire import Greeting
-from authz.workers.worker import Worker
 from tests.support import (
     PATIENCE,
     SERVER_NAME,

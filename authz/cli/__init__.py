@@ -1,41 +1,46 @@
 """The words that people type. Exit codes: 0 ok, 1 the answer is no, 2 usage, 3 could not start."""
 
-import sys
+from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from authz.cli import keys, platform, policy, tenant, token
-from authz.cli.conformance import conformance
-from authz.cli.doctor import doctor
 from authz.cli.output import exits
-from authz.cli.report import report
-from authz.cli.settings import takes
-from authz.config import Settings
-from authz.server import run
-from authz.workers import supervise
+
+_COMMANDS = (
+    *("report", "doctor", "conformance", "serve", "demo"),
+    *("keys", "token", "policy", "tenant", "platform"),
+)
+"""As the help lists them. Each is a module here, with an `app`."""
+
+
+class _OnDemand(TyperGroup):
+    """Imports the module of a command when it is asked for, so that `serve` loads no other's."""
+
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(**{**attrs, "commands": dict.fromkeys(_COMMANDS)})
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = typer.main.get_command(import_module(f"authz.cli.{cmd_name}").app)
+        command.name = cmd_name
+        return command
+
 
 app = typer.Typer(
     name="authz",
+    cls=_OnDemand,
     help="Keeps tenants apart on a shared Knative + Istio cluster.",
     epilog="Try `authz demo`: tenants kept apart by real Envoys, in a minute.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # they show local variables, and those hold keys
-)
-app.add_typer(keys.app, name="keys")
-app.add_typer(token.app, name="token")
-app.add_typer(policy.app, name="policy")
-app.add_typer(tenant.app, name="tenant")
-app.add_typer(platform.app, name="platform")
-app.command(
-    epilog="Example: kubectl -n authz-system logs -l app=authz --tail=-1 | authz report - "
-    "--policy policy.yaml"
-)(report)
-app.command(epilog="Example: authz doctor dumps/ --pods pods.json")(doctor)
-app.command(epilog="Example: authz conformance --image registry.example/tenant-authz:0.1.0")(
-    conformance
 )
 
 
@@ -54,35 +59,3 @@ def _options(
     if show_version:
         typer.echo(version("tenant-authz"))
         raise typer.Exit
-
-
-@app.command(epilog="Example: authz serve --config /etc/tenant-authz/settings.yaml")
-@takes(Settings)
-def serve(settings: Settings) -> None:
-    """Answer Envoys' questions until SIGTERM or Ctrl-C, then drain.
-
-    Every setting has one name: NAME in the settings file, AUTHZ_NAME in the environment, --name
-    here. The log goes to standard output as JSON lines.
-    """
-    if settings.workers == 1:
-        run(settings)
-    else:
-        # In isolation from the current folder: the modules are where ours are.
-        raise typer.Exit(supervise(settings, [sys.executable, "-P", "-m", "authz.cli.worker"]))
-
-
-@app.command(epilog="Example: authz demo --once --json")
-def demo(
-    once: Annotated[
-        bool, typer.Option("--once", help="Play the matrix once; exit 1 on any difference.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    knative: Annotated[
-        bool,
-        typer.Option("--knative", help="In a model of Knative and Istio, every path; needs root."),
-    ] = False,
-) -> None:
-    """See tenants kept apart by real Envoys on this machine, without a cluster, Docker or root."""
-    from authz import demo as playing  # noqa: PLC0415 - only this command needs its extra
-
-    raise typer.Exit(playing.run(once=once, json=as_json, knative=knative))

@@ -10,11 +10,18 @@ from authz.cli.output import AsJson, print_json, show
 from authz.conformance import MATRIX, Driver, play
 from authz.errors import BadSettings
 
+app = typer.Typer(add_completion=False)
 
+
+@app.command(epilog="Example: authz conformance --image registry.example/tenant-authz:0.1.0")
 def conformance(
     *,
     box: Annotated[
         bool, typer.Option("--box", help="On the mesh in a box on this machine; needs root.")
+    ] = False,
+    istiod: Annotated[
+        bool,
+        typer.Option("--istiod", help="With --box: a real istiod feeds its Envoys; needs Go."),
     ] = False,
     image: Annotated[
         str | None, typer.Option("--image", help="For the tenants' pods: it must have python3.")
@@ -37,7 +44,10 @@ def conformance(
 
     Exit code 1: a call came out differently from what it must.
     """
-    outcomes = asyncio.run(play(_driver(image, label or [], box=box, prepared=prepared), MATRIX))
+    driver = (
+        _box(istiod=istiod) if box or istiod else _kubernetes(image, label or [], prepared=prepared)
+    )
+    outcomes = asyncio.run(play(driver, MATRIX))
     different = sum(not it.as_expected for it in outcomes)
     rows = [it.told() for it in outcomes]
     if as_json:
@@ -49,9 +59,7 @@ def conformance(
         raise typer.Exit(1)
 
 
-def _driver(image: str | None, labels: list[str], *, box: bool, prepared: bool) -> Driver:
-    if box:
-        return _box()
+def _kubernetes(image: str | None, labels: list[str], *, prepared: bool) -> Driver:
     try:
         from authz.conformance import kubernetes  # noqa: PLC0415 - needs its extra
     except ModuleNotFoundError as error:
@@ -68,14 +76,18 @@ def _driver(image: str | None, labels: list[str], *, box: bool, prepared: bool) 
     return kubernetes.driver(site)
 
 
-def _box() -> Driver:
+def _box(*, istiod: bool) -> Driver:
     try:
-        from authz.conformance import box  # noqa: PLC0415 - needs its extra
-        from authz.demo.istio import network  # noqa: PLC0415
+        from authz.lab.box import conformance as box  # noqa: PLC0415 - needs its extra
+        from authz.lab.box.istio import network  # noqa: PLC0415
+
+        if why := network.missing():
+            raise BadSettings([f"--box: {why}"])
+        if not istiod:
+            return box.driver()
+        from authz.lab.live import live  # noqa: PLC0415 - needs its extra
     except ModuleNotFoundError as error:
         raise BadSettings(
             [f"there is no module {error.name}: pip install 'tenant-authz[demo]'"]
         ) from None
-    if why := network.missing():
-        raise BadSettings([f"--box: {why}"])
-    return box.driver()
+    return box.driver(source=live(tell=lambda line: typer.echo(line, err=True)))

@@ -18,16 +18,21 @@ from authz.doctor import (
     examine,
     from_cluster,
     from_places,
+    mesh_mode,
     read_documents,
     read_dump,
     without_proxy,
 )
 from authz.doctor.collect import Source
+from authz.domain.reason import Reason
 from authz.envoyfilters import shipped
 from authz.errors import BadSettings
-from authz.platform.scrape import scrape
+from authz.report.scrape import scrape
+
+app = typer.Typer(add_completion=False)
 
 
+@app.command(epilog="Example: authz doctor dumps/ --pods pods.json")
 def doctor(
     dumps: Annotated[
         list[str] | None,
@@ -90,6 +95,7 @@ def doctor(
         read_documents(filters) if filters else shipped(overlay),
         plaintext=["knative-serving"] if plaintext is None else plaintext,
         root_namespace=root_namespace,
+        mesh_mode=mesh_mode() if cluster else "",
     )
     listed, proxies = from_cluster(namespace or ()) if cluster else ("", iter(()))
     examined: list[str] = []
@@ -99,7 +105,7 @@ def doctor(
         *_examined(proxies, expected, examined, unreadable),
         *(without_proxy(listed, "kubectl") if cluster else ()),
         *(_from_pods(pods) if pods else ()),
-        *_never_verifying(metrics or []),
+        *_counted(metrics or []),
     ]
     told = [it for it in found if not any(_fits(it, one) for one in ignored)]
     told.sort(key=lambda it: (it.workload, it.where, it.what))
@@ -134,9 +140,14 @@ def _from_pods(file: Path) -> Iterator[Finding]:
     return without_proxy(text, f"--pods: {file}")
 
 
-def _never_verifying(urls: list[str]) -> Iterator[Finding]:
-    for namespace in sorted(scrape(urls).unprotected):
+def _counted(urls: list[str]) -> Iterator[Finding]:
+    counted = scrape(urls)
+    for namespace in sorted(counted.unprotected):
         yield Finding(namespace, "namespace", "it signs and never verifies", Rule.NEVER_VERIFIES)
+    for (question, _, reason), count in sorted(counted.checks.items()):
+        if reason == Reason.UPSTREAM_UNREADABLE.slug:
+            what = f"{count} upstreams were no cluster names of istiod's"
+            yield Finding("any", f"question {question}", what, Rule.UPSTREAM_UNREADABLE)
 
 
 def _accepted(text: str) -> tuple[Rule, str]:

@@ -9,17 +9,26 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from authz import rotation
 from authz.cli.output import AsJson, moment, print_json, show
 from authz.cli.settings import takes
-from authz.config import KeySettings, configured_store
+from authz.config import KeySettings
+from authz.domain import rotation
+from authz.domain.keys import Keyring
+from authz.domain.names import PUBLIC, Namespace, parse_namespace
 from authz.errors import BadSettings, ClockBehind, KeyringError
-from authz.keys import Keyring
-from authz.keystore import KeyStore, Snapshot, generate_kek_file, read_kek_file, update
-from authz.names import PUBLIC, Namespace, parse_namespace
+from authz.keystore import (
+    KeyStore,
+    Snapshot,
+    configured_store,
+    generate_kek_file,
+    read_kek_file,
+    update,
+)
 
 app = typer.Typer(
-    help="Make, show, rotate and revoke keys; seal the store anew.", no_args_is_help=True
+    help="Make, show, rotate and revoke keys; seal the store anew.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 R = TypeVar("R")
 _now = time.time  # noqa: TID251 - the command line is where time enters

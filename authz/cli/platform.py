@@ -8,10 +8,14 @@ import typer
 
 from authz.cli.output import AsJson, print_json, show
 from authz.errors import BadSettings
-from authz.platform import estimate as estimates
-from authz.platform.chart import svg
+from authz.estimate import costs
+from authz.estimate.chart import svg
 
-app = typer.Typer(help="Plan a shared cluster.", no_args_is_help=True)
+app = typer.Typer(
+    help="Plan a shared cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 
 @app.callback()
@@ -62,7 +66,7 @@ def estimate(
 
     Exit code 1: the load does not fit into one cluster.
     """
-    load = estimates.Load(
+    load = costs.Load(
         tenants=tenants,
         services=services,
         revisions=revisions,
@@ -89,25 +93,25 @@ def estimate(
         raise typer.Exit(1)
 
 
-def _figures(load: estimates.Load) -> dict[str, Any]:
+def _figures(load: costs.Load) -> dict[str, Any]:
     return {
         "load": asdict(load),
-        "pushes_per_second": estimates.pushes_per_second(
+        "pushes_per_second": costs.pushes_per_second(
             load.changes, load.debounce_after, load.debounce_max
         ),
-        "without_sidecar": asdict(estimates.pushes(load, scoped=False)),
-        "with_sidecar": asdict(estimates.pushes(load, scoped=True)),
+        "without_sidecar": asdict(costs.pushes(load, scoped=False)),
+        "with_sidecar": asdict(costs.pushes(load, scoped=True)),
         "gateway": {
             what: {
-                "bytes": estimates.gateway_bytes(load.tenants, ciphers=ciphers),
-                "limit": estimates.OBJECT_LIMIT,
-                "most_servers": estimates.most_servers(ciphers=ciphers),
+                "bytes": costs.gateway_bytes(load.tenants, ciphers=ciphers),
+                "limit": costs.OBJECT_LIMIT,
+                "most_servers": costs.most_servers(ciphers=ciphers),
             }
             for what, ciphers in (("ciphers_mesh_wide", False), ("ciphers_on_each", True))
         },
-        "authz": asdict(estimates.replicas(load)),
-        "limits": [asdict(use) | {"share": use.share} for use in estimates.uses(load)],
-        "clusters": estimates.clusters(load),
+        "authz": asdict(costs.replicas(load)),
+        "limits": [asdict(use) | {"share": use.share} for use in costs.uses(load)],
+        "clusters": costs.clusters(load),
     }
 
 

@@ -2,23 +2,30 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from authz import rotation, tokens
 from authz.cli.output import AsJson, print_json, show
-from authz.decision import Rules, decide
+from authz.domain import rotation, tokens
+from authz.domain.decision import Rules, decide
+from authz.domain.facts import Facts, Hop, Question
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import TokenLife
+from authz.domain.names import PUBLIC, Namespace, parse_namespace
+from authz.domain.policy import Policy, Role
+from authz.domain.verdict import Allow, Deny
 from authz.errors import BadPolicy
-from authz.facts import Facts, Hop, Question
-from authz.identity import SpiffeId
-from authz.keys import TokenLife
-from authz.names import PUBLIC, Namespace, parse_namespace
-from authz.policy import Policy, Role
-from authz.policyfile import read_policy
-from authz.verdict import Allow, Deny
+from authz.policysource.file import read_policy
+from authz.wire import cluster_name
 
-app = typer.Typer(help="Check a policy file and ask it questions.", no_args_is_help=True)
+app = typer.Typer(
+    help="Check a policy file and ask it questions.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+_TRANSIT: Final = "through a transit hop"
+_EVENT: Final = "by a broker or sink"
 _now = time.time  # noqa: TID251 - the command line is where time enters
 
 _File = Annotated[Path, typer.Argument(help="The policy file.")]
@@ -84,7 +91,7 @@ def _ways(
     trust_domain = min(policy.trust_domains)
     straight = f"spiffe://{trust_domain}/ns/{namespace}/sa/{account}"
     ways = {} if public else {"straight": SpiffeId.parse(straight)}
-    for role, way in ((Role.TRANSIT, "through a transit hop"), (Role.GATEWAY, "through a gateway")):
+    for role, way in ((Role.TRANSIT, _TRANSIT), (Role.GATEWAY, "through a gateway")):
         holder = min(
             (str(peer) for peer, roles in policy.roles.items() if role in roles), default=None
         )
@@ -95,19 +102,23 @@ def _ways(
         return [{"way": "through a gateway", "allowed": False, "because": because}]
     now = _now()
     rules = Rules(policy, rotation.create(now), TokenLife())
-    token = tokens.mint(
-        source=origin,
-        service_account="" if public else account,
-        destination=destination,
-        keyring=rules.keyring,
-        now=now,
-        life=rules.life,
-    )
+
+    def token_for(target: Namespace) -> str:
+        return tokens.mint(
+            source=origin,
+            service_account="" if public else account,
+            destination=target,
+            keyring=rules.keyring,
+            now=now,
+            life=rules.life,
+        )
+
+    token = token_for(destination)
     rows: list[dict[str, object]] = []
     for way, presenter in ways.items():
         verdict: Allow | Deny | None = None
         if not public and str(presenter) != straight:
-            upstream = f"outbound|80||any.{destination}.svc.{policy.cluster_domains[0]}"
+            upstream = cluster_name(f"any.{destination}.svc.{policy.cluster_domains[0]}", 80)
             hop = Facts(presenter, Hop.GATEWAY, upstream, principal=straight, tokens=(token,))
             verdict = decide(Question.TRANSIT, hop, rules, now)
         if not isinstance(verdict, Deny):
@@ -115,6 +126,10 @@ def _ways(
             facts = Facts(pod, principal=str(presenter), port=port, tokens=(token,))
             verdict = decide(Question.VERIFY, facts, rules, now)
         rows.append({"way": way, **_said(verdict)})
+    if not public and (eventing := ways.get(_TRANSIT)) is not None:
+        told, event = f"/{destination}/any", (token_for(eventing.namespace),)
+        hop = Facts(eventing, Hop.BROKER, principal=straight, path=told, tokens=event)
+        rows.append({"way": _EVENT, **_said(decide(Question.TRANSIT, hop, rules, now))})
     return rows
 
 

@@ -8,11 +8,17 @@ import typer
 
 from authz.cli.output import AsJson, print_json, show
 from authz.errors import BadSettings
-from authz.platform.scrape import Counted, scrape
-from authz.platform.shadow import Log, Verdict, as_policy
-from authz.policyfile import read_policy
+from authz.policysource.file import read_policy
+from authz.report.scrape import Counted, scrape
+from authz.report.shadow import Log, Verdict, as_policy
+
+app = typer.Typer(add_completion=False)
 
 
+@app.command(
+    epilog="Example: kubectl -n authz-system logs -l app=authz --tail=-1 | authz report - "
+    "--policy policy.yaml"
+)
 def report(
     files: Annotated[
         list[Path] | None,

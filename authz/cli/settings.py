@@ -1,14 +1,18 @@
-"""Makes flags of settings, so that each is described in one place: its field."""
+"""Puts settings together from flags, environment and file. A flag is described by its field."""
 
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from authz.config import KeySettings, load_settings
+from authz.config import PREFIX, KeySettings, Settings
+from authz.errors import BadSettings
 
 T = TypeVar("T", bound=KeySettings)
 
@@ -70,3 +74,74 @@ def _flag(kind: type[KeySettings], name: str) -> Any:
 
 def _types(field: Any) -> tuple[Any, ...]:
     return getattr(field.annotation, "__args__", (field.annotation,))
+
+
+def load_settings(kind: type[T], flags: Mapping[str, Any], file: Path | None) -> T:
+    """Put the settings of a kind together. The file may hold settings of other kinds, too.
+
+    Raises:
+        BadSettings: with every problem, each naming the setting.
+    """
+    in_file = {} if file is None else _read(file)
+    in_environment = {name.upper() for name in os.environ}
+    values = {
+        name: value
+        for name, value in in_file.items()
+        if name in kind.model_fields and f"{PREFIX}{name}".upper() not in in_environment
+    }
+    values.update(flags)
+    problems = [
+        f"{name}: there is no such setting" for name in in_file if name not in Settings.model_fields
+    ]
+    try:
+        settings = kind(**values)
+    except ValidationError as error:
+        problems += [*_problems(error), *_contradicting(kind, values, error)]
+    if problems:
+        raise BadSettings(problems)
+    return settings
+
+
+def _contradicting(
+    kind: type[KeySettings], values: Mapping[str, Any], error: ValidationError
+) -> Iterator[str]:
+    """What would also be found if the settings that are bad by themselves had their defaults."""
+    bad = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
+    if not bad:
+        return
+    try:
+        kind(**{**values, **{name: kind.model_fields[name].default for name in bad}})
+    except ValidationError as also:
+        yield from (text for text in _problems(also) if text.partition(":")[0] not in bad)
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_url=False):
+        yield from _said(problem)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise BadSettings([f"config: {file}: {error.strerror}"]) from None
+    except MarkedYAMLError as error:  # its text would quote the line
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise BadSettings([f"config: {file} is not valid YAML: line {line}"]) from None
+    except (YAMLError, ValueError, LookupError, RecursionError) as error:
+        raise BadSettings([f"config: {file} is not valid YAML: {error}"]) from None
+    if not (isinstance(values, dict) and all(isinstance(name, str) for name in values)):
+        raise BadSettings([f"config: {file} must hold a mapping, such as 'listen: 0.0.0.0:9000'"])
+    if "kek" in values:
+        raise BadSettings(
+            [f"kek: a secret does not belong in {file}: use kek_files or {PREFIX}KEK"]
+        )
+    return values
+
+
+def _said(problem: Mapping[str, Any]) -> list[str]:
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    if not problem["loc"]:  # found by looking at several settings: each line names its own
+        return text.splitlines()
+    name = ".".join(str(step) for step in problem["loc"])
+    return [f"{name}: {text}"]

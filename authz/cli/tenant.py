@@ -6,11 +6,15 @@ from typing import Annotated
 import typer
 
 from authz.cli.output import AsJson, print_json
-from authz.platform.manifests import as_yaml, write_folder
-from authz.platform.objects import knative_gateways, manifests
-from authz.platform.tenants import Tenants, chosen, read_tenants
+from authz.tenants.file import Tenants, chosen, read_tenants
+from authz.tenants.manifests import as_yaml, write_folder
+from authz.tenants.render import knative_gateways, manifests
 
-app = typer.Typer(help="Render what a tenant needs in the cluster.", no_args_is_help=True)
+app = typer.Typer(
+    help="Render what a tenant needs in the cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 
 @app.callback()
@@ -19,7 +23,7 @@ def _tenant() -> None:
 
 
 @app.command(
-    epilog="Examples: authz tenant render acme | kubectl apply --server-side -f -; "
+    epilog="Examples: authz tenant render acme-web | kubectl apply --server-side -f -; "
     "authz tenant render --file tenants.yaml --output out && kubectl apply --server-side -k out"
 )
 def render(

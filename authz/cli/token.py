@@ -7,19 +7,22 @@ from typing import Annotated
 
 import typer
 
-from authz import tokens
 from authz.cli.output import AsJson, moment, print_json, show
 from authz.cli.settings import takes
-from authz.config import KeySettings, configured_store
-from authz.errors import BadSettings, InvalidToken, Reason
-from authz.identity import is_service_account
-from authz.keys import Keyring
-from authz.names import PUBLIC, parse_namespace
+from authz.config import KeySettings
+from authz.domain import tokens
+from authz.domain.identity import is_service_account
+from authz.domain.keys import Keyring
+from authz.domain.names import PUBLIC, parse_namespace
+from authz.domain.reason import InvalidToken, Reason
+from authz.errors import BadSettings
+from authz.keystore import configured_store
 
 app = typer.Typer(
     help="Make and examine tokens by hand. Tokens are read from standard input: what is in a "
     "command line is in everybody's process list.",
     no_args_is_help=True,
+    add_completion=False,
 )
 _now = time.time  # noqa: TID251 - the command line is where time enters
 

@@ -8,7 +8,7 @@ import sys
 
 from authz.cli.output import exits
 from authz.server import run
-from authz.workers import Link
+from authz.server.workers import Link
 
 
 def main() -> None:

@@ -2,15 +2,16 @@
 
     matrix      what is called, by whom, and what must come of it: data
     probe       what runs inside a pod and makes the calls; the standard library only
-    play        has a driver make the calls, compares, and cleans up
+    run         has a driver make the calls, compares, and cleans up
     kubernetes  a driver for Kubernetes with Istio and Knative
-    box         a driver for the mesh in a box
+
+`authz.lab.box.conformance` is a driver for the mesh in a box.
 
 A row that is kept out proves something only beside one that gets in: each target is called by its
 own tenant, too.
 """
 
 from authz.conformance.matrix import MATRIX, Row
-from authz.conformance.play import Driver, Outcome, play
+from authz.conformance.run import Driver, Outcome, play
 
 __all__ = ["MATRIX", "Driver", "Outcome", "Row", "play"]

@@ -6,13 +6,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, Final
 
 from authz.conformance import objects
 from authz.conformance.matrix import Caller
-from authz.conformance.play import CouldNotProve
+from authz.conformance.run import CouldNotProve
 from authz.kube import ApiServer, KubeError, Resource
 
 Json = dict[str, Any]
@@ -122,18 +122,31 @@ class KubernetesTenants:
             raise failed
 
     async def _create(self, resource: Resource, made: Json) -> None:
+        """Make an object; where one of that name is about to go, when it is gone."""
         name = made["metadata"]["name"]
-        try:
-            await self._api.create(resource, made)
-        except KubeError as error:
-            if error.unknown_outcome:
-                self._made.append((resource, name))  # perhaps: it is deleted in any case
-            if error.status != 409:
-                raise
-            raise CouldNotProve(
-                f"{resource} {name} is there already, of an earlier run or not ours: delete it"
-            ) from None
-        self._made.append((resource, name))
+        for _ in range(self._site.patience):
+            try:
+                await self._api.create(resource, made)
+            except KubeError as error:
+                if error.unknown_outcome:
+                    self._made.append((resource, name))  # perhaps: it is deleted in any case
+                if error.status != 409:
+                    raise
+            else:
+                self._made.append((resource, name))
+                return
+            if not await self._is_ending(resource, name):
+                break
+            await self._pause()
+        raise CouldNotProve(
+            f"{resource} {name} is there already, of an earlier run or not ours: delete it"
+        )
+
+    async def _is_ending(self, resource: Resource, name: str) -> bool:
+        with suppress(KubeError):  # not all kinds may be listed by a Job
+            found, _ = await self._api.list(replace(resource, name=name))
+            return all("deletionTimestamp" in it["metadata"] for it in found)
+        return False
 
     # ---- using ----
 
@@ -167,7 +180,7 @@ class KubernetesTenants:
         raise CouldNotProve(f"pod {space}/{name} says what is no result: {str(said)[:200]!r}")
 
     async def _until(self, resource: Resource, name: str, found: Callable[[Json], Any]) -> Any:
-        one = Resource(resource.plural, resource.group, resource.version, resource.namespace, name)
+        one = replace(resource, name=name)
         for _ in range(self._site.patience):
             objects_, _version = await self._api.list(one)
             for it in objects_:
@@ -202,6 +215,8 @@ def _message(pod: Json) -> str:
 
 
 def _address(pod: Json) -> Json | None:
+    if "deletionTimestamp" in pod["metadata"]:  # of an earlier run
+        return None
     labels = pod["metadata"].get("labels", {})
     app = labels.get(f"{_KNATIVE}/service") or labels.get("app")
     address = pod.get("status", {}).get("podIP")

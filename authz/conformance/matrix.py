@@ -12,6 +12,8 @@ import enum
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from authz.wire import TOKEN_HEADER
+
 Caller = Literal["a", "b", "bare"]
 
 
@@ -38,7 +40,7 @@ class Row:
     host: str = ""
 
 
-_TOKEN: Final = (("x-tenant-token", "mine"),)
+_TOKEN: Final = ((TOKEN_HEADER, "mine"),)
 _WAKE: Final = (
     ("Knative-Serving-Namespace", "{a}"),
     ("Knative-Serving-Revision", "idle-00001"),

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Final
 
-from authz.merge import MODE_LABEL
+from authz.wire import MODE_LABEL
 
 Json = dict[str, Any]
 

@@ -4,7 +4,8 @@
     python probe.py serve 8080 8000 tcp:7000                    answers with what it was sent
 
 It is mounted as a file, so it imports nothing but the standard library. What it prints is short: a
-pod's termination message has 4096 bytes.
+pod's termination message has 4096 bytes. It ends at SIGTERM, also as process 1, to which the kernel
+passes no signal that it does not handle itself.
 
 A call has `url`, http:// or tcp://, and perhaps `connect`, `host:port` instead of what the URL
 says, `headers` as pairs, and `host`. What came has `status` (0: no answer), `reason`, and `token`:
@@ -14,6 +15,7 @@ whether the app was sent a token.
 import http.client
 import http.server
 import json
+import signal
 import socket
 import socketserver
 import sys
@@ -107,11 +109,11 @@ def server(port: str) -> socketserver.TCPServer:
 
 def main(words: list[str]) -> None:
     """Call or serve."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if words[0] == "serve":
-        threads = [threading.Thread(target=server(port).serve_forever) for port in words[1:]]
-        for thread in threads:
-            thread.start()
-        return
+        for it in map(server, words[1:]):
+            threading.Thread(target=it.serve_forever, daemon=True).start()
+        threading.Event().wait()
     said = json.dumps([call(it) for it in json.loads(words[1])], separators=(",", ":"))
     if len(words) > 2:
         Path(words[2]).write_text(said, "utf-8")

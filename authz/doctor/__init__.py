@@ -14,7 +14,7 @@ with the documents that are installed: the doctor takes our filters out of each 
     collect   gets dumps from files, URLs and a cluster
 """
 
-from authz.doctor.collect import from_cluster, from_places, read_documents
+from authz.doctor.collect import from_cluster, from_places, mesh_mode, read_documents
 from authz.doctor.dump import CannotRead, Workload, read_dump
 from authz.doctor.examine import examine
 from authz.doctor.expected import Expected
@@ -30,6 +30,7 @@ __all__ = [
     "examine",
     "from_cluster",
     "from_places",
+    "mesh_mode",
     "read_documents",
     "read_dump",
     "without_proxy",

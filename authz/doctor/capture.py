@@ -5,28 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from authz.doctor.dump import Json, Workload
+from authz.doctor.dump import AGENT_PORTS, Json, Workload
 from authz.doctor.expected import Expected
 from authz.doctor.finding import Finding, Rule
 from authz.doctor.listeners import chains
 
 INBOUND: Final = "virtualInbound"
-_PAST_US: Final = (
-    "traffic.sidecar.istio.io/excludeInboundPorts",
-    "traffic.sidecar.istio.io/excludeInterfaces",
-    "traffic.sidecar.istio.io/includeInboundPorts",
-)
+_HARMLESS: Final = {
+    "traffic.sidecar.istio.io/excludeInboundPorts": {"", *map(str, AGENT_PORTS)},
+    "traffic.sidecar.istio.io/excludeInterfaces": {""},
+    "traffic.sidecar.istio.io/includeInboundPorts": {"*"},  # nothing at all means no port
+}
+"""What may stand there: the injector itself writes that all is captured but the agent."""
+_REVISION: Final = "serving.knative.dev/revision"
+_QUEUE_PORTS: Final = frozenset({8012, 8013})
 
 
 def capture(workload: Workload, expected: Expected) -> Iterator[Finding]:
     """What of a sidecar's pod is not captured, or is open to callers without an identity."""
     if workload.proxy.kind != "sidecar":
         return
-    yield from _intercepted(workload)
+    yield from _intercepted(workload, expected)
     yield from _plaintext(workload, expected)
+    yield from _cold_start(workload, expected)
 
 
-def _intercepted(workload: Workload) -> Iterator[Finding]:
+def _intercepted(workload: Workload, expected: Expected) -> Iterator[Finding]:
     inbound = [it for it in workload.listeners if it["name"] == INBOUND]
     if not inbound:
         what = f"there is no listener {INBOUND}: connections go to the app itself"
@@ -40,10 +44,13 @@ def _intercepted(workload: Workload) -> Iterator[Finding]:
     if mode == "NONE" or workload.annotations.get("sidecar.istio.io/interceptionMode") == "NONE":
         what = "its interception mode is NONE"
         yield Finding(workload.name, "pod", what, Rule.NO_CAPTURE)
-    for name in _PAST_US:
-        value = workload.annotations.get(name, "").strip()
-        if value and value != "*":
-            yield Finding(workload.name, "pod", f"annotation {name}: {value}", Rule.EXCLUDED_PORT)
+    if workload.proxy.namespace in expected.own_namespaces:
+        return  # our pods shut what they let past the proxy themselves
+    for name in _HARMLESS.keys() & workload.annotations.keys():
+        values = map(str.strip, workload.annotations[name].split(","))
+        if past := [it for it in values if it not in _HARMLESS[name]]:
+            what = f"annotation {name}: {', '.join(past)}"
+            yield Finding(workload.name, "pod", what, Rule.EXCLUDED_PORT)
 
 
 def _plaintext(workload: Workload, expected: Expected) -> Iterator[Finding]:
@@ -55,16 +62,31 @@ def _plaintext(workload: Workload, expected: Expected) -> Iterator[Finding]:
         for port, mtls in policy["spec"].get("portLevelMtls", {}).items()
         if mtls["mode"] in {"PERMISSIVE", "DISABLE"}
     }
+    for where, port in _open(workload):
+        if port not in on_purpose:
+            what = "it takes callers that prove no identity of the mesh"
+            yield Finding(workload.name, where, what, Rule.PLAINTEXT)
+
+
+def _cold_start(workload: Workload, expected: Expected) -> Iterator[Finding]:
+    """Whether Knative's activator is misled by a pod that takes plaintext and answers 403."""
+    if _REVISION not in workload.proxy.labels or expected.mesh_mode == "enabled":
+        return
+    if ports := sorted({port for _, port in _open(workload) if port in _QUEUE_PORTS}):
+        mode = expected.mesh_mode or "not known here"
+        what = f"ports {ports} take plaintext, and Knative's mesh-compatibility-mode is {mode}"
+        yield Finding(workload.name, "pod", what, Rule.COLD_START)
+
+
+def _open(workload: Workload) -> Iterator[tuple[str, int | None]]:
+    """Chains that take callers without an identity of the mesh: where, and for which port."""
     for listener in workload.listeners:
         if listener.get("traffic_direction") != "INBOUND":
             continue
         for label, chain in chains(listener):
-            port = chain.get("filter_chain_match", {}).get("destination_port")
-            if "transport_socket" in chain or port in on_purpose or _is_black_hole(chain):
-                continue
-            what = "it takes callers that prove no identity of the mesh"
-            where = f"listener {listener['name']}, {label}"
-            yield Finding(workload.name, where, what, Rule.PLAINTEXT)
+            if "transport_socket" not in chain and not _is_black_hole(chain):
+                port = chain.get("filter_chain_match", {}).get("destination_port")
+                yield f"listener {listener['name']}, {label}", port
 
 
 def _is_black_hole(chain: Json) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from authz.doctor.dump import Json, Workload
 from authz.doctor.expected import Expected
 from authz.doctor.finding import Finding, Rule
+from authz.wire import host_of_cluster
 
 _OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TLS: Final = "UpstreamTlsContext"
@@ -27,12 +28,14 @@ def clusters(workload: Workload, expected: Expected) -> Iterator[Finding]:
     """What is wrong with the clusters that our filters, or our DestinationRules, are about."""
     policies = dict(expected.mutual())
     asked = {name for name in expected.clusters if _is_asked(workload, name)}
+    gateway = workload.proxy.kind == "gateway"
+    missing = Rule.GATEWAY_CLUSTER_MISSING if gateway else Rule.CLUSTER_MISSING
     for name in sorted(asked):
         if name not in workload.clusters:
-            yield Finding(workload.name, f"cluster {name}", "it is not there", Rule.CLUSTER_MISSING)
+            yield Finding(workload.name, f"cluster {name}", "it is not there", missing)
     for name, cluster in sorted(workload.clusters.items()):
-        host = name.rpartition("|")[2]
-        if not name.startswith("outbound|") or host not in policies:
+        host = host_of_cluster(name)
+        if host is None or host not in policies:
             continue
         checking = _Cluster(workload.name, name, cluster, policies[host])
         yield from checking.tls()

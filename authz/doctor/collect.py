@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import urllib.error
@@ -70,6 +71,16 @@ def from_cluster(namespaces: Iterable[str] = ()) -> tuple[str, Iterator[Source]]
     pods = [it for it in read_pods(listed, "kubectl get pods") if has_proxy(it)]
     names = [name_of(it) for it in pods]
     return listed, _dumps([it for it in names if not wanted or it[0] in wanted])
+
+
+def mesh_mode() -> str:
+    """Knative's `mesh-compatibility-mode`, by way of kubectl; empty, if it cannot be had."""
+    place = ("configmap", "config-network", "--namespace=knative-serving", "--output=json")
+    try:
+        data = json.loads(_kubectl("get", *place)).get("data", {})
+        return str(data.get("mesh-compatibility-mode", "auto"))  # Knative's default
+    except (CannotRead, ValueError, AttributeError):
+        return ""
 
 
 def _dumps(pods: list[tuple[str, str]]) -> Iterator[Source]:

@@ -20,6 +20,7 @@ class Expected:
         documents: Kubernetes objects, such as `authz.envoyfilters.shipped()`.
         plaintext: namespaces that take plaintext on purpose.
         root_namespace: Istio's.
+        mesh_mode: Knative's `mesh-compatibility-mode`; empty, if it is not known.
 
     Raises:
         CannotPatch: an EnvoyFilter uses what is unknown here.
@@ -31,9 +32,11 @@ class Expected:
         *,
         plaintext: Iterable[str] = (),
         root_namespace: str = "istio-system",
+        mesh_mode: str = "",
     ) -> None:
         self.documents = tuple(documents)
         self.plaintext = frozenset(plaintext)
+        self.mesh_mode = mesh_mode
         self._root = root_namespace
         self._all = Patches.of(self.documents, root_namespace)
         self._without_removals = Patches.of(map(_without_removals, self.documents), root_namespace)
@@ -55,6 +58,11 @@ class Expected:
         """By which clusters they ask it."""
         services = (it["typed_config"]["grpc_service"] for it in self._inserted() if _asks(it))
         return frozenset(it["envoy_grpc"]["cluster_name"] for it in services)
+
+    @cached_property
+    def own_namespaces(self) -> frozenset[str]:
+        """Where the service runs, as the clusters by which it is asked say."""
+        return frozenset(it.rpartition("|")[2].split(".")[1] for it in self.clusters)
 
     @cached_property
     def token_headers(self) -> frozenset[str]:

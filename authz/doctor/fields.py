@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from authz.doctor.finding import Rule
+from authz.wire import UPSTREAM
 
 _SECONDS: Final = re.compile(r"\d+(?:\.\d+)?s")
 _LONGEST: Final = 120
@@ -16,7 +17,7 @@ _RULES: Final = {
     "disabled": Rule.SWITCHED_OFF,
     "typed_config.filter_enabled": Rule.SWITCHED_OFF,
     "typed_config.failure_mode_allow": Rule.FAILS_OPEN,
-    f"{_METADATA}.x-authz-upstream": Rule.UPSTREAM,
+    f"{_METADATA}.{UPSTREAM}": Rule.UPSTREAM,
     _METADATA: Rule.QUESTION,
     "typed_config.grpc_service.timeout": Rule.TIMEOUT,
     "typed_config.grpc_service": Rule.WRONG_CLUSTER,

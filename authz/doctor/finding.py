@@ -122,7 +122,7 @@ class Rule(enum.Enum):
     )
     UPSTREAM = (
         "upstream",
-        "the service would believe the Host header about where the request goes",
+        "the service is told of another destination than the request's: no token, or a wrong one",
         _FOREIGN,
     )
     MUTATION = (
@@ -203,6 +203,16 @@ class Rule(enum.Enum):
             "Service authz exists"
         ),
     )
+    GATEWAY_CLUSTER_MISSING = (
+        "gateway-cluster-missing",
+        "the filters cannot reach the service: every request through this gateway is a 503",
+        (
+            "istiod sends a gateway what its routes use (PILOT_FILTER_GATEWAY_CLUSTER_CONFIG): "
+            "apply the filters again, whose annotation envoyfilter.istio.io/referenced-services "
+            "names the service, or before Istio 1.26 an extension provider that does "
+            "(deploy/platform/istio/istiod-1.25-values.yaml); and see that Service authz exists"
+        ),
+    )
     CLUSTER_HTTP2 = (
         "cluster-http2",
         "gRPC needs HTTP/2: each question fails",
@@ -256,6 +266,17 @@ class Rule(enum.Enum):
         ),
         "set PeerAuthentication to STRICT: components/strict-mtls",
     )
+    COLD_START = (
+        "cold-start",
+        (
+            "the activator probes a pod in plaintext first, takes our 403 for a sign that there is "
+            "no mesh, and never tries another way: requests to what was scaled to zero hang"
+        ),
+        (
+            "set PeerAuthentication to STRICT (components/strict-mtls), or mesh-compatibility-mode "
+            "to enabled in Knative's ConfigMap config-network (deploy/platform/knative)"
+        ),
+    )
     NO_PROXY = (
         "no-proxy",
         "a pod without a sidecar takes calls from everybody, unasked",
@@ -268,6 +289,14 @@ class Rule(enum.Enum):
         "never-verifies",
         "its calls are signed, calls to it are not verified",
         "see that its pods have a sidecar, and that verify is in them",
+    )
+    UPSTREAM_UNREADABLE = (
+        "upstream-unreadable",
+        "the service cannot tell where requests go: they get no token, and shared hops deny them",
+        (
+            "the filters must send %UPSTREAM_CLUSTER_RAW%, see the service's log for what they"
+            " send, then " + _APPLY
+        ),
     )
 
 

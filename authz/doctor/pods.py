@@ -12,6 +12,9 @@ from authz.doctor.finding import Finding, Rule
 PROXY: Final = "istio-proxy"
 """What Istio calls its container, in sidecars and gateways."""
 
+_AGENT_ALONE: Final = frozenset({"grpc-agent", "grpc-simple"})
+"""Istio's templates for gRPC without a proxy."""
+
 OUTSIDE: Final = frozenset(
     {"kube-system", "kube-public", "kube-node-lease", "istio-system", "authz-system"}
 )
@@ -46,8 +49,11 @@ def without_proxy(text: str, source: str) -> Iterator[Finding]:
         namespace, name = name_of(pod)
         if namespace in OUTSIDE or has_proxy(pod):
             continue
-        host = pod["spec"].get("hostNetwork")
-        what = "it is in its node's network, where no sidecar can be" if host else "no sidecar"
+        what = "no sidecar"
+        if pod["spec"].get("hostNetwork"):
+            what = "it is in its node's network, where no sidecar can be"
+        elif _is_agent_alone(pod):
+            what = "its sidecar is Istio's agent without an Envoy"
         yield Finding(f"{namespace}/{name}", "pod", what, Rule.NO_PROXY)
 
 
@@ -57,6 +63,13 @@ def name_of(pod: dict[str, Any]) -> tuple[str, str]:
 
 
 def has_proxy(pod: dict[str, Any]) -> bool:
-    """Whether Istio's container is in it; a native sidecar is among the init containers."""
+    """Whether an Envoy is in Istio's container; a native sidecar is among the init containers."""
     spec = pod["spec"]
-    return any(it["name"] == PROXY for it in (*spec["containers"], *spec.get("initContainers", ())))
+    containers = (*spec["containers"], *spec.get("initContainers", ()))
+    return any(it["name"] == PROXY for it in containers) and not _is_agent_alone(pod)
+
+
+def _is_agent_alone(pod: dict[str, Any]) -> bool:
+    """Whether it is injected as ours are: for a certificate, and nobody's traffic is captured."""
+    templates = pod["metadata"].get("annotations", {}).get("inject.istio.io/templates", "")
+    return not {it.strip() for it in templates.split(",")}.isdisjoint(_AGENT_ALONE)

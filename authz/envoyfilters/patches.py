@@ -6,7 +6,6 @@ Whatever istiod knows and this does not is an error.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -49,7 +48,9 @@ class Patches:
         return cls(root_namespace, tuple(map(read, sorted(envoy_filters, key=precedence))))
 
     def applied(self, proxy: Proxy, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The configuration of `proxy` after every patch that is meant for it; `config` stays.
+        """The configuration of `proxy` after every patch that is meant for it.
+
+        `config` stays as it is; what no patch changes is part of both.
 
         On a sidecar, a listener's `traffic_direction` tells which patches are; one without it is
         not istiod's and stays as it is.
@@ -58,8 +59,7 @@ class Patches:
             CannotPatch: a merge that cannot be told from JSON.
         """
         patches = list(self._meant_for(proxy))
-        result: dict[str, Any] = deepcopy(dict(config))
-        resources = result["static_resources"]
+        resources = dict(config["static_resources"])
         try:
             resources["listeners"] = patched_listeners(
                 proxy, resources.get("listeners", []), patches
@@ -67,7 +67,7 @@ class Patches:
             resources["clusters"] = patched_clusters(proxy, resources.get("clusters", []), patches)
         except CannotMerge as error:
             raise CannotPatch(str(error)) from None
-        return result
+        return {**config, "static_resources": resources}
 
     def _meant_for(self, proxy: Proxy) -> Iterator[Patch]:
         for envoy_filter in self._envoy_filters:

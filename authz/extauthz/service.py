@@ -6,15 +6,15 @@ from contextlib import suppress
 from google.protobuf.message import DecodeError
 
 from authz._proto.ext_authz_pb2 import CheckRequest
-from authz.decision import Rules, decide, decide_in_doubt
-from authz.errors import Reason
-from authz.extauthz.answers import answer
-from authz.extauthz.cache import AnswerCache
-from authz.extauthz.reading import Metadata, asked_of, facts_of, request_id_of
-from authz.facts import Asked
-from authz.identity import SpiffeId
+from authz.domain.decision import Rules, decide, decide_in_doubt
+from authz.domain.facts import Asked
+from authz.domain.identity import SpiffeId
+from authz.domain.reason import Reason
+from authz.domain.verdict import Deny, Parties
+from authz.extauthz.answer_cache import AnswerCache
+from authz.extauthz.request import Metadata, asked_of, facts_of, request_id_of
+from authz.extauthz.response import answer
 from authz.observe import DecisionEvent, Recorder
-from authz.verdict import Deny, Parties
 
 
 class AuthorizationService:

@@ -6,7 +6,7 @@ that are answered and time that passes give it back. Whoever only costs is cut o
 
 from typing import Final
 
-from authz.http2.errors import ConnectionFault, ErrorCode
+from authz.http2.faults import ConnectionFault, ErrorCode
 
 PER_SECOND: Final = 50
 """Credit that comes back by itself."""

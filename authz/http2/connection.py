@@ -4,27 +4,26 @@ Feed it bytes, take events and bytes. It never raises for what a client sends: a
 becomes RST_STREAM, one of the connection GOAWAY, after which `closed` is true and all that comes is
 ignored.
 
-Here every frame finds what it means for its stream (section 6, in its order). Next to it: `reading`
-cuts bytes into frames, `hpack` and `heads` make requests of header blocks, `receiving` and
-`sending` keep the windows of either direction, `answers` makes frames, `budget` counts what should
-not be many.
+Here every frame finds what it means for its stream (section 6, in its order). Next to it:
+`frame_reader` cuts bytes into frames, `hpack` and `request_head` make requests of header blocks,
+`flow_control` keeps the windows of both directions, `encoder` makes the frames of answers, `budget`
+counts what should not be many.
 """
 
 from collections.abc import Callable
 from typing import Final
 
 from authz.http2 import frames, settings
-from authz.http2.answers import Encoder
 from authz.http2.budget import Budget
-from authz.http2.errors import ConnectionFault, ErrorCode, HttpFault, Malformed, StreamFault
+from authz.http2.encoder import Encoder
 from authz.http2.events import Cancelled, Event, Request
+from authz.http2.faults import ConnectionFault, ErrorCode, HttpFault, Malformed, StreamFault
+from authz.http2.flow_control import Receiver, Sender
+from authz.http2.frame_reader import Reader
 from authz.http2.grpc import GrpcFault, GrpcStatus, message_of
-from authz.http2.heads import TOO_LARGE, check_trailers, head_of
 from authz.http2.hpack import Block, Decoder
 from authz.http2.limits import Limits
-from authz.http2.reading import Reader
-from authz.http2.receiving import Receiver
-from authz.http2.sending import Sender
+from authz.http2.request_head import TOO_LARGE, check_trailers, head_of
 from authz.http2.streams import Closed, Stream, Streams
 
 _LEAST_CONTENT: Final = 64

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from authz.http2.errors import HttpFault
+from authz.http2.faults import HttpFault
 from authz.http2.grpc import GrpcFault
 
 

@@ -3,7 +3,7 @@
 from struct import Struct
 from typing import Final
 
-from authz.http2.errors import ConnectionFault, ErrorCode
+from authz.http2.faults import ConnectionFault, ErrorCode
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 

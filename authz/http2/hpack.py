@@ -13,8 +13,8 @@ from typing import Final
 
 from hpack.table import HeaderTable
 
-from authz.http2.errors import ConnectionFault, ErrorCode
 from authz.http2.events import Head
+from authz.http2.faults import ConnectionFault, ErrorCode
 from authz.http2.huffman import decode_huffman
 
 TABLE_SIZE: Final = 4096

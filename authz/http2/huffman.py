@@ -13,7 +13,7 @@ from hpack.huffman_table import (
     HUFFMAN_TABLE,
 )
 
-from authz.http2.errors import ConnectionFault, ErrorCode
+from authz.http2.faults import ConnectionFault, ErrorCode
 
 _State = list["_Step | None"]
 """The steps from a state, by the next byte."""

@@ -8,7 +8,7 @@ are checked.
 from struct import Struct
 from typing import Final
 
-from authz.http2.errors import ConnectionFault, ErrorCode
+from authz.http2.faults import ConnectionFault, ErrorCode
 from authz.http2.frames import FRAME_SIZE, LARGEST_WINDOW, SETTINGS, frame
 
 HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS = 0x1, 0x2, 0x3

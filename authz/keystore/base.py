@@ -10,8 +10,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from authz.domain.keys import Keyring
 from authz.errors import Conflict, KeyStoreError
-from authz.keys import Keyring
 from authz.keystore.keks import Kek
 
 IF_EMPTY: Final = (

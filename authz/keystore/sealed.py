@@ -8,12 +8,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from typing import Protocol
 
+from authz.domain.keys import Keyring
+from authz.domain.rotation import missing_roots, undone
 from authz.errors import Conflict, KeyringRefused, KeyringReplaced, KeyStoreError, NoKeyring
-from authz.keys import Keyring
 from authz.keystore.base import Report, Snapshot, ignore, retry
 from authz.keystore.keks import Kek, Keks
 from authz.keystore.sealing import Unsealed, seal, unseal
-from authz.rotation import missing_roots, undone
 
 _SHOWN = 3  # of the things that a keyring takes back
 
@@ -165,10 +165,10 @@ class SealedStore:
         how = self._backend.put_by()
         if how is not None:
             raise KeyringReplaced(
-                f"{self._backend} holds a copy of the keyring that {how}. It may lack a revocation, "
-                "and servers that know of one refuse it. Nothing was changed. Run `authz "
-                "keys recover`, which revokes every key that there was; or, if no key was changed "
-                "after the copy was made, `authz keys recover --newest`"
+                f"{self._backend} holds a copy of the keyring that {how}. It may lack a "
+                "revocation, and servers that know of one refuse it. Nothing was changed. Run "
+                "`authz keys recover`, which revokes every key that there was; or, if no key was "
+                "changed after the copy was made, `authz keys recover --newest`"
             )
 
     async def _unseal(self, record: bytes) -> Unsealed:

@@ -31,10 +31,10 @@ from typing import Any, Final, NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from authz.domain.keys import Keyring, NamespaceKeys, RootKey
+from authz.domain.names import Namespace
 from authz.errors import KeyringError, KeyStoreError
-from authz.keys import Keyring, NamespaceKeys, RootKey
 from authz.keystore.keks import Kek, Keks
-from authz.names import Namespace
 
 FORMAT: Final = 2
 

@@ -1,8 +1,8 @@
 """The audit log: one JSON line for each denial, also for those that shadow mode let pass.
 
-Allows are counted, not logged. The flood of one tenant must not hide what another does, so the
-limit is per namespace that asks and namespace that the request was brought by; what was left out
-is counted and said.
+Allows are counted, not logged, but for what must be a fault: no token where the upstream could not
+be read. The flood of one tenant must not hide what another does, so the limit is per namespace that
+asks and namespace that the request was brought by; what was left out is counted and said.
 """
 
 from collections import Counter
@@ -11,15 +11,19 @@ from typing import Final
 
 import structlog
 
-from authz.facts import Question
-from authz.identity import SpiffeId
+from authz.domain.facts import Question
+from authz.domain.identity import SpiffeId
+from authz.domain.verdict import Allow, Deny, Ground
 from authz.observe.events import DecisionEvent
-from authz.verdict import Deny, Ground
 
 LINES_PER_SECOND: Final = 20
 """Lines for each pair of asking and bringing namespace."""
 MAX_LINES_PER_SECOND: Final = 1000
 """Lines for all of them together."""
+UPSTREAM_SECONDS: Final = 60
+"""How often upstreams that cannot be read are told of: one of each asking namespace."""
+MAX_UPSTREAMS: Final = 100
+"""Of how many namespaces, in that time."""
 
 
 class AuditLog:
@@ -33,6 +37,8 @@ class AuditLog:
         self._second = 0
         self._written: Counter[str] = Counter()
         self._all = 0
+        self._minute = 0
+        self._told_of: set[str] = set()
 
     def decided(self, event: DecisionEvent) -> None:
         """Write a line if the answer was a denial, or would have been."""
@@ -41,6 +47,8 @@ class AuditLog:
         parties = verdict.parties
         asking = event.caller.namespace if event.caller else "nobody"
         bringing = parties.peer.namespace if parties.peer else "nobody"
+        if isinstance(verdict, Allow) and verdict.ground is Ground.UPSTREAM_UNREADABLE:
+            self._unreadable(event, asking)
         if reason is None or not self._may_write(f"{bringing} at {asking}"):
             return
         self._log.warning(
@@ -56,6 +64,22 @@ class AuditLog:
             destination=parties.destination,
             key_id=str(parties.key) if parties.key else None,
             request_id=event.request_id,
+            asked_by=str(event.caller) if event.caller else None,
+            **({"upstream": parties.upstream} if parties.upstream else {}),
+        )
+
+    def _unreadable(self, event: DecisionEvent, asking: str) -> None:
+        minute = int(self._clock() // UPSTREAM_SECONDS)
+        if minute != self._minute:
+            self._minute = minute
+            self._told_of.clear()
+        if asking in self._told_of or len(self._told_of) >= MAX_UPSTREAMS:
+            return
+        self._told_of.add(asking)
+        self._log.warning(
+            "no token: the upstream is no cluster name of istiod's",
+            upstream=event.verdict.parties.upstream,
+            question=event.question.value if event.question else None,
             asked_by=str(event.caller) if event.caller else None,
         )
 

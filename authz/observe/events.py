@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from authz.facts import Question
-from authz.identity import SpiffeId
-from authz.verdict import Allow, Deny, Ground
+from authz.domain.facts import Question
+from authz.domain.identity import SpiffeId
+from authz.domain.verdict import Allow, Deny, Ground
 
 
 @dataclass(frozen=True, slots=True)

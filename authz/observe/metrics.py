@@ -15,12 +15,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from authz.errors import Reason
-from authz.facts import Question
-from authz.identity import SpiffeId
-from authz.names import Namespace
+from authz.domain.facts import Question
+from authz.domain.identity import SpiffeId
+from authz.domain.names import Namespace
+from authz.domain.reason import Reason
+from authz.domain.verdict import Deny, Ground
 from authz.observe.events import DecisionEvent
-from authz.verdict import Deny, Ground
 
 MAX_LISTED: Final = 1000
 """Most namespaces that get a series of their own."""

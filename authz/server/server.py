@@ -10,10 +10,10 @@ from contextlib import suppress
 import structlog
 
 from authz.config import Endpoint, IdentitySource, Settings, Transport, UnixSocket
-from authz.decision import Rules
+from authz.domain.decision import Rules
+from authz.domain.identity import SpiffeId
 from authz.errors import ProblemsError
 from authz.extauthz import AuthorizationService
-from authz.identity import SpiffeId
 from authz.observe import AuditLog, Metrics, SidePort
 from authz.server.sources import Sources
 from authz.transport import (
@@ -100,7 +100,7 @@ class Server:
                 **self._where(),
                 http_port=self._side_port.port,
                 identity=settings.identity.value,
-                policy=str(settings.policy_file or "default: every namespace on its own"),
+                policy=settings.policy_origin,
             )
         self._sources.follow_keys()
 
@@ -165,7 +165,7 @@ class Server:
         settings, tls, listen = self._settings, self._sources.tls, self._settings.listen
         caller_of, limits = _caller_source(settings), self._limits()
         if settings.transport is Transport.GRPCIO:
-            from authz.transport.grpcio import GrpcioListener  # noqa: PLC0415 - it takes 8 MB
+            from authz.transport.reference import GrpcioListener  # noqa: PLC0415 - it takes 8 MB
 
             assert isinstance(listen, Endpoint)  # noqa: S101 - nothing else goes with grpcio
             return GrpcioListener(

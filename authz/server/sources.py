@@ -7,25 +7,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from authz.config import IdentitySource, Settings, configured_store
+from authz.config import IdentitySource, Settings
+from authz.domain.keys import Keyring
+from authz.domain.policy import Policy
 from authz.errors import BadPolicy, BadSettings, KeyringRefused, KeyStoreError
-from authz.keys import Keyring
-from authz.keystore import KeyStore
+from authz.keystore import KeyStore, configured_store
 from authz.observe import Metrics
-from authz.policy import Policy
-from authz.policyfile import read_policy
-from authz.policyreader import read_policy_apart
-from authz.server.cluster import cluster_policy
+from authz.policysource.cluster import cluster_policy, policy_map
+from authz.policysource.file import read_policy
+from authz.policysource.reader import parse_policy_apart, read_policy_apart
 from authz.server.files import Files
 from authz.transport import TlsFiles, TlsMaterial, load_tls
 
 if TYPE_CHECKING:
-    from authz.clusterpolicy import ClusterPolicy
+    from authz.policysource.configmap import PolicyMap
+    from authz.policysource.source import ClusterPolicy
 
 
 class Sources:
@@ -60,31 +63,44 @@ class Sources:
         self._renewed = renewed
         self._failed = failed
         self._policy_is_current = True
+        self._policy_problem: str | None = None
         self._key_problem: str | None = None
-        self._in_file: Policy | None = None
+        self._base: Policy | None = None
+        self._map: PolicyMap | None = None
         self._cluster: ClusterPolicy | None = None
         self._store: KeyStore
 
     async def load(self) -> None:
         """Read policy and certificate, open the key store; follow the files from now on.
 
+        A policy in the cluster is not waited for.
+
         Raises:
             BadPolicy: the policy file is bad.
-            BadSettings: a TLS file is.
+            BadSettings: a TLS file is, or packages for the cluster are missing.
             KeyStoreError: the store's URL or a KEK is.
         """
         settings = self._settings
         if settings.policy_from_cluster:
             self._cluster = await asyncio.to_thread(
-                cluster_policy, self._cluster_merged, self._metrics, self._log, self._clock
+                cluster_policy,
+                self._cluster_merged,
+                self._policy_fresh,
+                self._metrics,
+                self._log,
+                self._clock,
             )
-        if settings.policy_file is None:
-            self._use_file(Policy())
-            self._follow("policy", self._keep_current(Files()))
-        else:
+        if settings.policy_configmap is not None:
+            self._policy_is_current = False
+            self._map = await asyncio.to_thread(policy_map, settings.policy_configmap)
+            self._follow("policy", self._follow_policy_map(self._map))
+        elif settings.policy_file is not None:
             watched = Files(settings.policy_file)
-            self._use_file(await asyncio.to_thread(read_policy, settings.policy_file))
-            self._follow("policy", self._follow_policy(settings.policy_file, watched))
+            self._use_base(await asyncio.to_thread(read_policy, settings.policy_file))
+            self._follow("policy", self._follow_policy_file(settings.policy_file, watched))
+        else:
+            self._use_base(Policy())
+            self._follow("policy", self._keep_current(Files()))
         if self._cluster is not None:
             self._follow("cluster", self._cluster.run())
         self._store = await asyncio.to_thread(configured_store, settings)
@@ -104,8 +120,9 @@ class Sources:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await self._store.close()
-        if self._cluster is not None:
-            await self._cluster.close()
+        for source in (self._map, self._cluster):
+            if source is not None:
+                await source.close()
 
     def _follow(self, name: str, forever: Coroutine[Any, Any, None]) -> None:
         self.tasks.append(asyncio.create_task(forever, name=name))
@@ -141,20 +158,49 @@ class Sources:
             ready = self.policy is not None and self.keyring is not None
             self._log.error("key store not usable", problem=problem, ready=ready)
 
-    async def _follow_policy(self, file: Path, watched: Files) -> None:
+    async def _follow_policy_file(self, file: Path, watched: Files) -> None:
         async for _ in watched.changes(self._policy_unchanged):
-            self._policy_is_current = False
-            try:
-                policy = await asyncio.to_thread(read_policy_apart, file)
-            except BadPolicy as error:
-                self._kept("policy", error.problems)
-            except Exception as error:  # noqa: BLE001 - no file ends a server that has a good policy
-                self._kept_in_doubt("policy", error)
-            else:
-                self._policy_is_current = True
+            await self._take_policy(partial(read_policy_apart, file))
+
+    async def _follow_policy_map(self, source: PolicyMap) -> None:
+        last: str | BadPolicy | None = None
+        last_is_good = False
+        async with aclosing(source.looks()) as looks:
+            async for look in looks:
+                if not isinstance(look, str | BadPolicy):
+                    self._policy_is_current = False
+                    self._policy_seen(str(look))
+                    continue
+                self._policy_seen(None)
+                if look != last:
+                    last = look
+                    last_is_good = await self._take_policy(partial(_parsed, look))
+                self._policy_is_current = last_is_good
                 self._policy_unchanged()
-                if policy != self._in_file:
-                    self._use_file(policy)
+
+    def _policy_seen(self, problem: str | None) -> None:
+        if problem is not None and problem != self._policy_problem:
+            ready = self.policy is not None
+            self._log.error("policy not readable", problem=problem, ready=ready)
+        elif problem is None and self._policy_problem is not None:
+            self._log.info("policy readable again")
+        self._policy_problem = problem
+
+    async def _take_policy(self, read: Callable[[], Policy]) -> bool:
+        """Use a new policy, unless it is bad."""
+        self._policy_is_current = False
+        try:
+            policy = await asyncio.to_thread(read)
+        except BadPolicy as error:
+            self._kept("policy", error.problems)
+        except Exception as error:  # noqa: BLE001 - no text ends a server that has a good policy
+            self._kept_in_doubt("policy", error)
+        else:
+            self._policy_is_current = True
+            self._policy_unchanged()
+            if policy != self._base:
+                self._use_base(policy)
+        return self._policy_is_current
 
     async def _keep_current(self, nothing: Files) -> None:
         """Without a file, the policy is always current."""
@@ -162,12 +208,16 @@ class Sources:
             pass
 
     def _policy_unchanged(self) -> None:
-        """The file was seen as it was last read: if that was good, it is what is in use."""
-        if self._policy_is_current and self._cluster is None:  # else the cluster tells
+        """The text was seen as it was last read: if that was good, it is what is in use."""
+        if self._cluster is None:  # else the cluster tells
+            self._policy_fresh()
+
+    def _policy_fresh(self) -> None:
+        if self._policy_is_current:
             self._metrics.fresh("policy")
 
-    def _use_file(self, policy: Policy) -> None:
-        self._in_file = policy
+    def _use_base(self, policy: Policy) -> None:
+        self._base = policy
         if self._cluster is None:
             self._policy_unchanged()
             self._use_policy(policy)
@@ -206,7 +256,15 @@ class Sources:
 
     def _kept(self, what: str, problems: tuple[str, ...]) -> None:
         self._metrics.reload_failed(what)
-        self._log.error("new version is bad, the last good one stays", what=what, problems=problems)
+        there_is_one = what != "policy" or self.policy is not None
+        stays = "the last good one stays" if there_is_one else "and there is no other: not ready"
+        self._log.error(f"new version is bad, {stays}", what=what, problems=problems)
+
+
+def _parsed(look: str | BadPolicy) -> Policy:
+    if isinstance(look, BadPolicy):
+        raise look
+    return parse_policy_apart(look)
 
 
 def _tls_files(settings: Settings) -> TlsFiles | None:

@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Final
 
+from authz.domain.identity import SpiffeId, workload_of_xfcc
 from authz.errors import InvalidIdentity
-from authz.identity import SpiffeId, workload_of_xfcc
+from authz.wire import INSECURE_CALLER
 
 CallerSource = Callable[[Sequence[tuple[str, str]]], SpiffeId]
 """Reads the caller from a Check's metadata. Raises InvalidIdentity where that names none."""
 
 XFCC: Final = "x-forwarded-client-cert"
-INSECURE: Final = "x-authz-insecure-caller"
 
 _MAX_KNOWN: Final = 16_384
 _LONGEST_KNOWN: Final = 512  # characters
@@ -33,7 +33,7 @@ def from_xfcc(own: SpiffeId) -> CallerSource:
 
 def from_insecure_metadata() -> CallerSource:
     """Believe anybody who names a SPIFFE ID. For development, on loopback."""
-    return lambda metadata: SpiffeId.parse(_only(metadata, INSECURE))
+    return lambda metadata: SpiffeId.parse(_only(metadata, INSECURE_CALLER))
 
 
 def _only(metadata: Sequence[tuple[str, str]], key: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from authz._proto.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from authz.transport.base import AUTHORIZATION
+from authz.transport.interface import AUTHORIZATION
 
 _KNOWN: Final = frozenset({"", AUTHORIZATION})
 _SERVING, _NOT_SERVING, _UNKNOWN = (

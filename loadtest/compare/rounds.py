@@ -11,10 +11,12 @@ from typing import Final
 import httpx
 
 from authz.config import IdentitySource
-from authz.demo import envoy
-from authz.demo.bootstrap import Endpoint
-from authz.demo.processes import CouldNotStart
 from authz.errors import AuthzError
+from authz.lab.harness import envoy
+from authz.lab.harness.ports import Endpoint
+from authz.lab.harness.processes import CouldNotStart
+from authz.lab.loopback.server import POLICY
+from authz.wire import TOKEN_HEADER
 from loadtest import processes
 from loadtest.compare import sidecars
 from loadtest.compare.client import Task
@@ -22,7 +24,6 @@ from loadtest.compare.course import Comparison, Course, Point, Sample
 from loadtest.compare.sidecars import Certificates, Way
 from loadtest.compare.variants import Variant
 from loadtest.crew import Client, client
-from loadtest.expected import TOKEN_HEADER
 from loadtest.outcome import Outcome
 from loadtest.stack import Setup, Stack
 
@@ -73,7 +74,7 @@ async def _ways(
         server = None
         if variant.transport is not None:
             setup = Setup(transport=variant.transport, identity=IdentitySource.MTLS)
-            server = await running.enter_async_context(stack.serving(setup))
+            server = await running.enter_async_context(stack.serving(setup, POLICY))
         return await running.enter_async_context(
             sidecars.way(variant, directory, certificates, behind, server)
         )

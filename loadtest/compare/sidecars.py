@@ -1,7 +1,8 @@
 """Two sidecars for each variant, and one app behind all of them.
 
-    client ──▶ sidecar of team0000-0 ── mTLS ──▶ sidecar of team0000-1 ──▶ app
+    client ──▶ sidecar of acme-web/hello ── mTLS ──▶ sidecar of acme-db/plain ──▶ app
 
+Both are configured with what istiod sent to them in the world of the demo, put onto loopback.
 Between the two stands the shared hop's identity, though not the hop: the second sidecar sees the
 activator's certificate, so that only the token tells where a request comes from.
 """
@@ -10,27 +11,36 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from authz.demo import bootstrap, envoy
-from authz.demo.bootstrap import Endpoint, Json, Service
-from authz.demo.certs import Certificate
-from authz.envoyfilters import Patches, Proxy, shipped
-from loadtest import mesh, processes
-from loadtest.compare.variants import APP_PORT, Variant
-from loadtest.expected import TOKEN_HEADER
+from authz.envoyfilters import Patches, shipped
+from authz.lab.harness import envoy
+from authz.lab.harness.certs import Certificate
+from authz.lab.harness.ports import Endpoint
+from authz.lab.loopback import plain
+from authz.lab.loopback.mesh import ACTIVATOR, AUTHZ_CLUSTER, AUTHZ_PORT, WORLD, host
+from authz.lab.recordings import Files, Places, on_loopback, played
+from authz.lab.recordings import worlds as recorded
+from authz.lab.recordings.playing import secret
+from authz.lab.world.model import Json, Pod
+from authz.wire import TOKEN_HEADER
+from loadtest import processes
+from loadtest.compare.variants import Variant
 from loadtest.stack import Server, Stack, free_ports
 
 SAW: Final = "x-app-saw"
 """The app's answer repeats in this header what it was given as a token."""
 
-_SOURCE: Final = mesh.workload(mesh.namespace(0))
-_DESTINATION: Final = mesh.workload(mesh.sibling(0))
+_SOURCE: Final = WORLD.pods["acme-web/hello"]
+_DESTINATION: Final = WORLD.pods["acme-db/plain"]
+_PORT: Final = 8000
+_OUTBOUND: Final = "0.0.0.0_80"
+_ASKS: Final = "asks"  # the name of a certificate
 _APP: Final = "app"
 
-HOST: Final = f"web.{_DESTINATION.namespace}.svc.{bootstrap.CLUSTER_DOMAIN}"
+HOST: Final = host("plain", _DESTINATION.namespace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +71,8 @@ class Certificates:
     @classmethod
     def issued(cls, stack: Stack) -> Certificates:
         """New ones."""
-        return cls(*map(stack.certificate, (_SOURCE, mesh.ACTIVATOR, _DESTINATION)))
+        identities = (_SOURCE.identity, ACTIVATOR, _DESTINATION.identity)
+        return cls(*map(stack.certificate, identities))
 
 
 @asynccontextmanager
@@ -69,18 +80,12 @@ async def app(directory: Path, host: str) -> AsyncIterator[Endpoint]:
     """Run the app as long as the block lasts: an Envoy that answers by itself."""
     endpoint = Endpoint(host, free_ports(host, 1)[0])
     answer = {
-        "name": _APP,
-        "domains": ["*"],
-        "routes": [
-            {
-                "match": {"prefix": "/"},
-                "direct_response": {"status": 200, "body": {"inline_string": "ok\n"}},
-            }
-        ],
-        "response_headers_to_add": [{"header": {"key": SAW, "value": f"%REQ({TOKEN_HEADER})%"}}],
+        "match": {"prefix": "/"},
+        "direct_response": {"status": 200, "body": {"inline_string": "ok\n"}},
     }
-    listener = bootstrap.gateway_listener(endpoint, [answer])
-    config = bootstrap.envoy_config([listener], [])
+    saw = [{"header": {"key": SAW, "value": f"%REQ({TOKEN_HEADER})%"}}]
+    listener = plain.listener(_APP, endpoint, [answer], response_headers_to_add=saw)
+    config = {"static_resources": {"listeners": [listener]}}
     async with envoy.running(_APP, config, directory, envoy.binary()):
         yield endpoint
 
@@ -98,40 +103,30 @@ async def way(
     Raises:
         CouldNotStart: one did not come up.
     """
-    host = behind.host
-    signed, bare, inbound = (Endpoint(host, port) for port in free_ports(host, 3))
-    service = Service("web", _DESTINATION.namespace, inbound, _DESTINATION, "10.96.0.1")
-    client = bootstrap.envoy_config(
-        [
-            _filtered(
-                bootstrap.outbound_listener("0.0.0.0_80", signed, [service]),
-                variant,
-                _SOURCE.namespace,
-                variant.outbound,
-            ),
-            bootstrap.outbound_listener("0.0.0.0_81", bare, [service]),
-        ],
-        [
-            bootstrap.service_cluster(service, certificates.hop),
-            bootstrap.passthrough_cluster(),
-            *_authz_cluster(variant, certificates.source, server),
-        ],
-    )
-    client["static_resources"]["secrets"] = list(variant.secrets)
-    pod = bootstrap.envoy_config(
-        [
-            _filtered(
-                bootstrap.inbound_listener(inbound, APP_PORT, certificates.destination),
-                variant,
-                _DESTINATION.namespace,
-                variant.inbound,
-            )
-        ],
-        [
-            bootstrap.static_cluster(f"inbound|{APP_PORT}||", behind),
-            *_authz_cluster(variant, certificates.destination, server),
-        ],
-    )
+    signed, bare, inbound = (Endpoint(behind.host, port) for port in free_ports(behind.host, 3))
+    endpoints = {Endpoint(_DESTINATION.address, _PORT): inbound}
+    us = variant.target or (Endpoint(server.host, server.port) if server else None)
+    if us is not None:
+        endpoints[Endpoint(WORLD.pods["authz-system/authz"].address, AUTHZ_PORT)] = us
+
+    def config(pod: Pod, certificate: Certificate, places: Places, *, asks: bool) -> Json:
+        sent = recorded.variant(WORLD, [*WORLD.documents, *shipped()])[pod.id]
+        sent = sent.patched(Patches.of(shipped() if asks else ()))
+        made = played(sent, recorded.secrets(certificate, certificate))
+        return on_loopback(made, replace(places, endpoints=endpoints))
+
+    out = Places(listeners={_OUTBOUND: signed})
+    client = config(_SOURCE, certificates.hop, out, asks=variant.asks)
+    out = Places(listeners={_OUTBOUND: bare})
+    without = config(_SOURCE, certificates.hop, out, asks=False)["static_resources"]["listeners"]
+    into = Places(inbound={_PORT: inbound}, apps={_PORT: behind})
+    pod = config(_DESTINATION, certificates.destination, into, asks=variant.asks)
+    _put(client, variant.outbound)
+    _put(pod, variant.inbound)
+    client["static_resources"]["listeners"] += [it | {"name": "bare"} for it in without]
+    client["static_resources"]["secrets"] += variant.secrets
+    _asks_as(client, certificates.source, plaintext=variant.target is not None)
+    _asks_as(pod, certificates.destination, plaintext=variant.target is not None)
     name = "".join(letter if letter.isalnum() else "-" for letter in variant.name)
     executable = envoy.binary()
     async with (
@@ -147,36 +142,22 @@ async def way(
         yield Way(variant, signed, bare, *pids, asked)
 
 
-def _filtered(
-    listener: Json, variant: Variant, namespace: str, own_filters: Sequence[Json]
-) -> Json:
-    """A listener with what the variant puts before the router."""
-    if variant.asks:
-        engine = Patches.of(shipped())
-        config = bootstrap.envoy_config([listener], [])
-        config = engine.applied(Proxy("sidecar", namespace, {}), config)
-        (listener,) = config["static_resources"]["listeners"]
-    (chain,) = listener["filter_chains"]
-    chain.pop("filter_chain_match", None)  # by the port in a cluster, here it is a free one
-    manager = chain["filters"][-1]["typed_config"]
-    manager["http_filters"] = [*own_filters, *manager["http_filters"]]
-    return listener
+def _put(config: Json, filters: Sequence[Json]) -> None:
+    """Put HTTP filters before all others."""
+    for listener in config["static_resources"]["listeners"]:
+        for chain in listener["filter_chains"]:
+            manager = chain["filters"][-1]["typed_config"]
+            manager["http_filters"] = [*filters, *manager["http_filters"]]
 
 
-def _authz_cluster(variant: Variant, certificate: Certificate, server: Server | None) -> list[Json]:
-    """The cluster that the filters name."""
-    if server is not None:
-        endpoint = Endpoint(server.host, server.port)
-    elif variant.target is not None:
-        endpoint = variant.target
-    else:
-        return []
-    service = Service(
-        *("authz", mesh.AUTHZ.namespace, endpoint, mesh.AUTHZ),
-        cluster_ip="10.96.0.9",
-        port=bootstrap.AUTHZ_PORT,
-        http2=True,
-    )
-    if server is not None:
-        return [bootstrap.service_cluster(service, certificate)]
-    return [bootstrap.static_cluster(service.cluster, endpoint, http2=True)]
+def _asks_as(config: Json, certificate: Certificate, *, plaintext: bool) -> None:
+    """Let the filters ask with a certificate, or without TLS."""
+    resources = config["static_resources"]
+    (ours,) = (it for it in resources["clusters"] if it["name"] == AUTHZ_CLUSTER)
+    if plaintext:
+        del ours["transport_socket"]
+        return
+    context = ours["transport_socket"]["typed_config"]["common_tls_context"]
+    context["tls_certificate_sds_secret_configs"] = [{"name": _ASKS}]
+    files = Files(certificate.cert_file, certificate.key_file)
+    resources["secrets"].append(secret(_ASKS, files))

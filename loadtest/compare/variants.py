@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from authz.config import Transport
-from authz.demo.bootstrap import Endpoint, Json
-from loadtest.expected import TOKEN_HEADER
+from authz.lab.harness.ports import Endpoint
+from authz.lab.world.model import Json
+from authz.wire import TOKEN_HEADER
 from loadtest.plan import BadPlan
 
 PLAIN: Final = "no authorization"
-APP_PORT: Final = 8080
 
 _TYPE: Final = "type.googleapis.com/envoy.extensions"
 _SECRET_NAME: Final = "static-token"  # noqa: S105 - the name of one

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from authz.demo.scenarios.row import NOT_ALLOWED
+from authz.lab.loopback.scenarios.row import NOT_ALLOWED
 from loadtest.swarm.session import session
 
 INITECH: Final = "initech"

@@ -12,13 +12,13 @@ from typing import Any, Final
 import grpc
 from locust import User, between, task
 
-from authz import tokens
 from authz._proto.ext_authz_pb2 import CheckResponse
-from authz.demo.client import TOKEN_HEADER
-from authz.demo.mesh import ACTIVATOR
-from authz.demo.scenarios.row import INVALID, MISSING, NOT_ALLOWED
-from authz.errors import InvalidToken
+from authz.domain import tokens
+from authz.domain.reason import InvalidToken
+from authz.lab.loopback.mesh import ACTIVATOR
+from authz.lab.loopback.scenarios.row import INVALID, MISSING, NOT_ALLOWED
 from authz.testing import check_request
+from authz.wire import QUESTION, TOKEN_HEADER, UPSTREAM, cluster_name
 from loadtest.swarm import changed
 from loadtest.swarm.changed import INITECH, KEYS
 from loadtest.swarm.control import StackFailed
@@ -81,9 +81,9 @@ class Checks(User):
         self, ask: Ask, question: str, request: bytes, upstream: str = ""
     ) -> CheckResponse | str:
         """Ask a question; the answer, or why there is none."""
-        metadata = [("x-authz-question", question)]
+        metadata = [(QUESTION, question)]
         if upstream:
-            metadata.append(("x-authz-upstream", upstream))
+            metadata.append((UPSTREAM, upstream))
         try:
             return ask(request, metadata=metadata, timeout=_SECONDS)
         except grpc.RpcError as error:
@@ -93,7 +93,7 @@ class Checks(User):
         """Ask for a token; empty if there was none."""
         host = f"app.{destination}.svc.cluster.local"
         begun = now()
-        answer = self.ask(ask, "sign", check_request(host=host), f"outbound|80||{host}")
+        answer = self.ask(ask, "sign", check_request(host=host), cluster_name(host, 80))
         token = _token(answer)
         seen = answer if isinstance(answer, str) else _parties(token)
         wanted = f"200 {source} to {destination}"
@@ -163,7 +163,7 @@ class DirectCheck(Checks):
     @task(2)
     def verify_without(self) -> None:
         """No token: mutual TLS is enough between siblings, but not behind a hop."""
-        peer = "spiffe://cluster.local/ns/acme-web/sa/app"
+        peer = "spiffe://cluster.local/ns/acme-web/sa/default"
         self.verify(
             self._of("acme-db"), "verify, mTLS alone", _always(ALLOWED), "", "acme-db", peer
         )
@@ -176,7 +176,7 @@ class DirectCheck(Checks):
         if not token:
             return
         ask, invalid = self._of("acme-db"), _always(INVALID)
-        thief = "spiffe://cluster.local/ns/mallory/sa/app"
+        thief = "spiffe://cluster.local/ns/mallory/sa/default"
         self.verify(ask, "verify, stolen", invalid, token, "acme-db", thief)
         claims, _, mac = token.rpartition(".")
         forged = f"{claims}.{'A' if mac[0] != 'A' else 'B'}{mac[1:]}"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from authz.config import IdentitySource
-from authz.demo.bootstrap import Endpoint
-from authz.demo.certs import Authority
+from authz.lab.harness.certs import Authority
+from authz.lab.harness.ports import Endpoint
 from loadtest import mesh
 from loadtest.outcome import Outcome
 from loadtest.plan import Ask, Plan, Share

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from locust import FastHttpUser, between, task
 
-from authz.demo.bootstrap import ORIGINAL_DESTINATION
-from authz.demo.client import REASON_HEADER, TOKEN_HEADER
-from authz.demo.scenarios.row import NOT_ALLOWED, app, idle
+from authz.lab.loopback.names import app, idle
+from authz.lab.loopback.scenarios.row import NOT_ALLOWED
+from authz.lab.recordings.loopback import ORIGINAL_DESTINATION
+from authz.wire import REASON_HEADER, TOKEN_HEADER
 from loadtest.swarm import changed
 from loadtest.swarm.changed import INITECH
 from loadtest.swarm.expect import LEAKED, UNTOUCHED
@@ -44,9 +45,9 @@ FLOWS: Final = [
     Flow("foreign", 5, "globex", app("acme-db"), NOT_ALLOWED),
     Flow("foreign, by the hop", 5, "globex", idle("acme-db"), NOT_ALLOWED),
     Flow("external", 5, "acme-web", "api.example.org", "200 external", external=True),
-    Flow("public", 5, GATEWAY, "acme-web.example.com", "200 acme-web"),
+    Flow("public", 5, GATEWAY, "hello.acme-web.example.com", "200 acme-web"),
     Flow("public, by the hop", 5, GATEWAY, "idle.acme-web.example.com", "200 acme-web"),
-    Flow("public, refused", 5, GATEWAY, "acme-db.example.com", NOT_ALLOWED),
+    Flow("public, refused", 5, GATEWAY, "acme-db-mapped.example.com", NOT_ALLOWED),
 ]
 
 

@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from authz.demo.bootstrap import Endpoint, Json, socket_address
-from authz.demo.processes import Child, child
+from authz.lab.harness.ports import Endpoint
+from authz.lab.harness.processes import Child, child
+from authz.lab.world.model import Json
 from loadtest import processes
 from loadtest.swarm.control import StackFailed
 
@@ -138,9 +139,7 @@ class Replicas:
         """Tell the sidecars, as istiod does by EDS. Envoy watches for a file that is moved here."""
         self._version += 1
         endpoints: list[Json] = [
-            {"endpoint": {"address": socket_address(place.listen)}}
-            for place in self._places
-            if place.child
+            {"endpoint": {"address": place.listen.address}} for place in self._places if place.child
         ]
         assignment = {
             "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",

@@ -18,20 +18,19 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from authz import rotation
-from authz.demo import mesh as demo
-from authz.demo.bootstrap import CLUSTER_DOMAIN, Json
-from authz.demo.certs import Certificate
-from authz.demo.envoy import Envoy
-from authz.demo.istio.clusters import connection_age, policy_fields
-from authz.demo.mesh import Mesh
-from authz.demo.service import POLICY
-from authz.envoyfilters import shipped
+from authz.domain import rotation
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import Keyring, TokenLife
+from authz.domain.names import parse_namespace
 from authz.errors import AuthzError
-from authz.identity import SpiffeId
-from authz.keys import Keyring, TokenLife
 from authz.keystore import Keks, SealedStore, generate_kek_file, open_store, read_kek_file, update
-from authz.names import parse_namespace
+from authz.lab.harness.certs import Certificate
+from authz.lab.harness.envoy import Envoy
+from authz.lab.harness.ports import free_ports
+from authz.lab.loopback import mesh as demo
+from authz.lab.loopback.mesh import AUTHZ_CLUSTER, AUTHZ_HOST, Mesh
+from authz.lab.loopback.server import POLICY
+from authz.lab.world.model import DOMAIN, Json
 from loadtest.swarm.control import StackFailed, listening
 from loadtest.swarm.flood import Flood
 from loadtest.swarm.replicas import COUNT, Place, Replicas
@@ -42,7 +41,6 @@ _ROTATION_DELAY: Final = 2  # seconds until a new key signs; every server has se
 _LIFE: Final = TokenLife()
 # Requests that went on unsigned, since nobody answered in time; questions that took too long.
 _FACTS: Final = r"(tenant_authz_sign\.failure_mode_allowed|authz-system.*\.upstream_rq_timeout)$"
-_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 class Stack:
@@ -97,13 +95,13 @@ class Stack:
             "tenants": {name: str(it.outbound) for name, it in mesh.tenants.items()},
             "gateway": str(mesh.gateway.outbound),
             "external": str(mesh.external),
-            "authz_host": mesh.authz.host,
+            "authz_host": AUTHZ_HOST,
             "replicas": self._replicas.addresses,
             "certificates": {it.namespace: _files(it.certificate) for it in workloads},
         }
 
     def _issue(self, namespace: str) -> Mapping[str, Any]:
-        who = SpiffeId(CLUSTER_DOMAIN, parse_namespace(namespace), "app")
+        who = SpiffeId(DOMAIN, parse_namespace(namespace), "default")
         return _files(self._mesh.authority.issue(who))
 
     async def _change(self, change: Callable[[Keyring, float], Keyring]) -> Mapping[str, Any]:
@@ -168,7 +166,7 @@ async def _run(policy: str | None, drain_seconds: float) -> None:
         mesh = demo.plan(directory)
         replicas, policy_file = await _servers(mesh, directory, policy, drain_seconds, stack)
         changed = {
-            name: _with_endpoints(config, mesh, replicas.endpoints_file)
+            name: _with_endpoints(config, replicas.endpoints_file)
             for name, config in demo.configs(mesh).items()
         }
         envoys = await stack.enter_async_context(demo.running(mesh, directory, changed))
@@ -193,7 +191,7 @@ async def _servers(
     await store.close()
     policy_file = directory / "policy.yaml"
     policy_file.write_text(POLICY if policy is None else policy)
-    certificate = mesh.authority.issue(demo.AUTHZ, dns_name=mesh.authz.host)
+    certificate = mesh.authority.issue(demo.AUTHZ, dns_name=AUTHZ_HOST)
     kept = {k: v for k, v in os.environ.items() if not k.upper().startswith("AUTHZ_")}
     environment = {
         **kept,
@@ -205,32 +203,21 @@ async def _servers(
         "AUTHZ_POLICY_FILE": str(policy_file),
         "AUTHZ_DRAIN_SECONDS": str(drain_seconds),
     }
-    free = iter(demo.free_ports([mesh.authz.endpoint.host], each=2 * COUNT))
-    places = [Place(mesh.authz.endpoint, mesh.authz_http)]
+    free = iter(free_ports([mesh.authz.host], each=2 * COUNT))
+    places = [Place(mesh.authz, mesh.authz_http)]
     places += [Place(next(free), next(free)) for _ in range(COUNT)]
-    replicas = Replicas(places, environment, mesh.authz.cluster, directory, stack)
+    replicas = Replicas(places, environment, AUTHZ_CLUSTER, directory, stack)
     await replicas.start()
     return replicas, policy_file
 
 
-def _with_endpoints(config: Json, mesh: Mesh, endpoints: Path) -> Json:
-    """The configuration, with a cluster for us as istiod makes it of our DestinationRule."""
-    (policy,) = (
-        it["spec"]["trafficPolicy"]
-        for it in shipped()
-        if it["kind"] == "DestinationRule" and it["spec"]["host"] == mesh.authz.host
-    )
+def _with_endpoints(config: Json, endpoints: Path) -> Json:
+    """The configuration; our endpoints come by EDS, as from istiod, though from a file."""
     source = {"path_config_source": {"path": str(endpoints)}, "resource_api_version": "V3"}
     for cluster in config["static_resources"]["clusters"]:
-        if cluster["name"] == mesh.authz.cluster:
+        if cluster["name"] == AUTHZ_CLUSTER:
             del cluster["load_assignment"]
-            cluster |= {
-                "type": "EDS",
-                "eds_cluster_config": {"eds_config": source},
-                "lb_policy": "LEAST_REQUEST",
-                **policy_fields(policy),
-            }
-            cluster["typed_extension_protocol_options"][_OPTIONS] |= connection_age(policy)
+            cluster |= {"type": "EDS", "eds_cluster_config": {"eds_config": source}}
     return config
 
 

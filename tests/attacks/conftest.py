@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
 
-from authz.demo.istio import box, network
-from tests.attacks.stage import Stage, policy, world
+from authz.lab.box.istio import box, network
+from authz.lab.box.istio.mesh import Source
+from authz.lab.world import attacked as worlds
+from tests.attacks.stage import Stage, policy
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def stage() -> AsyncIterator[Stage]:
+async def stage(istiod: Source | None) -> AsyncIterator[Stage]:
     if reason := network.missing():
         pytest.skip(reason)
-    async with AsyncExitStack() as stack:
-        mesh = await stack.enter_async_context(box.running(world(), policy=policy()))
+    running = box.running(
+        worlds.attacked(), tenants=worlds.ATTACKED, policy=policy(), source=istiod
+    )
+    async with running as mesh:
         await mesh.settled()
-        yield Stage(mesh, stack)
+        yield Stage(mesh)

@@ -9,18 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from ruamel.yaml import YAML
-
-from authz import envoyfilters, tokens
+from authz import envoyfilters
 from authz._proto.ext_authz_pb2 import CheckResponse
-from authz.demo.ask import in_words as answer_in_words
-from authz.demo.istio.client import Tls
-from authz.demo.istio.mesh import AUTHZ
-from authz.demo.istio.programs import GREETING
-from authz.demo.istio.world import DOMAIN
-from authz.identity import SpiffeId
-from authz.keys import RootKey, TokenLife
+from authz.domain import tokens
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import RootKey, TokenLife
 from authz.keystore import Keks, open_store, read_kek_file
+from authz.lab.box.istio.client import Tls
+from authz.lab.box.istio.mesh import AUTHZ
+from authz.lab.box.istio.programs import GREETING
+from authz.lab.loopback.ask import in_words as answer_in_words
+from authz.lab.world.model import DOMAIN
+from authz.lab.world.variants import component
 from tests.attacks.stage import TOKEN, Headers, Loot, Move, Stage, claims_of
 from tests.support import eventually, soon
 
@@ -292,10 +292,7 @@ def scoped(pod: str, move: Move) -> Move:
     """A move by a pod whose sidecar sees its own namespace and the platform's alone."""
 
     async def moved(stage: Stage) -> str:
-        scope = YAML(typ="safe").load(
-            envoyfilters.directory() / "components/sidecar-scope/sidecar.yaml"
-        )
-        await stage.patch([*envoyfilters.shipped(), scope], [pod])
+        await stage.patch([*envoyfilters.shipped(), *component("sidecar-scope")], [pod])
         try:
             return await move(stage)
         finally:
@@ -359,6 +356,19 @@ def eventing(move: Move, reached: str = "acme-db/hello") -> Move:
         await mesh.forget(reached)
         outcome = await move(stage)
         return f"{outcome}, {len(await mesh.seen(reached))} events"
+
+    return moved
+
+
+def sinks(move: Move) -> Move:
+    """A move in a cluster in which acme-web has a JobSink; how many Jobs were started of it."""
+
+    async def moved(stage: Stage) -> str:
+        await stage.mesh.control("knative-eventing/job-sink", "PUT", "/sinks/acme-web/jobs", {})
+        broker = {"broker": f"http://broker-ingress.knative-eventing.svc.{DOMAIN}/acme-web/default"}
+        to = "/replies/acme-web/asked"
+        await stage.mesh.control("knative-eventing/request-reply", "PUT", to, broker)
+        return await move(stage)
 
     return moved
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from authz.demo.istio.world import Json
+from authz.lab.world import attacked as worlds
+from authz.lab.world.model import Json
 from tests.attacks.stage import (
     Documents,
     Without,
@@ -41,6 +42,11 @@ def _tells_failure(spec: Json) -> None:
     typed["decoder_header_mutation_rules"] = {}
 
 
+def _no_transit(spec: Json) -> None:
+    """What takes away the other filters stays."""
+    del spec["configPatches"][:2]
+
+
 def _nothing_asks(documents: Documents) -> list[Json]:
     ours = {"tenant-authz-verify", "tenant-authz-broker", "tenant-authz-channel"}
     ours |= {"tenant-authz-scrape", "tenant-authz-transit", "tenant-authz-local-gateway"}
@@ -63,7 +69,7 @@ TCP: Final = without_document("tenant-authz-tcp", "acme-db/hello", "acme-db/plai
 HOLD: Final = changed_filter(
     "tcp without `upstream_connect_mode: ON_DOWNSTREAM_DATA`",
     "tenant-authz-tcp",
-    _patches(1),
+    _patches(-1),
     "acme-db/plain",
 )
 SCRAPE: Final = changed_filter(
@@ -104,6 +110,25 @@ BROKER: Final = Without(
         {"to": "knative-eventing", "from": "*"}, {"to": "acme-web", "from": "knative-eventing"}
     ),
 )
+JOB_SINK: Final = Without(
+    "without EnvoyFilter `tenant-authz-job-sink`, with a grant into Eventing for everybody",
+    without_document("tenant-authz-job-sink").documents,
+    ("knative-eventing/job-sink",),
+    policy=policy({"to": "knative-eventing", "from": "*"}),
+)
+REQUEST_REPLY: Final = Without(
+    "without EnvoyFilters `tenant-authz-request-reply` and `tenant-authz-broker`, with grants into "
+    "Eventing and out of it",
+    lambda documents: [
+        it
+        for it in documents
+        if it["metadata"]["name"] not in {"tenant-authz-request-reply", "tenant-authz-broker"}
+    ],
+    ("knative-eventing/request-reply", "knative-eventing/broker-ingress"),
+    policy=policy(
+        {"to": "knative-eventing", "from": "*"}, {"to": "acme-web", "from": "knative-eventing"}
+    ),
+)
 CARRY: Final = changed_filter(
     "the broker's ingress takes what a client says that it carries",
     "tenant-authz-carry",
@@ -131,20 +156,17 @@ TRIGGER_QUESTION: Final = changed_filter(
 )
 
 
-TRANSIT: Final = Without(
+TRANSIT: Final = changed_filter(
     "without EnvoyFilter `tenant-authz-transit`, and nothing that asks in its place",
-    _nothing_asks,
-    ("knative-serving/activator",),
+    "tenant-authz-transit",
+    _no_transit,
+    "knative-serving/activator",
 )
 STRICT: Final = Without(
     "PERMISSIVE instead of STRICT, and without EnvoyFilter `tenant-authz-verify`",
     lambda documents: [
         *_nothing_asks(documents),
-        {
-            "kind": "PeerAuthentication",
-            "metadata": {"name": "default", "namespace": "acme-db"},
-            "spec": {"mtls": {"mode": "PERMISSIVE"}},
-        },
+        worlds.mutual_tls("acme-db", "PERMISSIVE"),
     ],
     VICTIMS,
 )

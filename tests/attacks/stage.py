@@ -5,39 +5,23 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from authz import envoyfilters, tokens
+from authz import envoyfilters
 from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
-from authz.demo import envoy
-from authz.demo.certs import Certificate
-from authz.demo.istio import box, cluster, proxies
-from authz.demo.istio.client import Answer, NoAnswer, Tls
-from authz.demo.istio.istiod import Istiod
-from authz.demo.istio.mesh import AUTHZ, Mesh
-from authz.demo.istio.objects import Objects
-from authz.demo.istio.policy import standard_policy
-from authz.demo.istio.routes import Routes
-from authz.demo.istio.rules import PROXY_UID
-from authz.demo.istio.world import (
-    DOMAIN,
-    Gateway,
-    Json,
-    Port,
-    Route,
-    Service,
-    VirtualService,
-    World,
-)
-from authz.errors import InvalidToken
-from authz.identity import SpiffeId
+from authz.domain import tokens
+from authz.domain.identity import SpiffeId
+from authz.domain.reason import InvalidToken
+from authz.lab.box.istio.client import Answer, NoAnswer, Tls
+from authz.lab.box.istio.mesh import AUTHZ, Mesh
+from authz.lab.harness.certs import Certificate
+from authz.lab.world.model import DOMAIN, Json
+from authz.lab.world.standard_policy import standard_policy
 from tests.test_mutation import ROOT, Mutation
 
 TOKEN: Final = "x-tenant-token"
-TENANTS: Final = ("acme-web", "acme-db", "initech", "mallory")
 CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
 
 Documents: TypeAlias = tuple[Json, ...]
@@ -45,76 +29,6 @@ Loot: TypeAlias = Callable[["Stage"], Awaitable[str]]
 """How somebody came by a token."""
 Move: TypeAlias = Callable[["Stage"], Awaitable[str]]
 """What somebody does; what came of it in a few words, such as `403 token-invalid`."""
-
-
-# -- who is there ------------------------------------------------------------------------------
-
-
-def world() -> World:
-    """The standard cluster, and what the attacker and careless victims put into it."""
-    standard = cluster.standard(TENANTS)
-    dispatcher = f"imc-dispatcher.knative-eventing.svc.{DOMAIN}"
-    services = (
-        # A Service in front of the attacker's pod that has no sidecar, so that it sees everything.
-        Service("mallory", "trap", "10.96.1.1", (Port(80, 8000),), ("mallory/bare",)),
-        # An EndpointSlice that names somebody else's pod.
-        Service("mallory", "snatch", "10.96.1.2", (Port(80, 8012),), ("acme-db/hello",)),
-        Service("mallory", "alias", "", external_name=f"plain.acme-db.svc.{DOMAIN}"),
-        Service("acme-web", "payments", "", external_name=f"trap.mallory.svc.{DOMAIN}"),
-        Service("acme-web", "database", "", external_name=f"plain.acme-db.svc.{DOMAIN}"),
-        Service("acme-web", "split", "", external_name=cluster.LOCAL_GATEWAY),
-        Service("acme-web", "copied", "", external_name=cluster.LOCAL_GATEWAY),
-        Service("acme-web", "events-kn-channel", "", external_name=dispatcher),
-        Service("mallory", "events-kn-channel", "", external_name=dispatcher),
-    )
-    private, trap = f"hello-00001.acme-db.svc.{DOMAIN}", f"trap.mallory.svc.{DOMAIN}"
-    routes = (
-        # An Ingress of mallory's for a host of acme's: istiod files it under the host's owner.
-        _route("acme-web", "hijacked", "public", "hijacked.example.com", (trap, 80, 100)),
-        # Somebody has put a private service on the public gateway.
-        _route("acme-db", "slip", "public", "slip.example.com", (private, 80, 100)),
-        # A DomainMapping: from the public gateway through the local one.
-        _route(
-            "acme-web",
-            "mapped",
-            "public",
-            "mapped.example.com",
-            (cluster.LOCAL_GATEWAY, 80, 100),
-            rewrite=f"hello.acme-web.svc.{DOMAIN}",
-        ),
-        # And one of mallory's that names a service of another namespace.
-        _route(
-            "mallory",
-            "remapped",
-            "public",
-            "remapped.example.com",
-            (cluster.LOCAL_GATEWAY, 80, 100),
-            rewrite=f"hello.acme-db.svc.{DOMAIN}",
-        ),
-        _route("acme-web", "split", "mesh", "split.acme-web", (private, 80, 50), (trap, 80, 50)),
-        _route(
-            "acme-web", "copied", "mesh", "copied.acme-web", (private, 80, 100), mirror=(trap, 80)
-        ),
-    )
-    return replace(
-        standard,
-        services=(*standard.services, *services),
-        virtual_services=(*standard.virtual_services, *routes),
-    )
-
-
-def _route(
-    namespace: str,
-    name: str,
-    gateway: Gateway,
-    host: str,
-    *to: tuple[str, int, int],
-    rewrite: str = "",
-    mirror: tuple[str, int] | None = None,
-) -> VirtualService:
-    hosts = (host, f"{host}.svc.{DOMAIN}") if gateway == "mesh" else (host,)
-    route = Route(host, to, rewrite=rewrite, mirror=mirror)
-    return VirtualService(namespace, name, frozenset({gateway}), hosts, (route,))
 
 
 GRANTS: Final = [
@@ -206,9 +120,8 @@ def claims_of(token: str) -> str:
 class Stage:
     """A running box, and what is done in it."""
 
-    def __init__(self, mesh: Mesh, stack: AsyncExitStack) -> None:
+    def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
-        self._stack = stack
         self._without: Without | None = None
         self._issued: dict[str, Certificate] = {}
 
@@ -324,21 +237,7 @@ class Stage:
 
     async def patch(self, documents: Iterable[Json], pods: Sequence[str]) -> None:
         """Start the proxies of some pods again, as if these were the documents in the cluster."""
-        mesh = self.mesh
-        installed = [*mesh.world.documents, *documents]
-        public = self.identity(str(mesh.pod("outside/server").identity))
-        control = Istiod(mesh.world, Objects(installed), public, Routes())
-        engine = envoyfilters.Patches.of(installed)
-        for name in pods:
-            pod = mesh.pod(name)
-            assert pod.proxy != "none"
-            who = envoyfilters.Proxy(pod.proxy, pod.namespace, pod.labels)
-            told = engine.applied(who, control.config(pod, mesh.certificate(name)))
-            config = control.routes.written_into(told) | {"node": box.node(pod, who.istio_version)}
-            await mesh.kill_proxy(name)
-            argv = mesh.network[name].argv(PROXY_UID)
-            started = proxies.running(name, config, mesh.directory, envoy.binary(), argv)
-            mesh.proxies[name] = await self._stack.enter_async_context(started)
+        await self.mesh.install([*self.mesh.world.documents, *documents], pods)
 
     def _program(self, mutants: tuple[Mutation, ...]) -> None:
         """Let the server, when it next starts, be the one with these mutations."""
@@ -355,11 +254,13 @@ def mutated(mutants: Iterable[Mutation], folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     package = folder / "authz"
     package.mkdir(parents=True)
-    for entry in (ROOT / "authz").iterdir():
-        if entry.name != "__pycache__":
-            (package / entry.name).symlink_to(entry)
+    (package / "domain").mkdir()
+    entries = [*(ROOT / "authz").iterdir(), *(ROOT / "authz" / "domain").iterdir()]
+    for entry in entries:
+        if entry.name not in {"__pycache__", "domain"}:
+            (package / entry.relative_to(ROOT / "authz")).symlink_to(entry)
     for it in mutants:
-        module = package / f"{it.module}.py"
+        module = package / "domain" / f"{it.module}.py"
         source = module.read_text()
         assert source.count(it.rule) == 1, f"{it.name}: not there, or not only once"
         module.unlink()

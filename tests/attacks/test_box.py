@@ -11,7 +11,7 @@ from tests.attacks.table import ATTACKS
 pytestmark = [
     pytest.mark.envoy,
     pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(600),
 ]
 
 PLAYED = [it for it in ATTACKS if isinstance(it.attack, Played)]

@@ -16,12 +16,16 @@ from tests.test_mutation import ROOT
 
 @pytest.fixture(scope="module")
 def collected() -> set[str]:
-    """Ids of all tests in the files that the list names, with and without parameters."""
+    """Ids of all tests in the files that the list names, with and without parameters.
+
+    What feeds the box's Envoys stands before an attack's name, and is `recorded` without options.
+    """
     files = sorted({where.partition("::")[0] for it in ATTACKS for _, where in it.tests()})
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-n", "0", *files]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     ids = {line.split("@")[0] for line in done.stdout.splitlines() if "::" in line}
+    ids |= {it.replace("[recorded-", "[") for it in ids}
     return ids | {re.sub(r"\[.*", "", it) for it in ids}
 
 

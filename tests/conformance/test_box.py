@@ -5,46 +5,45 @@ from __future__ import annotations
 import pytest
 
 from authz.conformance import MATRIX, play
-from authz.demo.istio.box import Patched, without
-from authz.demo.istio.world import Json
+from authz.lab.box.istio.box import Patched, without
+from authz.lab.box.istio.mesh import Source
+from authz.lab.world import attacked as worlds
+from authz.lab.world.model import Json
 from tests.mesh.conftest import needs_network
 
-box = pytest.importorskip("authz.conformance.box")
+box = pytest.importorskip("authz.lab.box.conformance")
+
+OPEN = worlds.mutual_tls("globex", "PERMISSIVE")
 
 pytestmark = [
     needs_network,
     pytest.mark.envoy,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(600),
 ]
 
 
-async def different(patched: Patched) -> set[str]:
-    outcomes = await play(box.driver(patched), MATRIX)
+async def different(patched: Patched, source: Source | None) -> set[str]:
+    outcomes = await play(box.driver(patched, source), MATRIX)
     assert [it.row for it in outcomes] == list(MATRIX)
     return {it.row.name for it in outcomes if not it.as_expected}
 
 
-async def test_all_is_as_it_must_be() -> None:
-    assert await different(tuple) == set()
+async def test_all_is_as_it_must_be(istiod: Source | None) -> None:
+    assert await different(tuple, istiod) == set()
 
 
-async def test_it_is_not_without_the_filters() -> None:
+async def test_it_is_not_without_the_filters(istiod: Source | None) -> None:
     """Nobody is asked, and everybody is in plaintext: what is left is what has no way there."""
 
     def nothing(documents: tuple[Json, ...]) -> list[Json]:
         kinds = {"EnvoyFilter"}
         return [it for it in documents if it["kind"] not in kinds] + [OPEN]
 
-    found = await different(nothing)
+    found = await different(nothing, istiod)
     for name in {row.name for row in MATRIX if row.must.value != "allowed"} - KEPT_OUT_ANYHOW:
         assert name in found
 
 
-OPEN: Json = {
-    "kind": "PeerAuthentication",
-    "metadata": {"name": "open", "namespace": "globex"},
-    "spec": {"mtls": {"mode": "PERMISSIVE"}},
-}
 KEPT_OUT_ANYHOW = {
     "no sidecar, by the local gateway",  # it takes mutual TLS only
     "dressed as a probe",
@@ -52,7 +51,7 @@ KEPT_OUT_ANYHOW = {
 }
 
 
-async def test_a_token_reaches_the_app_without_strip() -> None:
+async def test_a_token_reaches_the_app_without_strip(istiod: Source | None) -> None:
     assert "a forged token does not reach the own app" in await different(
-        without("tenant-authz-sign", "tenant-authz-verify")
+        without("tenant-authz-sign", "tenant-authz-verify"), istiod
     )

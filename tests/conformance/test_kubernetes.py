@@ -13,7 +13,7 @@ import pytest
 from authz.conformance import MATRIX, Row, play
 from authz.conformance.kubernetes import NAMES, Site, driver
 from authz.conformance.matrix import Must
-from authz.conformance.play import CouldNotProve
+from authz.conformance.run import CouldNotProve
 from authz.kube import KubeError
 from tests.command import Run, in_process
 from tests.kube_double import ApiDouble, Fault
@@ -149,6 +149,51 @@ async def test_what_is_there_already_is_neither_used_nor_deleted(cluster: Cluste
     with pytest.raises(CouldNotProve, match=f"{NAMES['b']} is there already"):
         await play(driver(SITE, cluster.pause), MATRIX)
     assert cluster.left == {f"namespaces {NAMES['b']}"}
+
+
+def ending(name: str) -> Json:
+    """A namespace of an earlier run that is being deleted."""
+    going = {"name": name, "deletionTimestamp": "2026-11-27T10:00:00Z"}
+    return {"kind": "Namespace", "metadata": going}
+
+
+async def test_what_an_earlier_run_leaves_is_waited_for(cluster: Cluster) -> None:
+    cluster.api.put("namespaces", ending(NAMES["a"]))
+    pauses = 0
+
+    async def pause() -> None:
+        nonlocal pauses
+        pauses += 1
+        if pauses == 2:
+            cluster.api.delete("namespaces", "", NAMES["a"])
+        await cluster.pause()
+
+    outcomes = await play(driver(SITE, pause), MATRIX)
+    assert all(it.as_expected for it in outcomes)
+    assert cluster.left == set()
+
+
+async def test_what_never_ends_is_told(cluster: Cluster) -> None:
+    cluster.api.put("namespaces", ending(NAMES["a"]))
+    with pytest.raises(CouldNotProve, match=f"{NAMES['a']} is there already"):
+        await play(driver(SITE, cluster.pause), MATRIX)
+    assert cluster.left == {f"namespaces {NAMES['a']}"}
+
+
+async def test_pods_of_an_earlier_run_that_still_end_are_not_called(cluster: Cluster) -> None:
+    def old(pod: Json, address: str) -> Json:
+        metadata = {**pod["metadata"], "name": "zz-old", "deletionTimestamp": "2026-11-27T10:00Z"}
+        return {"metadata": metadata, "status": {"podIP": address}}
+
+    async def pause() -> None:
+        await cluster.pause()
+        for key, pod in list(cluster.api.objects.items()):
+            if key[0] == "pods" and key[2].startswith("pod-"):
+                cluster.api.put("pods", old(pod, "10.9.9.9"))
+
+    async with driver(SITE, pause) as tenants:
+        names = await tenants.names()
+    assert (names["a_plain"], names["a_hello"]) == ("10.0.0.1", "10.0.0.2")
 
 
 async def test_what_does_not_come_up_is_told_and_taken_away(cluster: Cluster) -> None:

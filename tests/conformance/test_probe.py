@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -12,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from authz import wire
 from authz.conformance import MATRIX, Outcome, Row, probe
 from authz.conformance.matrix import Must
+from tests.support import at_last
 
 
 @contextmanager
@@ -27,6 +31,10 @@ def serving(kind: str) -> Iterator[int]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def test_it_says_the_words_of_the_wire_as_we_do() -> None:
+    assert (probe.TOKEN, probe.REASON) == (wire.TOKEN_HEADER, wire.REASON_HEADER)
 
 
 def test_it_tells_what_came_of_calls_as_json(tmp_path: Path) -> None:
@@ -53,6 +61,35 @@ def test_it_tells_what_came_of_calls_as_json(tmp_path: Path) -> None:
         {"status": 0, "error": "ConnectionRefusedError"},
     ]
     assert json.loads(done.stdout) == json.loads((tmp_path / "said").read_text()) == wanted
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["any process", "process 1"])
+def test_it_ends_when_it_is_told_to(alone: bool) -> None:
+    """The kernel passes process 1 no signal that it does not handle: its pod would live on."""
+    words = [sys.executable, probe.__file__, "serve", "0"]
+    if alone:
+        if subprocess.run(["unshare", "--pid", "--kill-child", "true"], check=False).returncode:
+            pytest.skip("only root may make a PID namespace")
+        words = ["unshare", "--pid", "--kill-child", *words]
+    with subprocess.Popen(words) as process:
+        try:
+            it = _served(process.pid)
+            os.kill(it, signal.SIGTERM)
+            assert process.wait(10) == 128 + signal.SIGTERM
+        finally:
+            process.kill()
+
+
+def _served(parent: int) -> int:
+    """The probe's process, once it listens: the one that was started, or its child."""
+
+    def listening() -> int | None:
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        pid = int(children[0]) if children else parent
+        files = [it.readlink().name for it in Path(f"/proc/{pid}/fd").iterdir() if it.is_symlink()]
+        return pid if any(it.startswith("socket:") for it in files) else None
+
+    return at_last(listening, "it listens")
 
 
 def test_what_it_says_fits_into_a_termination_message() -> None:

@@ -4,15 +4,19 @@ The API double takes its RBAC from the rendered manifests.
 """
 
 import asyncio
+import base64
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from authz.config import Settings, load_settings
-from authz.demo.certs import Certificate
+from authz.cli.settings import load_settings
+from authz.config import Settings
+from authz.keystore.keks import KEK_BYTES
+from authz.lab.harness.certs import Certificate
 from authz.testing import check_request
 from tests.deploy.manifests import (
     DEPLOY,
@@ -36,6 +40,16 @@ def manifests(tmp_path: Path) -> list[Json]:
     return with_component("base", "policy-from-cluster", tmp_path / "rendered")
 
 
+def policy(manifests: list[Json], *, enforce: bool) -> Json:
+    """The policy that ships, or with the one word that an operator changes."""
+    shipped = one(tuple(manifests), "ConfigMap", "tenant-authz-policy")
+    text = shipped["data"]["policy.yaml"]
+    assert text.count("default_mode: shadow") == 1
+    if enforce:
+        text = text.replace("default_mode: shadow", "default_mode: enforce")
+    return {**shipped, "data": {"policy.yaml": text}}
+
+
 def rules(manifests: list[Json], account: str) -> list[tuple[str, Object]]:
     """What an account of ours may do, and in which namespace."""
     found: list[tuple[str, Object]] = []
@@ -57,6 +71,7 @@ def api(manifests: list[Json]) -> Iterator[ApiDouble]:
     """A cluster in which these are applied; an account's token is its name."""
     with ApiDouble.running() as double:
         double.put("secrets", one(tuple(manifests), "Secret", "tenant-authz-keys"))
+        double.put("configmaps", policy(manifests, enforce=True))
         accounts = ("authz", "authz-keys")
         double.rules = {account: rules(manifests, account) for account in accounts}
         yield double
@@ -74,12 +89,12 @@ def kubeconfig(folder: Folder, api: ApiDouble, account: str) -> str:
     return str(api.kubeconfig(folder.path / account, token=account))
 
 
-def job(folder: Folder, api: ApiDouble, *args: str) -> Any:
-    """Run the Job, with these arguments or its own."""
+def job(folder: Folder, api: ApiDouble, *args: str, **variables: str) -> Any:
+    """Run the Job, with these arguments and variables or its own."""
     (it,) = load(DEPLOY / "keys/job.yaml")
     (container,) = it["spec"]["template"]["spec"]["containers"]
     account = it["spec"]["template"]["spec"]["serviceAccountName"]
-    given = {**environment(container), "AUTHZ_KEK_FILES": str(folder.kek_file)}
+    given = {**environment(container), "AUTHZ_KEK_FILES": str(folder.kek_file), **variables}
     assert given["AUTHZ_STORE"] == STORE
     kube = kubeconfig(folder, api, account)
     return authz(*(args or container["args"]), KUBECONFIG=kube, **given)
@@ -92,7 +107,8 @@ def two(folder: Folder, api: ApiDouble) -> Iterator[tuple[Process, Process]]:
     for place in places:
         place.mkdir()
     env = {"KUBECONFIG": kubeconfig(folder, api, "authz"), "AUTHZ_POLICY_FROM_CLUSTER": "true"}
-    flags = folder.flags()
+    theirs = load_settings(Settings, {}, DEPLOY / "base/settings.yaml")
+    flags = folder.flags(policy_file=None, policy_configmap=str(theirs.policy_configmap))
     with serving(places[0], flags, **env) as first, serving(places[1], flags, **env) as second:
         yield first, second
 
@@ -131,6 +147,27 @@ async def test_the_job_fills_the_empty_secret_and_servers_go_on_by_themselves(
     assert api.get(*SECRET)["metadata"]["labels"]["app.kubernetes.io/name"] == "tenant-authz"
 
 
+async def test_the_job_changes_the_kek_as_it_says(
+    folder: Folder, api: ApiDouble, two: tuple[Process, Process]
+) -> None:
+    assert (await asyncio.to_thread(job, folder, api)).returncode == 0
+    mounted = folder.kek_file.parent
+    (mounted / "next").write_text(base64.b64encode(b"n" * KEK_BYTES).decode())
+    (mounted / "next").chmod(0o600)
+
+    def here(text: str) -> str:
+        text = text.replace("/etc/tenant-authz/kek/kek", str(folder.kek_file))
+        return text.replace("/etc/tenant-authz/kek", str(mounted))
+
+    said = (DEPLOY / "keys/job.yaml").read_text()
+    [(args, keks)] = re.findall(r"#   args: \[(.*)\]\n#   AUTHZ_KEK_FILES: (.*)\n", said)
+    run = functools.partial(job, folder, api, *here(args).split(", "))
+    one = await asyncio.to_thread(run, AUTHZ_KEK_FILES=str(folder.kek_file))
+    assert one.returncode == 3
+    both = await asyncio.to_thread(run, AUTHZ_KEK_FILES=here(keks))
+    assert both.returncode == 0, both.stderr
+
+
 async def test_the_servers_account_reads_policy_and_tells_grants_and_changes_no_keys(
     folder: Folder, api: ApiDouble, two: tuple[Process, Process]
 ) -> None:
@@ -151,6 +188,18 @@ async def test_the_servers_account_reads_policy_and_tells_grants_and_changes_no_
     )
     assert done.returncode == 3
     assert "does not let us update secrets" in " ".join(done.stderr.split())
+
+
+async def test_a_changed_policy_counts_at_once(
+    folder: Folder, api: ApiDouble, manifests: list[Json], two: tuple[Process, Process]
+) -> None:
+    assert (await asyncio.to_thread(job, folder, api)).returncode == 0
+    for enforce, expected in ((True, "token-missing"), (False, "allowed")):
+        api.put("configmaps", policy(manifests, enforce=enforce))
+        for server in two:
+            server.line("policy loaded", 1 if enforce else 2)
+            server.ready()
+            assert await lets_in(folder, server) == expected
 
 
 @pytest.mark.parametrize("name", INSTALLS)

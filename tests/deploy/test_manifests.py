@@ -1,6 +1,7 @@
 """The manifests: Kubernetes takes them, the service takes what they set, and they fit together."""
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -8,12 +9,12 @@ import pytest
 from typer.main import get_command
 
 from authz.cli import app
-from authz.config import Endpoint, KeySettings, Settings, load_settings
-from authz.demo.bootstrap import AUTHZ_HOST, AUTHZ_PORT
-from authz.demo.mesh import ACTIVATOR, AUTHZ, GATEWAY
-from authz.identity import SpiffeId
-from authz.policy import Mode
-from authz.policyfile import parse_policy
+from authz.cli.settings import load_settings
+from authz.config import Endpoint, KeySettings, Settings
+from authz.domain.identity import SpiffeId
+from authz.domain.policy import Mode
+from authz.lab.loopback.mesh import ACTIVATOR, AUTHZ, AUTHZ_HOST, AUTHZ_PORT, GATEWAY
+from authz.policysource.file import parse_policy
 from tests.deploy.manifests import (
     DEPLOY,
     INSTALLS,
@@ -28,6 +29,7 @@ from tests.deploy.manifests import (
     pod,
     rendered,
     server,
+    with_component,
     workload,
 )
 
@@ -148,7 +150,7 @@ def test_every_flag_and_command_exists() -> None:
                 continue
             command, flags = commands, list(container["args"])
             while flags and not flags[0].startswith("-"):
-                command = command.commands.get(flags.pop(0))
+                command = command.get_command(None, flags.pop(0))
                 assert command is not None, where
             known = {name for parameter in command.params for name in parameter.opts}
             assert {flag for flag in flags if flag.startswith("-")} <= known, where
@@ -182,7 +184,7 @@ def test_every_file_that_is_named_is_mounted(name: str, monkeypatch: pytest.Monk
     assert {it["name"] for it in mounts.values()} == set(volumes)
     assert not [it for it in mounts.values() if "subPath" in it]  # such a file never changes
     assert all(it["readOnly"] for it in mounts.values())
-    paths = [*found.kek_files, found.policy_file, container["args"][-1]]
+    paths = [*found.kek_files, container["args"][-1]]
     assert {str(path).rpartition("/")[0] for path in paths} <= set(mounts)
     # Where Istio's template grpc-agent mounts the folder into which its agent writes.
     assert str(found.tls_cert_file).startswith("/var/lib/istio/data/")
@@ -304,6 +306,40 @@ def test_the_image_is_this_version() -> None:
     assert f"ARG VERSION={version}\n" in (ROOT / "Dockerfile").read_text()
 
 
+def test_no_node_needs_the_registry_for_an_image_that_it_has() -> None:
+    """Kubernetes pulls an image without a tag, such as the injector's `auto`, at each start."""
+    for where, it in everything():
+        for container in _containers(it):
+            policy = container.get("imagePullPolicy")
+            assert policy == "IfNotPresent" or (policy is None and ":" in container["image"]), where
+
+
+def test_a_daemonset_that_is_still_there_forbids_no_eviction() -> None:
+    """Its pods count for no disruption budget, and with them among its pods none is allowed."""
+    (budget,) = [
+        it for it in rendered("overlays/deployment") if it["kind"] == "PodDisruptionBudget"
+    ]
+    selector = budget["spec"]["selector"]
+    labels = workload("overlays/deployment")["spec"]["template"]["metadata"]["labels"]
+    assert selector["matchLabels"].items() <= labels.items()
+    # What every ReplicaSet gives its pods, and no DaemonSet.
+    assert selector["matchExpressions"] == [{"key": "pod-template-hash", "operator": "Exists"}]
+
+
+def test_with_fallback_a_sidecar_may_ask_another_node_s_pod_and_nothing_else_changes(
+    tmp_path: Path,
+) -> None:
+    base = list(rendered("base"))
+    service = one(tuple(base), "Service", "authz")
+    changed = with_component("base", "fallback", tmp_path)
+    fallback = one(tuple(changed), "Service", "authz")
+    assert [it for it in changed if it not in base] == [fallback]
+    assert service["spec"].pop("internalTrafficPolicy") == "Local"
+    assert fallback["spec"] == service["spec"]
+    preferred = {"networking.istio.io/traffic-distribution": "PreferSameNode"}
+    assert fallback["metadata"]["annotations"] == preferred
+
+
 # -- they are safe -----------------------------------------------------------------------------
 
 
@@ -341,16 +377,27 @@ def test_no_secret_has_a_value() -> None:
             assert "PRIVATE KEY-----" not in file.read_text(), file
 
 
-def test_nobody_may_do_more_than_read_or_change_the_one_secret() -> None:
+def test_nobody_may_do_more_than_read_the_policy_and_read_or_change_the_one_secret() -> None:
     verbs = {}
     for it in rendered("base"):
         assert it["kind"] not in {"ClusterRole", "ClusterRoleBinding"}
         if it["kind"] == "Role":
-            (rule,) = it["rules"]
-            assert rule["resources"] == ["secrets"]
-            assert rule["resourceNames"] == ["tenant-authz-keys"]
-            verbs[it["metadata"]["name"]] = set(rule["verbs"])
-    assert verbs == {"authz": {"list", "watch"}, "authz-keys": {"list", "watch", "update"}}
+            for rule in it["rules"]:
+                (kind,), (name,) = rule["resources"], rule["resourceNames"]
+                verbs[it["metadata"]["name"], kind, name] = set(rule["verbs"])
+    assert verbs == {
+        ("authz", "secrets", "tenant-authz-keys"): {"list", "watch"},
+        ("authz", "configmaps", "tenant-authz-policy"): {"list", "watch"},
+        ("authz-keys", "secrets", "tenant-authz-keys"): {"list", "watch", "update"},
+    }
+
+
+def test_the_policy_that_is_watched_is_the_one_that_is_installed() -> None:
+    theirs = load_settings(Settings, {}, DEPLOY / "base/settings.yaml").policy_configmap
+    assert theirs is not None
+    (found,) = [it for it in rendered("base") if it["metadata"]["name"] == theirs.name]
+    assert (found["kind"], found["metadata"]["namespace"]) == ("ConfigMap", theirs.namespace)
+    assert theirs.key in found["data"]
 
 
 def test_only_our_container_gets_a_token_of_kubernetes() -> None:

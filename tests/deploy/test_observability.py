@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from authz.errors import Reason
-from authz.facts import Question
+from authz.domain.facts import Question
+from authz.domain.reason import Reason
+from authz.domain.verdict import Ground
 from authz.observe import Metrics
 from authz.testing import ManualClock
 from tests.deploy.manifests import DEPLOY, load
@@ -20,10 +21,10 @@ from tests.deploy.manifests import DEPLOY, load
 FOLDER = DEPLOY / "observability"
 OUTCOMES = {"allow", "deny", "shadow"}
 REASONS = {
-    *(reason.slug for reason in Reason),
+    *(reason.slug for reason in (*Reason, *Ground)),
     "limit",
     "namespace_limit",
-}  # of denials, and of lost connections
+}  # of answers, and of lost connections
 
 
 def rules() -> list[dict[str, Any]]:

@@ -16,10 +16,11 @@ import httpx
 import pytest
 
 from authz.config import Settings
-from authz.demo import envoy
-from authz.demo.bootstrap import Endpoint
-from authz.demo.certs import Certificate
-from authz.demo.client import REASON_HEADER, REFUSED
+from authz.lab.harness import envoy
+from authz.lab.harness.certs import Certificate
+from authz.lab.harness.ports import Endpoint
+from authz.lab.loopback.client import REFUSED
+from authz.wire import REASON_HEADER
 from tests.deploy.manifests import DEPLOY, load
 from tests.envoy.bench import free_port
 from tests.support import PATIENCE, at_last, authz, http_get, serving

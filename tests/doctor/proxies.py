@@ -1,4 +1,4 @@
-"""Proxies without Envoys: what istiod and the filters make of a pod, as Envoy would dump it."""
+"""Proxies without Envoys: what istiod sent to them, as Envoy would dump it."""
 
 from __future__ import annotations
 
@@ -9,74 +9,59 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from authz.demo.certs import Authority
-from authz.demo.istio import cluster
-from authz.demo.istio.box import node
-from authz.demo.istio.istiod import Istiod
-from authz.demo.istio.objects import Objects
-from authz.demo.istio.routes import Routes
-from authz.demo.istio.world import Pod, Port, Service, World
 from authz.doctor import Expected, Finding, examine, read_dump
-from authz.envoyfilters import Patches, Proxy, shipped
+from authz.envoyfilters import Patches, shipped
+from authz.lab.recordings import Files, played
+from authz.lab.recordings import worlds as recorded
+from authz.lab.world import attacked as worlds
 
 Json = dict[str, Any]
 
 PLAINTEXT = ("knative-serving",)
 ADMIN = "type.googleapis.com/envoy.admin.v3."
-
-
-def world() -> World:
-    """The box's, with what it leaves out: a webhook, and the service with a sidecar."""
-    made = cluster.standard(("acme-web", "globex"))
-    webhook = Pod("knative-serving", "webhook", "10.244.1.1", "controller", {"app": "webhook"})
-    pods = {
-        **made.pods,
-        webhook.id: replace(webhook, listens=(8443,)),
-        "authz-system/authz": replace(made.pods["authz-system/authz"], proxy="sidecar"),
-    }
-    ports = (Port(443, 8443, "tcp"),)
-    service = Service("knative-serving", "webhook", "10.96.1.1", ports, (webhook.id,))
-    return replace(made, pods=pods, services=(*made.services, service))
-
-
-WORLD = world()
+WORLD = worlds.examined()
+_FILES = Files(Path("/etc/certs/cert.pem"), Path("/etc/certs/key.pem"))
+_SECRETS = {
+    "default": _FILES,
+    "ROOTCA": Files(authority=Path("/etc/certs/ca.pem")),
+    "kubernetes://public": _FILES,
+}
 
 
 class Bench:
     """Makes dumps."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self) -> None:
         self._sound: dict[str, Json] = {}
-        self._certificate = Authority(directory).issue(WORLD.pods["outside/server"].identity)
 
     def dump(
         self,
         pod: str,
         documents: Iterable[Json] | None = None,
         *,
-        version: str = "1.30.0",
+        version: str = "",
         dynamic: bool = False,
     ) -> Json:
         """What the proxy of `pod` has in force where `documents` are installed."""
         if documents is None:
-            documents = shipped()
             key = f"{pod} {version} {dynamic}"
             if key not in self._sound:
-                self._sound[key] = self._made(pod, documents, version, dynamic=dynamic)
+                self._sound[key] = self._made(pod, shipped(), version, dynamic=dynamic)
             return deepcopy(self._sound[key])
-        return self._made(pod, documents, version, dynamic=dynamic)
+        return self._made(pod, [*documents], version, dynamic=dynamic)
 
     def _made(self, pod: str, documents: Iterable[Json], version: str, *, dynamic: bool) -> Json:
-        documents = [*WORLD.documents, *documents]
-        who = WORLD.pods[pod]
-        routes = Routes()
-        control = Istiod(WORLD, Objects(documents), self._certificate, routes)
-        config = control.config(who, self._certificate)
-        assert who.proxy != "none"
-        proxy = Proxy(who.proxy, who.namespace, who.labels, version)
-        told = Patches.of(documents).applied(proxy, config)
-        resources = deepcopy(routes.written_into(told)["static_resources"])
-        return as_dump(node(who, version), resources, dynamic=dynamic)
+        """As xDS delivers it, or static, as it is played."""
+        sent = recorded.variant(WORLD, documents)[pod]
+        if version:
+            metadata = {**sent.node["metadata"], "ISTIO_VERSION": version}
+            sent = replace(sent, node={**sent.node, "metadata": metadata})
+        sent = sent.patched(Patches.of(documents))
+        if dynamic:
+            kinds = {"listeners": sent.listeners, "clusters": sent.clusters, "routes": sent.routes}
+            return deepcopy(as_dump(sent.node, kinds, dynamic=True))
+        config = played(sent, _SECRETS)
+        return deepcopy(as_dump(config["node"], config["static_resources"]))
 
 
 def as_dump(who: Json, resources: Json, *, dynamic: bool = False) -> Json:
@@ -110,14 +95,9 @@ def as_dump(who: Json, resources: Json, *, dynamic: bool = False) -> Json:
             ]
         },
     )
-    delivered: list[Json] = []
+    delivered = [{"route_config": it} for it in resources["routes"]]
     kind = f"{ADMIN}RoutesConfigDump"
     made["configs"].append({"@type": kind, "dynamic_route_configs": delivered})
-    for manager in managers(made):
-        if "route_config" in manager:
-            config = manager.pop("route_config")
-            manager["rds"] = {"route_config_name": config["name"]}
-            delivered.append({"route_config": config})
     return made
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from authz.demo.istio import box, cluster
-from authz.demo.istio.mesh import Mesh
 from authz.doctor import Expected, Finding, Rule, examine, read_dump
 from authz.envoyfilters import shipped
+from authz.lab.box.istio import box
+from authz.lab.box.istio.mesh import Mesh
 from tests.mesh.conftest import needs_network
 
 pytestmark = [
@@ -56,6 +56,6 @@ async def test_silent_on_every_proxy_of_the_sound_mesh(mesh: Mesh) -> None:
     ],
 )
 async def test_what_real_envoys_lack(missing: tuple[str, ...], rules: set[Rule]) -> None:
-    running = box.running(cluster.standard(("acme-web",)), patched=box.without(*missing))
+    running = box.running(tenants=("acme-web",), patched=box.without(*missing))
     async with running as mesh:
         assert {it.rule for it in await examined(mesh)} == rules

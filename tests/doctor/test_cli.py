@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from authz.demo.istio.box import without
 from authz.envoyfilters import directory, shipped
+from authz.lab.box.istio.box import without
+from authz.lab.world import attacked as worlds
 from tests.command import Run, in_process
 from tests.doctor.proxies import Bench
 
@@ -215,12 +216,31 @@ def test_namespaces_that_sign_and_never_verify(run: Run) -> None:
     ]
 
 
+def test_upstreams_that_the_servers_could_not_read(run: Run) -> None:
+    """Whatever the dumps say, the filters in force send something else than a cluster's name."""
+    counted = 'authz_checks_total{{question="sign",outcome="allow",reason="{}"}} 7\n'
+    texts = counted.format("upstream-unreadable"), counted.format("left-the-mesh")
+    with answering(texts[0]) as (bad, _), answering(texts[1]) as (good, _):
+        ran = run("doctor", "--metrics", f"{bad}/metrics", "--json")
+        assert run("doctor", "--metrics", f"{good}/metrics").code == 0
+    assert ran.code == 1
+    assert [(it["rule"], it["where"], it["what"]) for it in ran.json["findings"]] == [
+        (
+            "upstream-unreadable",
+            "question sign",
+            "7 upstreams were no cluster names of istiod's",
+        )
+    ]
+
+
 KUBECTL = """#!{python}
 import json, pathlib, sys
 here = pathlib.Path({here!r})
 with (here / "asked").open("a") as asked:
     asked.write(json.dumps(sys.argv[1:]) + "\\n")
-if sys.argv[1] == "get":
+if sys.argv[1:3] == ["get", "configmap"]:
+    print((here / "configmap.json").read_text())
+elif sys.argv[1] == "get":
     print((here / "listed.json").read_text())
 elif "acme" in " ".join(sys.argv):
     print((here / "sound.json").read_text())
@@ -229,22 +249,70 @@ else:
 """
 
 
-def test_every_proxy_of_a_cluster(
-    run: Run, sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One that stands in for the real one; says what lies beside it."""
+    made = tmp_path / "kubectl"
+    made.write_text(KUBECTL.format(python=sys.executable, here=str(tmp_path)))
+    made.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+AGENT_ALONE = {"inject.istio.io/templates": "grpc-agent"}
+
+
+def test_pods_whose_agent_has_no_envoy_are_not_asked(run: Run, sound: Path, kubectl: Path) -> None:
+    ours = _pod("authz-system/authz-1", "authz", "istio-proxy")
+    ours["metadata"]["annotations"] = AGENT_ALONE
+    pods = {"items": [_pod("acme/sound", "app", "istio-proxy"), ours]}
+    (kubectl / "listed.json").write_text(json.dumps(pods))
+    ran = run("doctor", "--cluster", "--json")
+    assert (ran.code, ran.json["findings"], ran.json["unreadable"]) == (0, [], [])
+
+
+def test_a_tenant_s_pod_like_that_has_no_proxy(run: Run, sound: Path, kubectl: Path) -> None:
+    theirs = _pod("acme/sound", "app", "istio-proxy")
+    theirs["metadata"]["annotations"] = {"inject.istio.io/templates": "mine, grpc-simple"}
+    (kubectl / "listed.json").write_text(json.dumps({"items": [theirs]}))
+    ran = run("doctor", "--cluster", "--json")
+    [found] = ran.json["findings"]
+    assert (ran.code, found["rule"], ran.json["examined"]) == (1, "no-proxy", [])
+    assert "without an Envoy" in found["what"]
+
+
+@pytest.mark.parametrize(
+    ("configmap", "told"),
+    [
+        ('{"data": {"mesh-compatibility-mode": "enabled"}}', ""),
+        ('{"data": {}}', "mesh-compatibility-mode is auto"),
+        ("nonsense", "mesh-compatibility-mode is not known"),
+    ],
+)
+def test_what_knative_knows_of_the_mesh_counts(
+    run: Run, bench: Bench, kubectl: Path, configmap: str, told: str
 ) -> None:
-    """Through a kubectl that stands in for the real one."""
+    permissive = worlds.mutual_tls("globex", "PERMISSIVE")
+    dump = bench.dump("globex/hello", [*shipped(), permissive])
+    (kubectl / "sound.json").write_text(json.dumps(dump))
+    (kubectl / "listed.json").write_text(json.dumps({"items": [_pod("acme/x", "istio-proxy")]}))
+    (kubectl / "configmap.json").write_text(configmap)
+    ran = run("doctor", "--cluster", "--plaintext", "globex", "--json")
+    found = [it["what"] for it in ran.json["findings"] if it["rule"] == "cold-start"]
+    assert [told in it for it in found] == ([True] if told else [])
+
+
+def test_every_proxy_of_a_cluster(
+    run: Run, sound: Path, tmp_path: Path, kubectl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pods = {"items": [*PODS["items"], _pod("globex/gone", "istio-proxy")]}
     (tmp_path / "listed.json").write_text(json.dumps(pods))
-    kubectl = tmp_path / "kubectl"
-    kubectl.write_text(KUBECTL.format(python=sys.executable, here=str(tmp_path)))
-    kubectl.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
     ran = run("doctor", "--cluster", "--json")
     assert ran.json["examined"] == [SIDECAR, SIDECAR]  # both say so
     assert {it["workload"] for it in ran.json["findings"]} == {"acme/bare", "acme/node"}
     assert "no such container" in ran.json["unreadable"][0]
     asked = [json.loads(line) for line in (tmp_path / "asked").read_text().splitlines()]
-    assert asked[0][:2] == ["get", "pods"]
+    assert [it[:2] for it in asked[:2]] == [["get", "configmap"], ["get", "pods"]]
     wanted = ["exec", "--namespace=acme", "sound", "--container=istio-proxy"]
     assert wanted in [it[:4] for it in asked]
     assert run("doctor", "--cluster", "--namespace", "acme", "--accept", "no-proxy").code == 0

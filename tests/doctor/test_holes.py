@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from authz.demo.istio.box import without
 from authz.doctor import Expected, Rule
 from authz.envoyfilters import Proxy, shipped
+from authz.lab.box.istio.box import without
+from authz.lab.world import attacked as worlds
 from tests.doctor.proxies import (
     PLAINTEXT,
     WORLD,
@@ -89,7 +90,12 @@ def test_older_proxies_lack_early_data_and_are_sound(bench: Bench) -> None:
 def test_a_filter_that_is_not_installed(
     bench: Bench, missing: str, pod: str, rules: set[Rule]
 ) -> None:
-    found = examined(bench.dump(pod, without(missing)(shipped())))
+    kinds = {"EnvoyFilter", "AuthorizationPolicy"}
+    documents = [
+        it for it in shipped() if it["metadata"]["name"] != missing or it["kind"] not in kinds
+    ]
+    assert len(documents) < len(shipped())
+    found = examined(bench.dump(pod, documents))
     assert {it.rule for it in found} == rules
     assert all(it.workload == pod for it in found)
 
@@ -240,7 +246,7 @@ STRIP, PUBLIC, SCRAPE = "tenant-authz.strip", "tenant-authz.public", "tenant-aut
             _typed(SIGN, _metadata("x-authz-upstream", "%REQ(:AUTHORITY)%")),
             SIDECAR,
             Rule.UPSTREAM,
-            "must be %UPSTREAM_CLUSTER%",
+            "must be %UPSTREAM_CLUSTER_RAW%",
         ),
         (
             _typed(PUBLIC, lambda it: it["grpc_service"]["initial_metadata"].pop()),
@@ -396,9 +402,10 @@ def test_how_envoy_writes_the_same_is_the_same(bench: Bench) -> None:
 
 
 def _one(dump: Json, name: str) -> None:
-    """Take it out of one chain only, the last."""
+    """Take it out of one chain only, the first."""
     several = [it for it in lists(dump) if any(one["name"] == name for one in it)]
-    several[-1][:] = [it for it in several[-1] if it["name"] != name]
+    first = several[0]
+    first[:] = [it for it in first if it["name"] != name]
 
 
 @pytest.mark.parametrize(
@@ -431,13 +438,15 @@ def test_verify_behind_strip(bench: Bench) -> None:
     assert "must be tenant-authz.verify, tenant-authz.strip" in found[0].what
 
 
-@pytest.mark.parametrize("name", ["envoy.filters.network.redis_proxy", "somebody.elses"])
-def test_a_chain_that_gives_our_filters_nothing_to_hold_on_to(bench: Bench, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [("somebody.elses", Rule.UNCOVERED), ("envoy.filters.network.redis_proxy", Rule.TCP_MISSING)],
+)
+def test_a_chain_of_another_kind_with_nobody_of_ours(bench: Bench, name: str, rule: Rule) -> None:
     dump = bench.dump(SIDECAR)
     chain = listener(dump, "virtualInbound")["filter_chains"][-1]
     chain["filters"] = [{"name": name, "typed_config": {"@type": "x"}}]
-    [found] = examined(dump)
-    assert (found.rule, name in found.what) == (Rule.UNCOVERED, True)
+    assert {it.rule for it in examined(dump)} == {rule}
 
 
 def test_http_that_leaves_by_a_manager_without_a_router(bench: Bench) -> None:
@@ -481,8 +490,9 @@ def _tls(dump: Json) -> Json:
 
 def _sans(*names: str) -> Broken:
     def broken(dump: Json) -> None:
-        matchers = [{"san_type": "URI", "matcher": {"exact": name}} for name in names]
-        _tls(dump)["validation_context"]["match_typed_subject_alt_names"] = matchers
+        matchers = [{"exact": name} for name in names]
+        validation = _tls(dump)["combined_validation_context"]["default_validation_context"]
+        validation["match_subject_alt_names"] = matchers
 
     return broken
 
@@ -504,14 +514,13 @@ OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 @pytest.mark.parametrize(
     ("broken", "rule"),
     [
-        (lambda dump: service_cluster(dump).update(name="other"), Rule.CLUSTER_MISSING),
         (
             lambda dump: service_cluster(dump)["typed_extension_protocol_options"].clear(),
             {Rule.CLUSTER_HTTP2, Rule.CLUSTER_TIMES},
         ),
         (lambda dump: service_cluster(dump).pop("transport_socket"), Rule.CLUSTER_PLAINTEXT),
         (_auto_mutual_tls, Rule.CLUSTER_PLAINTEXT),
-        (lambda dump: _tls(dump).pop("tls_certificates"), Rule.CLUSTER_ANONYMOUS),
+        (lambda dump: _tls(dump).pop("tls_certificate_sds_secret_configs"), Rule.CLUSTER_ANONYMOUS),
         (_sans(), Rule.CLUSTER_IDENTITY),
         (_sans("spiffe://cluster.local/ns/mallory/sa/default"), Rule.CLUSTER_IDENTITY),
         (
@@ -546,13 +555,18 @@ def test_the_way_to_the_service(
 
 
 def test_a_sidecar_object_that_hides_the_service(bench: Bench) -> None:
-    scope = {
-        "kind": "Sidecar",
-        "metadata": {"name": "default", "namespace": "globex"},
-        "spec": {"egress": [{"hosts": ["./*", "istio-system/*"]}]},
-    }
-    [found] = examined(bench.dump(SIDECAR, [*shipped(), scope]))
+    [found] = examined(bench.dump(SIDECAR, [*shipped(), worlds.HIDES_THE_SERVICE]))
     assert (found.rule, "authz.authz-system" in found.where) == (Rule.CLUSTER_MISSING, True)
+
+
+def test_no_way_to_the_service_and_advice_that_fits(bench: Bench) -> None:
+    rules = {SIDECAR: Rule.CLUSTER_MISSING, GATEWAY: Rule.GATEWAY_CLUSTER_MISSING}
+    for pod, rule in rules.items():
+        dump = bench.dump(pod)
+        service_cluster(dump).update(name="other")
+        [found] = examined(dump)
+        assert found.rule is rule
+        assert ("Sidecar" in found.rule.mend) == (pod == SIDECAR)
 
 
 def test_no_destination_rule_at_all(bench: Bench) -> None:
@@ -564,16 +578,8 @@ def test_no_destination_rule_at_all(bench: Bench) -> None:
 # ---- ways past the proxy ----
 
 
-def _permissive(namespace: str) -> Json:
-    return {
-        "kind": "PeerAuthentication",
-        "metadata": {"name": "mine", "namespace": namespace},
-        "spec": {"mtls": {"mode": "PERMISSIVE"}},
-    }
-
-
 def test_a_namespace_that_takes_plaintext(bench: Bench) -> None:
-    dump = bench.dump(SIDECAR, [*shipped(), _permissive("globex")])
+    dump = bench.dump(SIDECAR, [*shipped(), worlds.mutual_tls("globex", "PERMISSIVE")])
     found = examined(dump)
     assert {it.rule for it in found} == {Rule.PLAINTEXT}
     assert any("port 8000" in it.where for it in found)
@@ -594,11 +600,15 @@ def test_a_port_that_takes_plaintext_on_purpose(bench: Bench) -> None:
     ("annotations", "rule"),
     [
         ({"traffic.sidecar.istio.io/excludeInboundPorts": "9999"}, Rule.EXCLUDED_PORT),
+        ({"traffic.sidecar.istio.io/excludeInboundPorts": "15020, 9999"}, Rule.EXCLUDED_PORT),
         ({"traffic.sidecar.istio.io/includeInboundPorts": "8080"}, Rule.EXCLUDED_PORT),
+        ({"traffic.sidecar.istio.io/includeInboundPorts": "15020"}, Rule.EXCLUDED_PORT),
+        ({"traffic.sidecar.istio.io/includeInboundPorts": ""}, Rule.EXCLUDED_PORT),
         ({"traffic.sidecar.istio.io/excludeInterfaces": "eth1"}, Rule.EXCLUDED_PORT),
         ({"sidecar.istio.io/interceptionMode": "NONE"}, Rule.NO_CAPTURE),
         ({"traffic.sidecar.istio.io/includeInboundPorts": "*"}, None),
         ({"traffic.sidecar.istio.io/excludeInboundPorts": ""}, None),
+        ({"traffic.sidecar.istio.io/excludeInboundPorts": "15020"}, None),  # the injector's own
     ],
 )
 def test_annotations_that_lead_past_the_proxy(
@@ -607,6 +617,26 @@ def test_annotations_that_lead_past_the_proxy(
     dump = bench.dump(SIDECAR)
     dump["configs"][0]["bootstrap"]["node"]["metadata"]["ANNOTATIONS"] = annotations
     assert [it.rule for it in examined(dump)] == ([rule] if rule else [])
+
+
+def test_our_own_pods_behind_a_sidecar_keep_their_side_port_out_of_it(bench: Bench) -> None:
+    dump = bench.dump("authz-system/authz")
+    side_port = {"traffic.sidecar.istio.io/excludeInboundPorts": "9001"}  # overlays/xfcc
+    dump["configs"][0]["bootstrap"]["node"]["metadata"]["ANNOTATIONS"] = side_port
+    assert examined(dump) == []
+
+
+@pytest.mark.parametrize(("mode", "hangs"), [("", True), ("auto", True), ("enabled", False)])
+def test_a_knative_pod_that_takes_plaintext_misleads_the_activator(
+    bench: Bench, mode: str, hangs: bool
+) -> None:
+    documents = [*shipped(), worlds.mutual_tls("globex", "PERMISSIVE")]
+    expected = Expected(documents, plaintext=["globex"], mesh_mode=mode)
+    found = examined(bench.dump(KNATIVE, documents), expected)
+    assert [it.rule for it in found] == ([Rule.COLD_START] if hangs else [])
+    assert all(str([8012, 8013]) in it.what for it in found)
+    assert examined(bench.dump(SIDECAR, documents), expected) == []
+    assert examined(bench.dump(KNATIVE), Expected(shipped(), mesh_mode=mode)) == []
 
 
 def test_a_proxy_that_captures_nothing(bench: Bench) -> None:
@@ -659,7 +689,9 @@ def test_a_route_that_changes_the_token(bench: Bench, change: Json) -> None:
 def test_holes_are_found_in_what_xds_delivers(bench: Bench) -> None:
     documents = without("tenant-authz-sign")(shipped())
     static = examined(bench.dump(SIDECAR, documents))
-    assert examined(bench.dump(SIDECAR, documents, dynamic=True)) == static != []
+    found = examined(bench.dump(SIDECAR, documents, dynamic=True))
+    # Where all is static, what leads to a Service's port 15021 looks like what the agent has.
+    assert [it for it in found if "_15021" not in it.where] == static != []
 
 
 def test_a_route_of_rds(bench: Bench) -> None:

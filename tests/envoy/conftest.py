@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo import envoy
-from tests.envoy.bench import Workbench
+from authz.lab.harness import envoy
+from authz.lab.harness.certs import Authority
+from authz.lab.loopback.mesh import AUTHZ
+from tests.envoy.bench import ISTIO, Workbench
 from tests.envoy.scripted import scripted_authz
 
 INSTALLED = "installed"
@@ -34,9 +36,13 @@ def executable(envoy_version: str, pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.fixture
-async def workbench(executable: Path, tmp_path: Path) -> AsyncIterator[Workbench]:
-    async with scripted_authz() as authz:
-        yield Workbench(authz, executable, tmp_path)
+async def workbench(
+    executable: Path, envoy_version: str, tmp_path: Path
+) -> AsyncIterator[Workbench]:
+    authority = Authority(tmp_path / "certs")
+    istio = ISTIO.get(envoy_version.rpartition(".")[0])
+    async with scripted_authz(authority.issue(AUTHZ)) as authz:
+        yield Workbench(authz, executable, authority, tmp_path, istio)
 
 
 def _downloaded(version: str, cache: Path) -> Path:

@@ -15,7 +15,8 @@ from authz._proto.ext_authz_pb2 import (
     HeaderValueOption,
     StatusCode,
 )
-from authz.demo.bootstrap import Endpoint
+from authz.lab.harness.certs import Certificate
+from authz.lab.harness.ports import Endpoint
 
 Context: TypeAlias = "grpc.aio.ServicerContext[CheckRequest, CheckResponse]"
 Answer: TypeAlias = Callable[[CheckRequest, Context], Awaitable[CheckResponse]]
@@ -69,12 +70,20 @@ class ScriptedAuthz:
     """Set `answer` before each request."""
 
     server: grpc.aio.Server
+    certificate: Certificate
     answer: Answer = field(default_factory=lambda: always(allowing()))
     questions: list[Question] = field(default_factory=list)
     endpoint: Endpoint = field(init=False)
 
     async def start(self) -> None:
-        self.endpoint = Endpoint("127.0.0.1", self.server.add_insecure_port("127.0.0.1:0"))
+        files = self.certificate
+        credentials = grpc.ssl_server_credentials(
+            [(files.key_file.read_bytes(), files.cert_file.read_bytes())],
+            files.ca_file.read_bytes(),
+            require_client_auth=True,
+        )
+        port = self.server.add_secure_port("127.0.0.1:0", credentials)
+        self.endpoint = Endpoint("127.0.0.1", port)
         handler = grpc.unary_unary_rpc_method_handler(
             self._check,
             request_deserializer=CheckRequest.FromString,
@@ -96,8 +105,8 @@ class ScriptedAuthz:
 
 
 @asynccontextmanager
-async def scripted_authz() -> AsyncIterator[ScriptedAuthz]:
-    authz = ScriptedAuthz(grpc.aio.server())
+async def scripted_authz(certificate: Certificate) -> AsyncIterator[ScriptedAuthz]:
+    authz = ScriptedAuthz(grpc.aio.server(), certificate)
     await authz.start()
     try:
         yield authz

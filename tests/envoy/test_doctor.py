@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.istio import box, cluster
-from authz.demo.istio.world import Json
 from authz.doctor import Expected, Finding, Rule, examine, read_dump
 from authz.envoyfilters import shipped
+from authz.lab.box.istio import box
+from authz.lab.world.model import Json
 from tests.mesh.conftest import needs_network
 
 pytestmark = [needs_network, pytest.mark.timeout(240)]
@@ -27,7 +27,7 @@ async def test_a_sound_mesh_and_one_without_tcp(
     sound = (without_early_data, {Rule.EARLY_CONNECT}) if older else (tuple, set())
     for patched, rules in (sound, (box.without(TCP), {Rule.TCP_MISSING, Rule.EARLY_CONNECT})):
         found: list[Finding] = []
-        async with box.running(cluster.standard(("globex",)), patched=patched) as mesh:
+        async with box.running(tenants=("globex",), patched=patched) as mesh:
             for pod in mesh.proxies:
                 found += examine(read_dump(await mesh.config_dump(pod), pod), EXPECTED)
         assert {it.rule for it in found} == rules

@@ -5,26 +5,67 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from authz.demo import bootstrap, envoy
-from authz.demo.bootstrap import Endpoint, Json
-from authz.demo.certs import Authority
-from authz.envoyfilters import Patches, Proxy, shipped
+from authz.lab.harness import envoy
+from authz.lab.harness.ports import Endpoint
+from authz.lab.recordings import ANY_OTHER, Sent
 from authz.testing import workload
-from tests.envoy.bench import AUTHZ_CLUSTER, ISTIO, Workbench, free_port
-from tests.envoy.scripted import always, denying
+from tests.envoy.bench import Door, Workbench, free_port
+from tests.envoy.scripted import allowing, always, denying
 from tests.support import soon
 
 GREETING = b"220 welcome\r\n"
+PING = b"*1\r\n$4\r\nPING\r\n"  # redis_proxy answers it itself: +PONG
 TCP_PROXY = "envoy.filters.network.tcp_proxy"
 OWN, FOREIGN = workload("acme-web"), workload("globex")
-UNLISTED, LISTED = "virtualInbound", "0.0.0.0_3306"
 DENY = always(denying("x-word", "not-allowed", "no"))
+
+
+@dataclass(frozen=True)
+class Parsed(Door):
+    """A port whose name lets istiod put a parser there, if its agent is told so.
+
+    That is not recorded: the filters are as its buildNetworkFiltersStack has them.
+    """
+
+    parser: str = ""
+
+    def bare(self) -> Sent:
+        sent = deepcopy(super().bare())
+        for chain in tcp_chains(sent, self):
+            cluster = chain["filters"][-1]["typed_config"]["cluster"]
+            if self.parser == "RedisProxy":  # it ends the chain itself
+                routes = {"catch_all_route": {"cluster": cluster}}
+                settings = {"op_timeout": "5s"}
+                options = {"settings": settings, "prefix_routes": routes}
+                chain["filters"][-1:] = [self._filter("redis_proxy", **options)]
+            else:
+                chain["filters"].insert(-1, self._filter(f"{self.parser[:-5].lower()}_proxy"))
+        return sent
+
+    def _filter(self, name: str, **config: Any) -> dict[str, Any]:
+        type_url = f"type.googleapis.com/envoy.extensions.filters.network.{name}.v3.{self.parser}"
+        typed = {"@type": type_url, "stat_prefix": "pod", **config}
+        return {"name": f"envoy.filters.network.{name}", "typed_config": typed}
+
+
+UNLISTED, LISTED = Door("acme-web/plain", ANY_OTHER), Door("acme-web/plain", 7000)
+REDIS, MONGO, MYSQL = (
+    Parsed("acme-web/plain", 7000, parser=it) for it in ("RedisProxy", "MongoProxy", "MySQLProxy")
+)
+NAMES = {UNLISTED: "unlisted", LISTED: "listed", REDIS: "redis", MONGO: "mongo", MYSQL: "mysql"}
+
+
+def on(*doors: Door) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("chain", doors, ids=[NAMES[it] for it in doors])
+
+
+chains = on(UNLISTED, LISTED)
 
 
 @dataclass
@@ -46,50 +87,32 @@ class App:
 @dataclass
 class Bench:
     workbench: Workbench
-    directory: Path
-    istio: str
-    authority: Authority
     app: App
 
     @asynccontextmanager
-    async def chain(self, name: str, overlay: str = "") -> AsyncIterator[Endpoint]:
+    async def chain(self, door: Door, overlay: str = "") -> AsyncIterator[Endpoint]:
         """A raw-TCP chain of a pod's sidecar, mutual TLS in front and the app behind."""
+        async with self.chain_and_envoy(door, overlay) as (address, _):
+            yield address
+
+    @asynccontextmanager
+    async def chain_and_envoy(
+        self, door: Door, overlay: str = ""
+    ) -> AsyncIterator[tuple[Endpoint, envoy.Envoy]]:
         address, app = free_port(), free_port()
-        config = bootstrap.envoy_config(
-            [self._listener(name)],
-            [
-                bootstrap.static_cluster("InboundPassthroughCluster", app),
-                bootstrap.static_cluster(AUTHZ_CLUSTER, self.workbench.authz.endpoint, http2=True),
-            ],
-        )
-        proxy = Proxy("sidecar", "acme-web", {}, self.istio)
-        config = Patches.of(shipped(overlay)).applied(proxy, config)
-        (listener,) = config["static_resources"]["listeners"]
-        listener["address"] = bootstrap.socket_address(address)
+        config = self.workbench.config(door, address, app, overlay)
         async with AsyncExitStack() as stack:
             server = await asyncio.start_server(self.app, *app)
             stack.callback(server.close)
-            started = envoy.running("tcp", config, self.directory, self.workbench.executable)
-            await stack.enter_async_context(started)
-            yield address
-
-    def _listener(self, name: str) -> Json:
-        type_url = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
-        tcp_proxy = {"@type": type_url, "stat_prefix": name, "cluster": "InboundPassthroughCluster"}
-        chain = {
-            "name": name,
-            "filters": [{"name": TCP_PROXY, "typed_config": tcp_proxy}],
-            "transport_socket": bootstrap.downstream_tls(
-                self.authority.issue(workload("acme-web", "pod"))
-            ),
-        }
-        return {"name": "virtualInbound", "traffic_direction": "INBOUND", "filter_chains": [chain]}
+            bench = self.workbench
+            started = envoy.running("tcp", config, bench.directory, bench.executable)
+            yield address, await stack.enter_async_context(started)
 
     @asynccontextmanager
     async def connected(
         self, address: Endpoint, who: Any = OWN
     ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        tls = self.authority.issue(who).client_context()
+        tls = self.workbench.certificate(who).client_context()
         reader, writer = await asyncio.open_connection(*address, ssl=tls)
         try:
             yield reader, writer
@@ -98,17 +121,16 @@ class Bench:
 
 
 @pytest.fixture
-def bench(workbench: Workbench, tmp_path: Path, envoy_version: str) -> Bench:
-    istio = ISTIO.get(envoy_version.rpartition(".")[0], "1.30.0")
-    return Bench(workbench, tmp_path, istio, Authority(tmp_path / "certs"), App())
+def bench(workbench: Workbench) -> Bench:
+    return Bench(workbench, App())
 
 
 def waits_for_the_client(bench: Bench) -> bool:
-    return bench.istio >= "1.29"
+    return not (bench.workbench.istio or "").startswith("1.28")
 
 
-@pytest.mark.parametrize("chain", [UNLISTED, LISTED])
-async def test_it_asks_with_the_peer_that_mtls_proves(bench: Bench, chain: str) -> None:
+@chains
+async def test_it_asks_with_the_peer_that_mtls_proves(bench: Bench, chain: Door) -> None:
     async with bench.chain(chain) as address, bench.connected(address) as (reader, writer):
         writer.write(b"hello")
         assert await soon(reader.readexactly(len(GREETING) + 5)) == GREETING + b"hello"
@@ -118,8 +140,8 @@ async def test_it_asks_with_the_peer_that_mtls_proves(bench: Bench, chain: str) 
     assert question.request.attributes.source.principal == str(OWN)
 
 
-@pytest.mark.parametrize("chain", [UNLISTED, LISTED])
-async def test_who_is_denied_reaches_nothing(bench: Bench, chain: str) -> None:
+@chains
+async def test_who_is_denied_reaches_nothing(bench: Bench, chain: Door) -> None:
     bench.workbench.authz.answer = DENY
     async with bench.chain(chain) as address, bench.connected(address, FOREIGN) as (reader, writer):
         writer.write(b"hello")
@@ -152,8 +174,44 @@ async def test_more_than_the_early_data_gets_through_once_allowed(bench: Bench) 
         assert await soon(reader.readexactly(len(GREETING) + len(sent))) == GREETING + sent
 
 
-@pytest.mark.parametrize("chain", [UNLISTED, LISTED])
-async def test_without_us_the_connection_is_closed(bench: Bench, chain: str) -> None:
+async def test_redis_is_asked_about_before_a_command_is_read(bench: Bench) -> None:
+    async with bench.chain(REDIS) as address:
+        async with bench.connected(address) as (reader, writer):
+            writer.write(PING)
+            assert await soon(reader.readexactly(7)) == b"+PONG\r\n"
+        bench.workbench.authz.answer = DENY
+        async with bench.connected(address, FOREIGN) as (reader, writer):
+            writer.write(b"*2\r\n$3\r\nGET\r\n$1\r\nx\r\n")
+            assert await soon(reader.read()) == b""
+    asked = [it.request.attributes.source.principal for it in bench.workbench.authz.questions]
+    assert asked == [str(OWN), str(FOREIGN)]
+    assert bench.app.heard == []
+
+
+async def test_mongo_is_asked_about_before_its_bytes_are_parsed(bench: Bench) -> None:
+    """Twice, where the first answer lets in: behind the parser there is tcp_proxy, with ours."""
+    senseless = b"\x10" + b"\0" * 11 + b"\x7f" * 4  # a header with an operation that there is not
+    async with bench.chain_and_envoy(MONGO) as (address, proxy):
+
+        async def not_understood() -> int:
+            said = await proxy.admin("/stats?filter=mongo.pod.decoding_error")
+            return int(said.split(": ")[1])
+
+        bench.workbench.authz.answer = DENY
+        async with bench.connected(address, FOREIGN) as (reader, writer):
+            writer.write(senseless)
+            assert await soon(reader.read()) in {b"", GREETING}
+        assert (len(bench.workbench.authz.questions), await not_understood()) == (1, 0)
+        bench.workbench.authz.answer = always(allowing())
+        async with bench.connected(address) as (reader, writer):
+            writer.write(senseless)
+            await soon(reader.readexactly(len(GREETING) + len(senseless)))
+        assert (len(bench.workbench.authz.questions), await not_understood()) == (3, 1)
+    assert bench.app.heard == [senseless]
+
+
+@chains
+async def test_without_us_the_connection_is_closed(bench: Bench, chain: Door) -> None:
     async with bench.chain(chain) as address:
         await bench.workbench.authz.stop()
         async with bench.connected(address) as (reader, writer):
@@ -162,66 +220,62 @@ async def test_without_us_the_connection_is_closed(bench: Bench, chain: str) -> 
     assert bench.app.heard == []
 
 
-async def test_shadow_lets_in_when_nobody_answers(bench: Bench) -> None:
-    async with bench.chain(UNLISTED, "shadow") as address:
+every_chain = on(UNLISTED, LISTED, REDIS, MONGO)
+
+
+@every_chain
+async def test_shadow_lets_in_when_nobody_answers(bench: Bench, chain: Door) -> None:
+    async with bench.chain(chain, "shadow") as address:
         await bench.workbench.authz.stop()
         async with bench.connected(address, FOREIGN) as (reader, writer):
-            writer.write(b"hello")
-            await soon(reader.readuntil(b"hello"))
+            writer.write(PING)
+            await soon(reader.readuntil(b"P"))
 
 
-async def test_break_glass_asks_nobody(bench: Bench) -> None:
+@every_chain
+async def test_break_glass_asks_nobody(bench: Bench, chain: Door) -> None:
     bench.workbench.authz.answer = DENY
     async with (
-        bench.chain(UNLISTED, "break-glass") as address,
+        bench.chain(chain, "break-glass") as address,
         bench.connected(address, FOREIGN) as (reader, writer),
     ):
-        writer.write(b"hello")
-        await soon(reader.readuntil(b"hello"))
+        writer.write(PING)
+        await soon(reader.readuntil(b"P"))
     assert bench.workbench.authz.questions == []
 
 
+@on(UNLISTED, LISTED, REDIS, MONGO, MYSQL)
+def test_nothing_reads_what_a_client_says_before_us(chain: Door) -> None:
+    """But for Istio's own exchange of metadata, which comes from proxies."""
+    names = [it["name"] for it in tcp_filters(chain)]
+    assert next(it for it in names if it != "istio.metadata_exchange") == "tenant-authz.tcp"
+
+
+def tcp_filters(door: Door, *, istio: str | None = None) -> list[dict[str, Any]]:
+    """The network filters of the TCP chain behind a door."""
+    found: list[dict[str, Any]]
+    (found,) = (it["filters"] for it in tcp_chains(door.sent(istio=istio), door))
+    return found
+
+
+def tcp_chains(sent: Sent, door: Door) -> list[dict[str, Any]]:
+    (inbound,) = (it for it in sent.listeners if it["name"] == "virtualInbound")
+    return [
+        it
+        for it in inbound["filter_chains"]
+        if it["filter_chain_match"].get("destination_port", ANY_OTHER) == door.at
+        and "http_filters" not in it["filters"][-1]["typed_config"]
+    ]
+
+
 def test_only_proxies_that_know_the_mode_get_it() -> None:
-    def mode(chain: str, istio: str) -> str | None:
-        found = {"name": chain, "filters": [{"name": TCP_PROXY, "typed_config": {}}]}
-        listener = {
-            "name": "virtualInbound",
-            "traffic_direction": "INBOUND",
-            "filter_chains": [found],
-        }
-        proxy = Proxy("sidecar", "acme-web", {}, istio)
-        config = Patches.of(shipped()).applied(proxy, bootstrap.envoy_config([listener], []))
-        *_, tcp_proxy = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
-        result: str | None = tcp_proxy["typed_config"].get("upstream_connect_mode")
+    def mode(door: Door, istio: str) -> str | None:
+        result: str | None
+        result = tcp_filters(door, istio=istio)[-1]["typed_config"].get("upstream_connect_mode")
         return result
 
-    for istio in ("1.29.0", "1.30.3", "1.31.0", "1.40.0", "1.100.0"):
+    for istio in ("1.29.0", "1.30.3", "1.40.0", "1.100.0", "1.32-dev", "1.30-alpha.0123abcd"):
         assert mode(UNLISTED, istio) == "ON_DOWNSTREAM_DATA"
         assert mode(LISTED, istio) is None
-    for istio in ("1.24.0", "1.28.9", "1.3.0"):
+    for istio in ("1.24.0", "1.28.9", "1.3.0", "1.29-alpha.0123abcd", "1.3-dev", ""):
         assert mode(UNLISTED, istio) is None
-
-
-@pytest.mark.parametrize(
-    ("namespace", "app", "port", "asks"),
-    [
-        ("knative-serving", "webhook", 8443, False),
-        ("knative-eventing", "eventing-webhook", 8443, False),
-        ("knative-serving", "webhook", 8080, True),
-        ("knative-serving", "activator", 8443, True),
-        ("acme-web", "webhook", 8443, True),
-        ("authz-system", "authz", 8443, False),
-    ],
-)
-def test_only_the_platform_s_webhooks_are_left_to_themselves(
-    namespace: str, app: str, port: int, asks: bool
-) -> None:
-    chain = {
-        "filter_chain_match": {"destination_port": port},
-        "filters": [{"name": TCP_PROXY, "typed_config": {}}],
-    }
-    listener = {"name": "virtualInbound", "traffic_direction": "INBOUND", "filter_chains": [chain]}
-    proxy = Proxy("sidecar", namespace, {"app": app})
-    config = Patches.of(shipped()).applied(proxy, bootstrap.envoy_config([listener], []))
-    filters = config["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
-    assert ("tenant-authz.tcp" in [it["name"] for it in filters]) is asks

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from authz.demo.bootstrap import EVERY_ADDRESS
 from authz.envoyfilters import CannotPatch, Patches, Proxy, shipped
 
 MANAGER = "envoy.filters.network.http_connection_manager"
@@ -78,7 +77,7 @@ def tcp_chain(**rest: Any) -> Json:
 
 
 def listener(name: str, *chains: Json, port: int = 15006, direction: str = "INBOUND") -> Json:
-    address = {"socket_address": {"address": EVERY_ADDRESS, "port_value": port}}
+    address = {"socket_address": {"address": "0.0.0.0", "port_value": port}}  # noqa: S104
     found = {"name": name, "address": address, "filter_chains": list(chains)}
     return found | ({"traffic_direction": direction} if direction else {})
 

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from authz._proto.ext_authz_pb2 import CheckResponse
+from authz.domain.facts import Question
+from authz.domain.identity import SpiffeId
+from authz.domain.policy import Policy, Role
+from authz.domain.verdict import Allow, Ground
 from authz.extauthz import AuthorizationService
-from authz.facts import Question
-from authz.identity import SpiffeId
 from authz.observe import DecisionEvent
-from authz.policy import Policy, Role
 from authz.testing import ManualClock, check_request, rules, workload
-from authz.verdict import Allow, Ground
 from tests.http2 import wire
 from tests.http2.test_fuzz import Checked, act
 

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from authz.http2 import Cancelled, Connection, Event, GrpcStatus, Limits, Request
-from authz.http2.errors import ErrorCode
+from authz.http2.faults import ErrorCode
 from tests.http2 import wire
 from tests.http2.wire import PREFACE, Peer, frame, framed
 

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.http2.errors import HttpFault, Malformed
 from authz.http2.events import Head
+from authz.http2.faults import HttpFault, Malformed
 from authz.http2.grpc import GrpcFault, GrpcStatus
-from authz.http2.heads import check_trailers, head_of
 from authz.http2.hpack import Field
+from authz.http2.request_head import check_trailers, head_of
 
 Pairs = list[tuple[bytes, bytes]]
 

@@ -12,10 +12,10 @@ from hpack.huffman_table import decode_huffman as their_decode_huffman
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.http2.errors import ConnectionFault, ErrorCode
-from authz.http2.heads import head_of
+from authz.http2.faults import ConnectionFault, ErrorCode
 from authz.http2.hpack import Block, Decoder, Field, _integer
 from authz.http2.huffman import decode_huffman
+from authz.http2.request_head import head_of
 
 MAX_LIST = 65_536
 Pairs = list[tuple[bytes, bytes]]

@@ -37,6 +37,7 @@ def test_the_build_is_given_what_it_reads_and_nothing_else() -> None:
     allowed = {*let_through(), "Dockerfile", ".dockerignore"}
     assert {path.split("/")[0] for path in sent} <= allowed
     assert "authz/config.py" in sent
+    assert not [path for path in sent if path.startswith("authz/lab")]
     assert not [path for path in sent if path.endswith((".pyc", ".key", ".db"))]
 
 
@@ -104,6 +105,14 @@ def test_nobody_can_change_it_or_become_root_by_it(content: dict[str, tarfile.Ta
     assert not [it.name for it in ours if it.uid or (not it.issym() and it.mode & 0o022)]
     raised = stat.S_ISUID | stat.S_ISGID
     assert not [it.name for it in content.values() if it.isfile() and it.mode & raised]
+
+
+def test_the_lab_and_its_demo_are_not_in_it(content: dict[str, tarfile.TarInfo], run: Run) -> None:
+    assert [path for path in content if path.endswith("site-packages/authz/server/run.py")]
+    assert not [path for path in content if "/authz/lab" in path]
+    demo = run("demo", "--once")
+    assert demo.ended() == 3
+    assert "pip install 'tenant-authz[demo]'" in demo.output
 
 
 def test_it_need_not_compile_python_at_each_start(content: dict[str, tarfile.TarInfo]) -> None:

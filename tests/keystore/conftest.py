@@ -3,7 +3,7 @@ import secrets
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import lightkube
@@ -44,8 +44,8 @@ def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("KUBECONFIG", _CLUSTER)
     name = f"tenant-authz-test-{secrets.token_hex(4)}"
     yield name
-    client = lightkube.Client(lightkube.KubeConfig.from_file(_CLUSTER).get())
-    with suppress(lightkube.ApiError):
+    config = lightkube.KubeConfig.from_file(_CLUSTER).get()
+    with closing(lightkube.Client(config)) as client, suppress(lightkube.ApiError):
         client.delete(Secret, name)
 
 

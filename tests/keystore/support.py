@@ -9,10 +9,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from authz.domain.keys import Keyring, NamespaceKeys, RootKey
+from authz.domain.names import Namespace
 from authz.errors import KeyStoreError
-from authz.keys import Keyring, NamespaceKeys, RootKey
 from authz.keystore import Kek, Keks, KeyStore, SealedStore, Snapshot, SqliteBackend
-from authz.names import Namespace
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.certs import Certificate
 from authz.keystore.kubernetes import KEY
+from authz.lab.harness.certs import Certificate
 from authz.testing import check_request
 from tests.kube_double import ApiDouble
 from tests.support import (

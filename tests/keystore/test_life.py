@@ -31,12 +31,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from authz import rotation, tokens
-from authz.errors import InvalidToken, KeyringError, KeyStoreError, NoKeyring
-from authz.keys import KeyId, Keyring, RootKey, TokenLife
+from authz.domain import rotation, tokens
+from authz.domain.keys import KeyId, Keyring, RootKey, TokenLife
+from authz.domain.names import Namespace
+from authz.domain.reason import InvalidToken
+from authz.errors import KeyringError, KeyStoreError, NoKeyring
 from authz.keystore import MemoryBackend, SealedStore, sealed, update
 from authz.keystore.memory import Memory
-from authz.names import Namespace
 from authz.testing import NOW
 from tests.keystore.support import KEKS
 

@@ -8,11 +8,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authz.domain.keys import SECRET_BYTES, Keyring, NamespaceKeys, RootKey
+from authz.domain.names import Namespace
 from authz.errors import KeyStoreError
-from authz.keys import SECRET_BYTES, Keyring, NamespaceKeys, RootKey
 from authz.keystore import Keks
 from authz.keystore.sealing import seal, unseal
-from authz.names import Namespace
 from tests.keystore.support import BOTH, KEK, KEKS, NEW_KEK, RING, ROOT
 
 times = st.integers(0, 2**63)

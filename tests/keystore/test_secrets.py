@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from authz import rotation
+from authz.domain import rotation
+from authz.domain.keys import Keyring, TokenLife
+from authz.domain.names import Namespace
 from authz.errors import AuthzError
-from authz.keys import Keyring, TokenLife
 from authz.keystore import (
     Kek,
     Keks,
@@ -23,7 +24,6 @@ from authz.keystore import (
     update,
 )
 from authz.keystore.sealing import unseal
-from authz.names import Namespace
 from tests.keystore.support import BOTH, KEK, KEKS, NEW_KEK, RING, sqlite_store
 
 LIFE = TokenLife()

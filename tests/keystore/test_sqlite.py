@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from authz.domain.keys import Keyring, NamespaceKeys
+from authz.domain.names import Namespace
 from authz.errors import Conflict, KeyringReplaced, KeyStoreError
-from authz.keys import Keyring, NamespaceKeys
 from authz.keystore import Keks, Snapshot, SqliteBackend, open_store, update
 from authz.keystore.mark import Mark
 from authz.keystore.sqlite_file import APPLICATION_ID
-from authz.names import Namespace
 from tests.keystore.support import (
     BOTH,
     KEK,

@@ -5,11 +5,12 @@ import dataclasses
 
 import pytest
 
-from authz import rotation
-from authz.errors import Conflict, InvalidToken, KeyringError, KeyStoreError, Reason
-from authz.keys import KeyId, TokenLife
+from authz.domain import rotation
+from authz.domain.keys import KeyId, TokenLife
+from authz.domain.names import Namespace
+from authz.domain.reason import InvalidToken, Reason
+from authz.errors import Conflict, KeyringError, KeyStoreError
 from authz.keystore import Keks, KeyStore, Snapshot, base, update
-from authz.names import Namespace
 from tests.keystore.conftest import Opener
 from tests.keystore.support import (
     BOTH,

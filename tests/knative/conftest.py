@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.knative.net import Handler, serve
+from authz.lab.box.knative.net import Handler, serve
 from tests.knative.support import Stand
 
 

@@ -6,11 +6,11 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from authz.demo.knative.activator import Activator
-from authz.demo.knative.app import App
-from authz.demo.knative.messages import Headers, Request, Response
-from authz.demo.knative.net import Handler, call
-from authz.demo.knative.queue_proxy import QueueProxy
+from authz.lab.box.knative.activator import Activator
+from authz.lab.box.knative.app import App
+from authz.lab.box.knative.messages import Headers, Request, Response
+from authz.lab.box.knative.net import Handler, call
+from authz.lab.box.knative.queue_proxy import QueueProxy
 
 REVISION = "shop/hello-00001"
 HOST = "hello-00001.shop.svc.cluster.local"

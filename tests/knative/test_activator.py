@@ -8,8 +8,8 @@ import asyncio
 
 import pytest
 
-from authz.demo.knative.messages import Request, Stream, reply
-from authz.demo.knative.net import serve
+from authz.lab.box.knative.messages import Request, Stream, reply
+from authz.lab.box.knative.net import serve
 from tests.knative.support import HOST, ROUTED, Stand, get, headers_of, told
 from tests.support import eventually, soon
 

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from authz.demo.knative.autoscaler import Autoscaler
-from authz.demo.knative.callers import CALLERS, make, request_for
-from authz.demo.knative.messages import Headers, Request, Stream, reply
-from authz.demo.knative.net import serve
+from authz.lab.box.knative.autoscaler import Autoscaler
+from authz.lab.box.knative.callers import CALLERS, make, request_for
+from authz.lab.box.knative.messages import Headers, Request, Stream, reply
+from authz.lab.box.knative.net import serve
 from tests.knative.support import Stand, get, told
 from tests.support import eventually
 
@@ -54,6 +54,8 @@ async def test_probes_of_queue_proxy(stand: Stand, which: str, verdict: str) -> 
         ("activator", 502, "mesh"),
         ("activator", 503, "mesh"),
         ("autoscaler", 403, "no metrics"),
+        ("scaler", 403, "not ready"),
+        ("scaler", 200, "not ready"),  # a pod's own answer: the activator is not in the way
         ("prometheus", 403, "down"),
     ],
 )
@@ -78,7 +80,7 @@ def test_a_url_that_cannot_be_called_is_refused(url: str) -> None:
 
 
 async def test_a_caller_is_a_command(stand: Stand) -> None:
-    argv = [sys.executable, "-m", "authz.demo.knative.callers", "prometheus"]
+    argv = [sys.executable, "-m", "authz.lab.box.knative.callers", "prometheus"]
     argv += ["http://pod/metrics", "--via", stand.app_at, "--host", "pod.shop"]
     done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, check=True)
     assert json.loads(done.stdout)["verdict"] == "up"

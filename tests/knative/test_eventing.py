@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from authz.demo.knative.app import App
-from authz.demo.knative.eventing import Eventing
-from authz.demo.knative.messages import Headers, Request, Response
-from authz.demo.knative.net import Handler, call, serve
+from authz.lab.box.knative.app import App
+from authz.lab.box.knative.eventing import Eventing
+from authz.lab.box.knative.messages import Headers, Request, Response
+from authz.lab.box.knative.net import Handler, call, serve
 from tests.knative.support import headers_of
 
 EVENT = [

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from authz.demo.knative.messages import Headers, Request
-from authz.demo.knative.net import call
+from authz.lab.box.knative.messages import Headers, Request
+from authz.lab.box.knative.net import call
 from tests.envoy.bench import free_port
 from tests.knative.support import HOST, REVISION, get
 from tests.support import PATIENCE, eventually
@@ -27,7 +27,7 @@ NAMES = ["app", "queue_proxy", "pod", "activator", "eventing", "autoscaler", "ca
 @contextmanager
 def process(name: str, *options: object) -> Iterator[subprocess.Popen[str]]:
     """Run one until the block ends; it must then end by itself, well."""
-    argv = [sys.executable, "-m", f"authz.demo.knative.{name}", *map(str, options)]
+    argv = [sys.executable, "-m", f"authz.lab.box.knative.{name}", *map(str, options)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as child:
         try:
             assert child.stdout
@@ -51,10 +51,10 @@ def pod_options(control: Path) -> tuple[list[object], str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_tells_its_options(name: str) -> None:
-    argv = [sys.executable, "-m", f"authz.demo.knative.{name}", "--help"]
+    argv = [sys.executable, "-m", f"authz.lab.box.knative.{name}", "--help"]
     started = time.monotonic()
     text = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    assert f"python -m authz.demo.knative.{name}" in text
+    assert f"python -m authz.lab.box.knative.{name}" in text
     assert time.monotonic() - started < PATIENCE
 
 

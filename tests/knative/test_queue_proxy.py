@@ -8,9 +8,9 @@ import asyncio
 
 import pytest
 
-from authz.demo.knative.messages import Headers, Request
-from authz.demo.knative.net import call, serve
-from authz.demo.knative.queue_proxy import shim_forwarded
+from authz.lab.box.knative.messages import Headers, Request
+from authz.lab.box.knative.net import call, serve
+from authz.lab.box.knative.queue_proxy import shim_forwarded
 from tests.knative.support import ROUTED, Stand, get, headers_of, told
 from tests.support import eventually, soon
 
@@ -141,7 +141,7 @@ async def test_a_drain_without_sigterm_is_taken_back(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """sharedmain/handlers.go: adminHandler resets after a second."""
-    monkeypatch.setattr("authz.demo.knative.queue_proxy._NO_TERM_SECONDS", 0.05)
+    monkeypatch.setattr("authz.lab.box.knative.queue_proxy._NO_TERM_SECONDS", 0.05)
     stand.proxy._quiet = 60
     async with serve(stand.proxy.admin, host="127.0.0.1") as port:
         response, _ = await soon(call(f"127.0.0.1:{port}", get("/wait-for-drain")))

@@ -8,10 +8,10 @@ from grpc import aio
 from hyperframe.frame import GoAwayFrame
 from wsproto.events import AcceptConnection, CloseConnection, Request, TextMessage
 
-from authz.demo.knative.http2 import Http2Stream
-from authz.demo.knative.messages import End, Headers, Response, Stream, body, reply
-from authz.demo.knative.messages import Request as Head
-from authz.demo.knative.net import address, call, dial, serve
+from authz.lab.box.knative.http2 import Http2Stream
+from authz.lab.box.knative.messages import End, Headers, Response, Stream, body, reply
+from authz.lab.box.knative.messages import Request as Head
+from authz.lab.box.knative.net import address, call, dial, serve
 from tests.knative.support import HOST, Stand, get, told
 from tests.support import eventually, soon
 

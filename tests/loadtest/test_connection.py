@@ -6,10 +6,11 @@ from unittest.mock import Mock
 
 import pytest
 
-from authz.extauthz.answers import answer
-from authz.verdict import Allow, Ground, HeaderAction, Parties
+from authz.domain.verdict import Allow, Ground, HeaderAction, Parties
+from authz.extauthz.response import answer
+from authz.wire import TOKEN_HEADER
 from loadtest.connection import Connection
-from loadtest.expected import TOKEN_HEADER, LetIn
+from loadtest.expected import LetIn
 from loadtest.headers import Fields
 from loadtest.traffic import ID_HOLE, Call
 

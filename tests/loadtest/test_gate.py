@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from authz import rotation
 from authz.config import Transport
-from authz.keys import TokenLife
+from authz.domain import rotation
+from authz.domain.keys import TokenLife
 from loadtest import mesh
 from loadtest.hotpath import hotpath
 from loadtest.plan import Ask, Plan

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from authz.demo.service import POLICY
+from authz.lab.loopback.server import POLICY
 from tests.support import at_last
 
 ROOT = Path(__file__).parent.parent.parent

@@ -5,14 +5,14 @@ import itertools
 import pytest
 from hpack import Decoder
 
-from authz import rotation
 from authz._proto.ext_authz_pb2 import CheckRequest
 from authz.config import IdentitySource
-from authz.decision import Rules
+from authz.domain import rotation
+from authz.domain.decision import Rules
+from authz.domain.identity import SpiffeId
+from authz.domain.keys import Keyring, TokenLife
 from authz.extauthz import AuthorizationService
-from authz.identity import SpiffeId
-from authz.keys import Keyring, TokenLife
-from authz.policyfile import parse_policy
+from authz.policysource.file import parse_policy
 from loadtest import mesh
 from loadtest.headers import Encoder
 from loadtest.plan import MAX_SECONDS, Ask, BadPlan, Plan, Share

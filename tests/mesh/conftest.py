@@ -4,16 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from authz.demo.istio import network
-
-# To acme-web/plain, other tenants' VirtualServices are out of sight: the local gateway is left.
-SCOPED = {
-    "kind": "Sidecar",
-    "metadata": {"name": "hidden", "namespace": "acme-web"},
-    "spec": {
-        "workloadSelector": {"labels": {"app": "plain"}},
-        "egress": [{"hosts": ["./*", "istio-system/*", "knative-serving/*", "authz-system/*"]}],
-    },
-}
+from authz.lab.box.istio import network
 
 needs_network = pytest.mark.skipif(bool(network.missing()), reason=network.missing())

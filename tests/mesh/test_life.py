@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from authz.demo.istio import box, cluster, network
-from authz.demo.istio.client import NoAnswer
-from authz.demo.istio.directory import own_directory
-from authz.demo.istio.policy import standard_policy
-from authz.demo.istio.programs import GREETING
+from authz.lab.box.istio import box, network
+from authz.lab.box.istio.client import NoAnswer
+from authz.lab.box.istio.directory import own_directory
+from authz.lab.box.istio.programs import GREETING
+from authz.lab.world.standard_policy import standard_policy
 from tests.mesh.conftest import needs_network
 from tests.support import at_last, eventually
 
@@ -26,9 +26,9 @@ pytestmark = [
 SMALL = ("acme-db", "globex")
 CRASHES = """
 import asyncio
-from authz.demo.istio import box, cluster
+from authz.lab.box.istio import box
 async def main():
-    async with box.running(cluster.standard(["globex"])) as mesh:
+    async with box.running(tenants=["globex"]) as mesh:
         print(mesh.directory, flush=True)
         await asyncio.Event().wait()
 asyncio.run(main())
@@ -51,7 +51,7 @@ def _processes(directory: str) -> list[str]:
 async def test_a_box_can_be_changed_and_leaves_nothing_behind() -> None:
     before = len([*Path("/proc/self/fd").iterdir()])
     without_tcp = box.without("tenant-authz-tcp")
-    async with box.running(cluster.standard(SMALL), patched=without_tcp) as mesh:
+    async with box.running(tenants=SMALL, patched=without_tcp) as mesh:
         await mesh.settled()
         directory = str(mesh.directory)
         assert _processes(directory)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from authz.demo.istio import network
+from authz.lab.box.istio import network
 
 in_the_box = [
     pytest.mark.skipif(bool(network.missing()), reason=network.missing()),
     pytest.mark.envoy,
     pytest.mark.asyncio(loop_scope="session"),
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(600),
 ]
 """Marks of tests that share one box and leave it as it was."""
 

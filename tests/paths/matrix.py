@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-from authz.demo.paths import events, probes, table
+from authz.lab.box.paths import probes, table
+from authz.lab.box.paths.deliveries import DELIVERIES
 
 
 def markdown() -> str:
@@ -13,7 +14,7 @@ def markdown() -> str:
     relations = table.RELATIONS
     calls = [[it.way, _asked(it.asked), *_cells(it.outcomes, relations)] for it in table.PATHS]
     inside = relations[:-1]
-    sent = [[it.way, _asked(it.asked), *_cells(it.outcomes, inside)] for it in events.DELIVERIES]
+    sent = [[it.way, _asked(it.asked), *_cells(it.outcomes, inside)] for it in DELIVERIES]
     asked = [[it.what, it.port, it.expected.partition("; ")[2], it.passes] for it in probes.PROBES]
     return "\n".join(
         [

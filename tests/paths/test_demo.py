@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
-from authz import demo
-from authz.demo.paths.outage import OUTAGE
-from authz.demo.paths.play import scenarios
+from authz.lab import demo
+from authz.lab.box.paths.outage import OUTAGE
+from authz.lab.box.paths.play import scenarios
 from tests.paths.conftest import own_box
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from authz.demo.istio.mesh import Mesh
-from authz.demo.paths import table
-from authz.demo.paths.play import scenarios
-from authz.demo.scenarios.row import Scenario
+from authz.lab.box.istio.mesh import Mesh
+from authz.lab.box.paths import table
+from authz.lab.box.paths.play import scenarios
+from authz.lab.loopback.scenarios.row import Scenario
 from tests.paths.conftest import in_the_box
 
 pytestmark = in_the_box

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from authz.demo.istio.mesh import Mesh
+from authz.lab.box.istio.mesh import Mesh
 from tests.paths.conftest import in_the_box
 
 pytestmark = in_the_box
@@ -27,6 +27,17 @@ LONG = "acme-db.svc.cluster.local"
 async def test_a_name(mesh: Mesh, caller: str, host: str, to: str) -> None:
     answer = await mesh.call(caller, f"http://{host}/")
     assert (answer.status, answer.app) == (200, f"acme-db/{to}")
+
+
+@pytest.mark.parametrize("form", ["acme-db", "acme-db.svc"])
+async def test_a_revision_goes_by_its_full_name_where_the_activator_is_in_the_way(
+    mesh: Mesh, form: str
+) -> None:
+    """To shorter ones Knative's own activator says 404."""
+    answer = await mesh.call("acme-db/plain", f"http://idle-00001.{form}/")
+    assert (answer.status, answer.reason) == (403, "not-allowed")
+    answer = await mesh.call("acme-db/plain", f"http://hello-00001.{form}/")  # straight to the pod
+    assert (answer.status, answer.app) == (200, "acme-db/hello")
 
 
 @pytest.mark.parametrize("host", ["plain", "hello-00001", "hello-00001-private"])

@@ -13,16 +13,15 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from authz.demo import envoy
-from authz.demo.istio import box, proxies
-from authz.demo.istio.client import Answer, NoAnswer
-from authz.demo.istio.mesh import AUTHZ, Mesh
-from authz.demo.istio.rules import PROXY_UID
-from authz.demo.istio.world import Json, Pod, World
-from authz.demo.knative.messages import Request, Stream, body, reply
-from authz.demo.knative.net import serve
-from authz.demo.paths import world
-from authz.demo.service import AuthzServer, Site
+from authz.envoyfilters import shipped
+from authz.lab.box.istio import box
+from authz.lab.box.istio.client import Answer, NoAnswer
+from authz.lab.box.istio.mesh import AUTHZ, Mesh, Source
+from authz.lab.box.knative.messages import Request, Stream, body, reply
+from authz.lab.box.knative.net import serve
+from authz.lab.harness.service import AuthzServer, Site
+from authz.lab.world import paths as world
+from authz.lab.world.model import Json, Pod
 from tests.paths.conftest import in_the_box
 from tests.support import eventually
 
@@ -38,12 +37,6 @@ import os, pathlib, time
 real, ahead = time.time, pathlib.Path(os.environ["CLOCK_AHEAD"])
 time.time = lambda: real() + float(ahead.read_text())
 """
-
-
-def with_room_for_another(alone: World) -> World:
-    """The same world, and a pod for a second replica of ours."""
-    second = replace(alone.pods[AUTHZ], name="authz-2", address="10.244.1.2", role="none")
-    return replace(alone, pods={**alone.pods, SECOND: second})
 
 
 class Box:
@@ -90,15 +83,14 @@ class Box:
 
     async def proxy_again(self, pod: str, config: Json) -> None:
         """Start a pod's Envoy again with another configuration."""
-        mesh = self.mesh
-        await mesh.kill_proxy(pod)
-        argv = mesh.network[pod].argv(PROXY_UID)
-        started = proxies.running(pod, config, mesh.directory, envoy.binary(), argv)
-        mesh.proxies[pod] = await self._stack.enter_async_context(started)
+        await self.mesh.kill_proxy(pod)
+        await self.mesh.start_proxy(pod, config)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def own(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Box]:
+async def own(
+    tmp_path_factory: pytest.TempPathFactory, istiod: Source | None
+) -> AsyncIterator[Box]:
     folder = tmp_path_factory.mktemp("clock")
     (folder / "sitecustomize.py").write_text(CLOCK)
     ahead = folder / "ahead"
@@ -108,8 +100,11 @@ async def own(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Box]:
         for name, value in settings.items():
             patched.setenv(name, value)
         async with AsyncExitStack() as stack:
-            alone = world.world(TENANTS)
-            running = box.running(with_room_for_another(alone), policy=world.policy())
+            whole = world.world()
+            second = replace(whole.pods[AUTHZ], name="authz-2", address="10.244.1.2", role="none")
+            running = box.running(
+                whole, tenants=TENANTS, beside=[second], policy=world.policy(), source=istiod
+            )
             mesh = await stack.enter_async_context(running)
             await mesh.settled()
             yield Box(mesh, ahead, stack)
@@ -262,8 +257,11 @@ async def test_a_retry_sends_the_same_token_and_is_accepted(own: Box) -> None:
     """
     mesh, caller, to = own.mesh, "initech/hello", "acme-db/idle"
     config = mesh.configs[caller]
-    _retry(config)
-    await own.proxy_again(caller, config)
+    if "dynamic_resources" in config:  # a real istiod feeds it
+        await mesh.install([*mesh.world.documents, *shipped(), RETRIES], [caller])
+    else:
+        _retry(config)
+        await own.proxy_again(caller, config)
     requests: list[Request] = []
 
     async def answer(request: Request, stream: Stream) -> None:
@@ -290,13 +288,32 @@ async def test_a_retry_sends_the_same_token_and_is_accepted(own: Box) -> None:
         assert (await mesh.checks(to) - verified)["verify", "ok"] == 3
 
 
+RETRY_POLICY = {
+    "retry_on": "connect-failure,refused-stream,unavailable,cancelled",
+    "num_retries": 2,
+}
+RETRIES: Json = {
+    "apiVersion": "networking.istio.io/v1alpha3",
+    "kind": "EnvoyFilter",
+    "metadata": {"name": "retries", "namespace": "initech"},
+    "spec": {
+        "configPatches": [
+            {
+                "applyTo": "HTTP_ROUTE",
+                "match": {"context": "SIDECAR_OUTBOUND"},
+                "patch": {"operation": "MERGE", "value": {"route": {"retry_policy": RETRY_POLICY}}},
+            }
+        ]
+    },
+}
+
+
 def _retry(config: Json) -> None:
     """Give all outbound routes the retries that istiod gives those without a VirtualService."""
-    policy = {"retry_on": "connect-failure,refused-stream,unavailable,cancelled", "num_retries": 2}
     for listener in config["static_resources"]["listeners"]:
         for chain in listener["filter_chains"]:
             routes = chain["filters"][-1]["typed_config"].get("route_config", {})
             for host in routes.get("virtual_hosts", ()):
                 for route in host["routes"]:
                     if "route" in route and listener["traffic_direction"] == "OUTBOUND":
-                        route["route"]["retry_policy"] = policy
+                        route["route"]["retry_policy"] = RETRY_POLICY

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from authz.demo.istio import agent
-from authz.demo.istio.client import NoAnswer
-from authz.demo.istio.mesh import Mesh
-from authz.demo.paths import probes
-from authz.demo.paths.probes import PROBES, Probe
+from authz.lab.box.istio import agent
+from authz.lab.box.istio.client import NoAnswer
+from authz.lab.box.istio.mesh import Mesh
+from authz.lab.box.paths import probes
+from authz.lab.box.paths.probes import PROBES, Probe
 from tests.paths.conftest import in_the_box
 
 pytestmark = in_the_box
 
 OWN = {it.name: it for it in PROBES}
-EXEMPT = [OWN[it] for it in ("activator", "scrape", "prometheus-9090", "prometheus-9091")]
+EXEMPT = [
+    OWN[it] for it in ("activator", "scale-to-zero", "scrape", "prometheus-9090", "prometheus-9091")
+]
 GOOD = {"ready", "metrics", "up"}
 
 
@@ -51,6 +53,46 @@ async def test_a_tag_probe_of_the_activator_is_only_the_gateways(mesh: Mesh) -> 
     headers.append(("user-agent", "Knative-Ingress-Probe"))
     answer = await mesh.call("globex/hello", "http://idle.acme-db/healthz", headers=headers)
     assert (answer.status, answer.reason) == (403, "not-allowed")
+
+
+@pytest.mark.parametrize(
+    ("path", "probe", "body"),
+    [
+        ("/healthz", "queue", b""),
+        ("/healthz", ",activator", b""),
+        ("/healthz", "activator, activator", b""),
+        ("/", "activator", b""),
+        ("/v2/", "", b""),
+    ],
+)
+async def test_the_autoscalers_probe_is_that_one_and_no_other(
+    mesh: Mesh, path: str, probe: str, body: bytes
+) -> None:
+    """Its account also asks registries, whose names a tenant chooses."""
+    headers = [("user-agent", "Knative-Autoscaling-Probe"), ("k-network-probe", probe)]
+    url = f"http://idle-00001.acme-db.svc.cluster.local{path}"
+    await mesh.forget("acme-db/idle")
+    answer = await mesh.call("knative-serving/autoscaler", url, headers=headers, body=body)
+    assert (answer.status, answer.reason) == (403, "not-allowed")
+    assert await mesh.seen("acme-db/idle") == []
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_the_autoscalers_probe_reaches_no_pod_whatever_comes_with_it(
+    mesh: Mesh, method: str
+) -> None:
+    headers = [("user-agent", "Knative-Autoscaling-Probe"), ("k-network-probe", "activator")]
+    headers += [
+        ("knative-serving-namespace", "acme-db"),
+        ("knative-serving-revision", "idle-00001"),
+    ]
+    url = "http://idle-00001.acme-db.svc.cluster.local/healthz"
+    await mesh.forget("acme-db/idle")
+    answer = await mesh.call(
+        "knative-serving/autoscaler", url, method=method, headers=headers, body=b"something"
+    )
+    assert (answer.status, answer.body) == (200, b"activator")
+    assert await mesh.seen("acme-db/idle") == []
 
 
 async def test_the_agents_port_is_not_captured_and_answers_nothing_of_the_apps(mesh: Mesh) -> None:

@@ -11,11 +11,11 @@ import pytest_asyncio
 from wsproto import events
 from wsproto.connection import Connection, ConnectionType
 
-from authz.demo.istio.mesh import Mesh
-from authz.demo.knative import websocket
-from authz.demo.knative.messages import End, Headers, Request, Response, Stream
-from authz.demo.knative.net import exchange
-from authz.demo.paths.table import ACTIVATOR
+from authz.lab.box.istio.mesh import Mesh
+from authz.lab.box.knative import websocket
+from authz.lab.box.knative.messages import End, Headers, Request, Response, Stream
+from authz.lab.box.knative.net import exchange
+from authz.lab.box.paths.table import ACTIVATOR
 from tests.paths.conftest import in_the_box
 from tests.support import soon
 
@@ -23,10 +23,11 @@ pytestmark = in_the_box
 
 SIZE = 20_000_000
 CHUNK = 1 << 18
+BY_THE_LOCAL_GATEWAY = ("acme-web/idle", "hello.acme-db", "hello")
 WAYS = [
     ("acme-web/hello", "hello.acme-db", "hello"),
     ("acme-web/hello", "idle.acme-db", "idle"),
-    ("acme-web/idle", "hello.acme-db", "hello"),  # by the local gateway
+    BY_THE_LOCAL_GATEWAY,
     ("outside/server", "hello.acme-web.example.com", "hello"),
     ("outside/server", "idle.acme-web.example.com", "idle"),
 ]
@@ -52,7 +53,11 @@ async def head_of(opened: Stream) -> Response:
     return head
 
 
-@ways
+@pytest.mark.parametrize(
+    ("caller", "host"),
+    [it[:2] for it in WAYS if it != BY_THE_LOCAL_GATEWAY],
+    ids=["pod", "activator", "public", "all"],
+)
 async def test_a_websocket(mesh: Mesh, caller: str, host: str) -> None:
     client = Connection(ConnectionType.CLIENT)
     async with stream(mesh, caller, host) as opened:
@@ -67,6 +72,17 @@ async def test_a_websocket(mesh: Mesh, caller: str, host: str) -> None:
             [message] = client.events()
             assert isinstance(message, events.TextMessage)
             assert message.data == text
+
+
+async def test_no_websocket_passes_the_local_gateway(mesh: Mesh) -> None:
+    """Nor would it without us: HTTP/2 leads there, and istiod does not let it take CONNECT."""
+    caller, host, app = BY_THE_LOCAL_GATEWAY
+    await mesh.forget(f"acme-db/{app}")
+    async with stream(mesh, caller, host) as opened:
+        await opened.send(websocket.ask("/", host, "test"))
+        await opened.send(End())
+        assert (await head_of(opened)).status == 503
+    assert await mesh.seen(f"acme-db/{app}") == []
 
 
 async def test_a_websocket_of_another_tenant_is_denied(mesh: Mesh) -> None:

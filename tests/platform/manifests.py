@@ -47,5 +47,5 @@ def validate(objects: Iterable[dict[str, Any]]) -> int:
             assert set(one["spec"]) <= _FIELDS[kind], one
             assert one["metadata"]["namespace"]
         else:
-            kubernetes_validate.validate(one, "1.34", strict=True)
+            kubernetes_validate.validate(one, kubernetes_validate.latest_version(), strict=True)
     return count

@@ -10,10 +10,12 @@ from ruamel.yaml import YAML
 
 from authz._proto.ext_authz_pb2 import CheckResponse
 from authz.config import Settings
-from authz.errors import Reason
-from authz.extauthz.answers import REASON_HEADER, answer
-from authz.platform.objects import TENANT
-from authz.verdict import Deny, Parties
+from authz.conformance.kubernetes import NAMES
+from authz.domain.reason import Reason
+from authz.domain.verdict import Deny, Parties
+from authz.envoyfilters import shipped
+from authz.extauthz.response import answer
+from authz.wire import REASON_HEADER, TENANT_LABEL
 from tests.platform.manifests import PLATFORM, ROOT, needs_kubectl, rendered, validate
 
 FOLDERS = sorted(file.parent.name for file in PLATFORM.glob("*/kustomization.yaml"))
@@ -75,6 +77,19 @@ def test_the_activator_is_always_in_the_path_and_never_scaled() -> None:
     assert "replicas" not in deployment["spec"], "the HPA says how many"
 
 
+def test_cold_starts_end_although_sidecars_answer_403_in_plaintext() -> None:
+    """serving, pkg/activator/net/revision_backends.go: it tells a mesh by 502 and 503 alone."""
+    assert data("config-network")["mesh-compatibility-mode"] == "enabled"
+    strict = YAML(typ="safe").load((PLATFORM / "istio/mtls.yaml").read_text())
+    assert strict["spec"] == {"mtls": {"mode": "STRICT"}}
+    before, _ = README.split("**1. Watch.**")
+    assert "`mesh-compatibility-mode: enabled`" in before.partition("**Before.**")[2]
+
+
+def test_knative_tells_urls_that_tenants_gateways_serve() -> None:
+    assert data("config-network")["default-external-scheme"] == "https"
+
+
 def test_one_revision_that_is_not_active_is_kept() -> None:
     gc = data("config-gc")
     assert int(gc["min-non-active-revisions"]) <= int(gc["max-non-active-revisions"]) == 1
@@ -103,10 +118,39 @@ def test_a_scale_that_is_not_given_is_within_the_limit() -> None:
 def test_istiod_watches_tenants_and_the_platform_only() -> None:
     values = YAML(typ="safe").load((PLATFORM / "istio/istiod-values.yaml").read_text())
     tenants, platform = values["meshConfig"]["discoverySelectors"]
-    assert tenants == {"matchExpressions": [{"key": TENANT, "operator": "Exists"}]}
-    assert "authz-system" in platform["matchExpressions"][0]["values"]
+    assert tenants == {"matchExpressions": [{"key": TENANT_LABEL, "operator": "Exists"}]}
+    assert {"authz-system", *NAMES.values()} <= set(platform["matchExpressions"][0]["values"])
     assert all(isinstance(value, str) for value in values["pilot"]["env"].values())
     assert values["meshConfig"]["tlsDefaults"]["cipherSuites"]
+
+
+def test_gateways_have_our_cluster_although_they_are_sent_only_what_routes_use() -> None:
+    """istiod: PILOT_FILTER_GATEWAY_CLUSTER_CONFIG, and GatewayServices in push_context.go."""
+    values = YAML(typ="safe").load((PLATFORM / "istio/istiod-values.yaml").read_text())
+    assert values["pilot"]["env"]["PILOT_FILTER_GATEWAY_CLUSTER_CONFIG"] == "true"
+    older = YAML(typ="safe").load((PLATFORM / "istio/istiod-1.25-values.yaml").read_text())
+    (provider,) = older["meshConfig"]["extensionProviders"]
+    gateways = [it for it in shipped() if "GATEWAY" in contexts(it)]
+    assert len(gateways) == 2
+    for document in gateways:
+        named = document["metadata"]["annotations"]["envoyfilter.istio.io/referenced-services"]
+        assert named == provider["envoyExtAuthzGrpc"]["service"]
+        assert asked(document) == {
+            f"outbound|{provider['envoyExtAuthzGrpc']['port']}||{named.partition('/')[2]}"
+        }
+
+
+def contexts(document: dict[str, Any]) -> set[str]:
+    return {it["match"]["context"] for it in document["spec"].get("configPatches", ())}
+
+
+def asked(document: dict[str, Any]) -> set[str]:
+    """The clusters by which an EnvoyFilter's filters ask."""
+    values = (it["patch"].get("value", {}) for it in document["spec"]["configPatches"])
+    typed = (it.get("typed_config", {}) for it in values)
+    return {
+        it["grpc_service"]["envoy_grpc"]["cluster_name"] for it in typed if "grpc_service" in it
+    }
 
 
 def test_sidecars_know_the_ways_that_tokens_need() -> None:

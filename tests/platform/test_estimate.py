@@ -9,8 +9,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from authz.config import Settings
-from authz.platform import estimate
-from authz.platform.estimate import Load, pushes, pushes_per_second
+from authz.estimate import costs
+from authz.estimate.costs import Load, pushes, pushes_per_second
 from tests.command import Run
 from tests.platform import istiod
 
@@ -69,40 +69,40 @@ def test_nothing_is_sent_when_nothing_changes_or_nobody_is_there() -> None:
 
 @pytest.mark.parametrize("ciphers", [True, False])
 def test_a_gateway_of_the_most_servers_fits_and_one_more_does_not_by_much(ciphers: bool) -> None:
-    most = estimate.most_servers(ciphers=ciphers)
-    size = estimate.gateway_bytes(most, ciphers=ciphers)
-    assert size == pytest.approx(estimate.OBJECT_LIMIT, rel=0.01)
-    assert size <= estimate.OBJECT_LIMIT
+    most = costs.most_servers(ciphers=ciphers)
+    size = costs.gateway_bytes(most, ciphers=ciphers)
+    assert size == pytest.approx(costs.OBJECT_LIMIT, rel=0.01)
+    assert size <= costs.OBJECT_LIMIT
 
 
 def test_ciphers_on_each_server_double_a_gateway() -> None:
-    with_, without = (estimate.gateway_bytes(1000, ciphers=c) for c in (True, False))
+    with_, without = (costs.gateway_bytes(1000, ciphers=c) for c in (True, False))
     assert 1.8 < with_ / without < 2.3
 
 
 def test_the_sizes_are_those_of_envoys_messages() -> None:
-    assert len(istiod.virtual_host()) == pytest.approx(estimate.VIRTUAL_HOST, rel=0.2)
+    assert len(istiod.virtual_host()) == pytest.approx(costs.VIRTUAL_HOST, rel=0.2)
     # Istio's own filters and protocol options, some 300 bytes, are in no public message.
-    assert len(istiod.cluster()) + 300 == pytest.approx(estimate.CLUSTER, rel=0.2)
+    assert len(istiod.cluster()) + 300 == pytest.approx(costs.CLUSTER, rel=0.2)
 
 
 def test_replicas_follow_from_checks_and_connections() -> None:
-    few = estimate.replicas(LOAD)
+    few = costs.replicas(LOAD)
     assert few.replicas == 2
     assert few.cores == pytest.approx(LOAD.requests * 3 * 45e-6)
-    busy = estimate.replicas(replace(LOAD, requests=100_000))
+    busy = costs.replicas(replace(LOAD, requests=100_000))
     assert busy.replicas == math.ceil(100_000 * 3 * 45e-6 / 0.6) + 1
-    wide = estimate.replicas(replace(LOAD, tenants=10_000))
+    wide = costs.replicas(replace(LOAD, tenants=10_000))
     assert wide.replicas == math.ceil(wide.connections / 20_000) + 1
-    assert Settings.model_fields["max_connections"].default == estimate.MAX_CONNECTIONS
+    assert Settings.model_fields["max_connections"].default == costs.MAX_CONNECTIONS
 
 
 def test_a_cluster_is_full_when_its_fullest_limit_is() -> None:
-    assert estimate.clusters(LOAD) == 1
+    assert costs.clusters(LOAD) == 1
     full = replace(LOAD, tenants=400)  # 20,000 Kubernetes Services
-    assert estimate.uses(full)[0].what == "Kubernetes Services"
-    assert estimate.clusters(full) == 3
-    assert estimate.clusters(replace(LOAD, services=0)) == 1
+    assert costs.uses(full)[0].what == "Kubernetes Services"
+    assert costs.clusters(full) == 3
+    assert costs.clusters(replace(LOAD, services=0)) == 1
 
 
 # The command -----------------------------------------------------------------------------------

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from authz.decision import Rules, decide
-from authz.errors import Outward, Reason
-from authz.facts import Facts, Question
-from authz.names import parse_namespace
+from authz.domain.decision import Rules, decide
+from authz.domain.facts import Facts, Question
+from authz.domain.names import parse_namespace
+from authz.domain.policy import Mode, Policy
+from authz.domain.reason import Outward, Reason
 from authz.observe import AuditLog, Metrics, json_log
 from authz.observe.events import DecisionEvent
-from authz.platform.shadow import Log, Verdict, as_policy
-from authz.policy import Mode, Policy
-from authz.policyfile import parse_policy
+from authz.policysource.file import parse_policy
+from authz.report.shadow import Log, Verdict, as_policy
 from authz.testing import NOW, ManualClock, rules, workload
 from tests.command import Run
 
@@ -231,6 +231,16 @@ def test_what_a_hop_let_pass_and_signed_itself_is_no_second_caller() -> None:
     )
     ((caller, _),) = log.of(parse_namespace("acme"))
     assert caller.reason is Reason.TOKEN_MISSING
+
+
+@pytest.mark.parametrize("name", ["source", "service_account"])
+def test_callers_of_whom_less_is_proven_come_first(name: str) -> None:
+    """An event that is sent on behalf has no account, and is denied as often as one that has."""
+    unproven = line(**{name: None})
+    for lines in ((line(), unproven), (unproven, line())):
+        found = [getattr(caller, name) for caller, _ in log_of(*lines).of(parse_namespace("acme"))]
+        assert found[0] is None
+        assert found[1] is not None
 
 
 def test_first_and_last_are_told_whatever_the_order() -> None:

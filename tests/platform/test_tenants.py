@@ -10,28 +10,31 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from authz.errors import BadSettings
-from authz.platform.manifests import as_yaml
-from authz.platform.objects import DOMAINS, TENANT, knative_gateways, manifests
-from authz.platform.tenants import Tenants, chosen, parse_tenants
+from authz.policysource.merge import MOST_GRANTS
+from authz.tenants.file import Tenants, chosen, parse_tenants
+from authz.tenants.manifests import as_yaml
+from authz.tenants.render import DOMAINS, EXTERNAL_NAMES, knative_gateways, manifests
+from authz.wire import TENANT_LABEL
+from tests.admission.rows import PLATFORM
+from tests.admission.table.hosts import mapping
 from tests.command import Run
-from tests.platform.admission import AdmissionPolicy
+from tests.platform.admission import Request, policies
 from tests.platform.manifests import needs_kubectl, rendered, validate
 
 FILE = """\
 domain: apps.example.com
 quota: {apps: 50}
 tenants:
-  globex:
+  globex-eu:
   acme:
     namespaces: [acme-web, acme-db]
     owners: ["group:acme: the team", "user:ann@acme.example"]
     domains: [acme.example]
-    calls: [globex]
+    external_names: [stripe.com]
+    calls: [globex-eu]
     ports: [9443]
     quota: {instances: 10, cpu: 2, memory: 4Gi}
 """
-NAMESPACES = AdmissionPolicy("namespaces.yaml")
-HOSTS = AdmissionPolicy("hosts.yaml")
 
 
 def of_kind(kind: str, name: str = "acme", file: str = FILE) -> list[dict[str, Any]]:
@@ -45,7 +48,7 @@ def of_kind(kind: str, name: str = "acme", file: str = FILE) -> list[dict[str, A
 @pytest.mark.parametrize("text", [FILE, "{}", "istio_revision: stable\npod_security: restricted"])
 def test_all_of_it_is_valid(text: str) -> None:
     file = parse_tenants(text)
-    names = chosen(file, [] if file.tenants else ["acme"])
+    names = chosen(file, [] if file.tenants else ["acme-web"])
     assert validate(one for name in names for one in manifests(file, name)) >= 6
 
 
@@ -53,13 +56,16 @@ def test_a_namespace_is_labelled_for_sidecars_pod_security_and_its_tenant() -> N
     web, _ = of_kind("Namespace")
     assert web["metadata"]["labels"] == {
         "app.kubernetes.io/managed-by": "tenant-authz",
-        TENANT: "acme",
+        TENANT_LABEL: "acme",
         "istio-injection": "enabled",
         "pod-security.kubernetes.io/enforce": "baseline",
         "pod-security.kubernetes.io/warn": "baseline",
         "pod-security.kubernetes.io/audit": "baseline",
     }
-    assert web["metadata"]["annotations"][DOMAINS] == "acme-web.apps.example.com,acme.example"
+    assert web["metadata"]["annotations"] == {
+        DOMAINS: "acme-web.apps.example.com,acme.example",
+        EXTERNAL_NAMES: "stripe.com",
+    }
 
 
 def test_with_a_revision_nothing_else_injects() -> None:
@@ -73,23 +79,29 @@ def test_what_is_rendered_passes_the_admission_policies() -> None:
     for name in chosen(file, []):
         for one in manifests(file, name):
             if one["kind"] == "Namespace":
-                assert NAMESPACES.refusals(one) == []
-                own = one["metadata"]["name"]
-                mapping = {
-                    "kind": "DomainMapping",
-                    "metadata": {"name": f"a.{own}.apps.example.com"},
-                }
-                assert HOSTS.refusals(mapping, namespace=one) == []
+                host = mapping(f"a.{one['metadata']['name']}.apps.example.com")
+                for asked in (Request(one, by=PLATFORM), Request(host, namespace=one)):
+                    assert not [it for rule in policies().values() for it in rule.refusals(asked)]
 
 
 def test_a_tenants_own_quota_stands_for_the_whole_of_it() -> None:
     own, _ = of_kind("ResourceQuota")
-    common, *_ = of_kind("ResourceQuota", "globex")
+    common, *_ = of_kind("ResourceQuota", "globex-eu")
     assert own["spec"]["hard"]["pods"] == "10"
     assert own["spec"]["hard"]["requests.cpu"] == "2"
     assert common["spec"]["hard"]["count/services.serving.knative.dev"] == "50"
     assert common["spec"]["hard"]["pods"] == "250"
     assert own["spec"]["hard"]["services.nodeports"] == "0"
+
+
+def test_a_tenant_may_make_as_many_grants_as_count() -> None:
+    for quota, role in zip(of_kind("ResourceQuota"), of_kind("Role"), strict=True):
+        assert quota["spec"]["hard"]["count/grants.tenant-authz.dev"] == str(MOST_GRANTS)
+        (verbs,) = [it["verbs"] for it in role["rules"] if "grants" in it["resources"]]
+        assert {"get", "list", "watch", "create", "update", "patch", "delete"} == set(verbs)
+        assert not [it for rule in role["rules"] for it in rule["resources"] if "/status" in it]
+    (few,) = of_kind("ResourceQuota", "globex-eu", FILE.replace("{apps: 50}", "{grants: 3}"))
+    assert few["spec"]["hard"]["count/grants.tenant-authz.dev"] == "3"
 
 
 FORBIDDEN = {
@@ -126,7 +138,7 @@ def test_owners_are_bound_to_the_role_and_to_nothing_wider() -> None:
             ("Group", "acme: the team"),
             ("User", "ann@acme.example"),
         ]
-    assert of_kind("RoleBinding", "globex") == []
+    assert of_kind("RoleBinding", "globex-eu") == []
 
 
 def open_ports(policy: dict[str, Any], labels: dict[str, str]) -> set[int] | None:
@@ -147,8 +159,8 @@ def test_ports_that_no_filter_covers_are_closed_to_others() -> None:
     assert policy["spec"]["podSelector"] == {}
     assert policy["spec"]["policyTypes"] == ["Ingress"]
     name = "kubernetes.io/metadata.name"
-    assert open_ports(policy, {name: "globex", TENANT: "globex"}) == {8012, 8013, 9443}
-    assert open_ports(policy, {name: "acme-db", TENANT: "acme"}) is None
+    assert open_ports(policy, {name: "globex-eu", TENANT_LABEL: "globex-eu"}) == {8012, 8013, 9443}
+    assert open_ports(policy, {name: "acme-db", TENANT_LABEL: "acme"}) is None
     assert open_ports(policy, {name: "knative-serving"}) == {8012, 8013, 9443, 9090}
     assert 15020 in (open_ports(policy, {name: "monitoring"}) or set())
 
@@ -159,7 +171,7 @@ def test_a_sidecar_knows_its_tenant_the_platform_and_whom_it_calls() -> None:
         "./*",
         "acme-db/*",
         "authz-system/*",
-        "globex/*",
+        "globex-eu/*",
         "istio-system/*",
         "knative-eventing/*",
         "knative-serving/*",
@@ -177,7 +189,10 @@ def test_each_tenant_has_a_certificate_and_gateways_of_its_own() -> None:
         "acme.example",
     ]
     for gateway in (routes, domains):
-        (server,) = gateway["spec"]["servers"]
+        server, redirect = gateway["spec"]["servers"]
+        assert redirect["port"] == {"number": 80, "name": "http-acme", "protocol": "HTTP"}
+        assert redirect["tls"] == {"httpsRedirect": True}, "what Knative's lister.go does not probe"
+        assert redirect["hosts"] == server["hosts"]
         assert server["tls"]["credentialName"] == certificate["spec"]["secretName"]
         assert "cipherSuites" not in server["tls"], "mesh-wide, see istiod-values.yaml"
         # A host without a namespace could be taken by any tenant's VirtualService.
@@ -191,7 +206,7 @@ def test_without_a_domain_there_is_no_gateway() -> None:
 
 
 def test_knative_is_told_which_gateway_serves_whom() -> None:
-    told = knative_gateways(parse_tenants(FILE), ["acme", "globex"])
+    told = knative_gateways(parse_tenants(FILE), ["acme", "globex-eu"])
     assert told is not None
     entries = YAML(typ="safe").load(told["data"]["external-gateways"])
     by_name = {entry["name"]: entry for entry in entries}
@@ -204,7 +219,7 @@ def test_knative_is_told_which_gateway_serves_whom() -> None:
         }
     ]
     made = {one["metadata"]["name"] for one in of_kind("Gateway")}
-    assert made | {"tenant-globex", "knative-ingress-gateway"} == set(by_name)
+    assert made | {"tenant-globex-eu", "knative-ingress-gateway"} == set(by_name)
 
 
 # The same each time, and quickly ---------------------------------------------------------------
@@ -237,7 +252,7 @@ def test_rendering_again_changes_no_file(run: Run, tmp_path: Path) -> None:
         "config-istio.yaml",
         "kustomization.yaml",
         "tenant-acme.yaml",
-        "tenant-globex.yaml",
+        "tenant-globex-eu.yaml",
     ]
     assert run(*arguments).json["changed"] == []
     (tmp_path / "tenants.yaml").write_text(FILE.replace("9443", "9444"))
@@ -250,11 +265,11 @@ def test_one_tenant_does_not_rewrite_the_list_of_all(run: Run, tmp_path: Path) -
     done = run("tenant", "render", "acme", "--file", "tenants.yaml", "--json")
     assert {one["kind"] for one in done.json} >= {"Namespace", "Gateway"}
     assert not any(one["metadata"]["name"] == "config-istio" for one in done.json)
-    assert not any(one["metadata"].get("namespace") == "globex" for one in done.json)
+    assert not any(one["metadata"].get("namespace") == "globex-eu" for one in done.json)
 
 
 def test_what_is_printed_is_what_json_says(run: Run) -> None:
-    text, data = run("tenant", "render", "acme"), run("tenant", "render", "acme", "--json")
+    text, data = (run("tenant", "render", "acme-web", *more) for more in ((), ("--json",)))
     assert list(YAML(typ="safe").load_all(text.out)) == data.json
 
 
@@ -298,12 +313,25 @@ def test_what_the_writer_writes_is_read_as_the_same(document: dict[str, Any]) ->
     [
         ("tenants:\n  Acme:", "line 2: tenants.Acme.[key]: 'Acme' is not a namespace"),
         ("tenants:\n  svc:", "line 2: tenants.svc: 'svc' is reserved"),
+        ("tenants:\n  com:", "line 2: tenants.com: 'com' may be a top-level domain"),
+        ("tenants:\n  a: {namespaces: [a-1, bank]}", "tenants.a: 'bank' may be a top-level"),
+        ("tenants:\n  a: {namespaces: [xn--p1ai]}", "'xn--p1ai' may be a top-level domain"),
+        ("plain_names: [svc]\ntenants:\n  svc:", "'svc' is reserved"),
+        (
+            "cluster_domain: k8s-1.test\ntenants:\n  k8s-1:",
+            "'k8s-1' is a part of the cluster's domain",
+        ),
+        (
+            "cluster_domain: k8s.test.org\ntenants:\n  a-1: {domains: [test.org]}",
+            "line 3: tenants.a-1: test.org overlaps the cluster's own domain",
+        ),
+        ("tenants:\n  a-1: {external_names: [10.96.0.1]}", "line 2: tenants.a-1.external_names.0"),
         ("tenants:\n  a: {namespaces: [kube-x]}", "'kube-x' is reserved"),
         ("tenants:\n  a: {namespaces: [x-system]}", "'x-system' is reserved"),
         ("tenants:\n  a: {namespaces: []}", "line 2: tenants.a.namespaces"),
         (
-            "tenants:\n  a: {namespaces: [x]}\n  x:",
-            "line 3: tenants.x.namespaces: x is in tenant a",
+            "plain_names: [x]\ntenants:\n  a: {namespaces: [x]}\n  x:",
+            "line 4: tenants.x.namespaces: x is in tenant a",
         ),
         ("tenants:\n  a: {owners: [ann]}", "line 2: tenants.a.owners.0: 'ann' is not an owner"),
         ("tenants:\n  a: {owners: ['robot:x']}", "write group:<name> or user:<name>"),
@@ -345,7 +373,8 @@ MISTAKEN_NAMES = [
     ("Acme",),
     ("a.b",),
     ("svc",),
-    ("good", "kube-system"),
+    ("com",),
+    ("good-1", "kube-system"),
     ("../x",),
     ("a" * 64,),
 ]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from authz.transport import Http2Listener, ending, http2
-from authz.transport.grpcio import GrpcioListener
+from authz.transport import Http2Listener, closing, listener
+from authz.transport.reference import GrpcioListener
 from tests.support import Issuer
 from tests.transport.support import AnyListener, Listening, Plain, listener_of, plain_of
 
@@ -25,10 +25,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -
     Not where the clients are real and loaded.
     """
     if request.node.get_closest_marker("envoy") is None:
-        monkeypatch.setattr(http2, "_SWEEP", 0.05)
-        monkeypatch.setattr(http2, "_SWEEP_WHILE_DRAINING", 0.05)
-        monkeypatch.setattr(ending, "ROUND_TRIP", 0.3)
-        monkeypatch.setattr(ending, "LINGER", 0.3)
+        monkeypatch.setattr(listener, "_SWEEP", 0.05)
+        monkeypatch.setattr(listener, "_SWEEP_WHILE_DRAINING", 0.05)
+        monkeypatch.setattr(closing, "ROUND_TRIP", 0.3)
+        monkeypatch.setattr(closing, "LINGER", 0.3)
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from typing import Any
 
 import uvloop
 
-from authz.demo.certs import Certificate
-from authz.facts import Asked
-from authz.identity import SpiffeId
+from authz.domain.facts import Asked
+from authz.domain.identity import SpiffeId
+from authz.lab.harness.certs import Certificate
 from authz.transport import (
     Health,
     Http2Listener,

@@ -9,7 +9,7 @@ from pathlib import Path
 from hpack import Decoder, Encoder
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, RstStreamFrame
 
-from authz.demo.certs import Certificate
+from authz.lab.harness.certs import Certificate
 from authz.testing import workload
 from tests.http2 import wire
 from tests.support import SERVER_NAME, soon

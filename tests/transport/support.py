@@ -6,9 +6,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from authz.demo.certs import Certificate
-from authz.facts import Asked
-from authz.identity import SpiffeId
+from authz.domain.facts import Asked
+from authz.domain.identity import SpiffeId
+from authz.lab.harness.certs import Certificate
 from authz.testing import workload
 from authz.transport import (
     CallerSource,
@@ -20,7 +20,7 @@ from authz.transport import (
     from_insecure_metadata,
     load_tls,
 )
-from authz.transport.grpcio import GrpcioListener
+from authz.transport.reference import GrpcioListener
 from tests.support import SERVICE, Client, connected, soon
 
 SHOP, BANK = workload("shop", "till"), workload("bank", "vault")

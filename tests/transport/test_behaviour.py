@@ -13,7 +13,7 @@ import grpc
 import pytest
 from cryptography import x509
 
-from authz.identity import SpiffeId
+from authz.domain.identity import SpiffeId
 from authz.testing import workload
 from authz.transport import Health, from_insecure_metadata, from_xfcc
 from tests.support import (

@@ -2,25 +2,26 @@
 
 import asyncio
 import dataclasses
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from authz.demo import apps, bootstrap, envoy
-from authz.demo.bootstrap import Endpoint, Service
-from authz.demo.mesh import AUTHZ
-from authz.facts import Asked
-from authz.identity import SpiffeId
+from authz.domain.facts import Asked
+from authz.domain.identity import SpiffeId
+from authz.lab.harness import envoy
+from authz.lab.harness.ports import Endpoint
+from authz.lab.loopback import apps
+from authz.lab.loopback.mesh import AUTHZ_CLUSTER
 from authz.testing import workload
-from authz.transport import Health, Http2Listener, Limits, TlsMaterial, http2
+from authz.transport import Health, Http2Listener, Limits, TlsMaterial
 from authz.transport.callers import CallerSource
-from tests.envoy.bench import AUTHZ_CLUSTER, VERIFY, free_port
+from tests.envoy.bench import VERIFY, cluster, configured, free_port
 from tests.envoy.scripted import allowing
-from tests.support import SERVICE, Issuer, eventually, soon
+from tests.support import Issuer, eventually, soon
 from tests.transport.support import material
 
 pytestmark = pytest.mark.envoy
@@ -49,7 +50,8 @@ class Allowing:
 class Stage:
     """An Envoy whose inbound filter asks us, an app behind it, and clients in front."""
 
-    def __init__(self, tls: TlsMaterial | None) -> None:
+    def __init__(self, issuer: Issuer, tls: TlsMaterial | None) -> None:
+        self.issuer = issuer
         self.tls = tls
         self.service = Allowing()
         self.closed: list[str] = []
@@ -75,25 +77,26 @@ class Stage:
         return made
 
     @asynccontextmanager
-    async def loaded(self, directory: Path, transport_socket: Any) -> AsyncIterator[None]:
+    async def loaded(self, directory: Path) -> AsyncIterator[None]:
         """Clients ask without a pause."""
         address, app = free_port(), free_port()
-        service = Service("app", "acme-web", app, AUTHZ, "10.96.1.1")
-        hosts = [bootstrap.gateway_host("*", service)]
-        ours = bootstrap.static_cluster(AUTHZ_CLUSTER, Endpoint("127.0.0.1", self.port), http2=True)
+        certificate = self.issuer.issue(workload("acme-web", "plain"))
+        us = Endpoint("127.0.0.1", self.port)
+        config = configured(VERIFY, VERIFY.sent(), certificate, address=address, app=app, authz=us)
+        ours = cluster(config, AUTHZ_CLUSTER)
+        if self.tls is None:  # as our own sidecar sends to us
+            del ours["transport_socket"]
         if self.path is not None:
             (locality,) = ours["load_assignment"]["endpoints"]
             locality["lb_endpoints"][0]["endpoint"]["address"] = {"pipe": {"path": str(self.path)}}
-        config = bootstrap.envoy_config(
-            [VERIFY.listener(address, hosts)],
-            [bootstrap.static_cluster(service.cluster, app), {**ours, **transport_socket}],
-        )
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(apps.echo("app", app))
             started = envoy.running("drain", config, directory, envoy.binary())
             await stack.enter_async_context(started)
             enough = asyncio.Event()
-            workers = [asyncio.create_task(self._ask(address, enough)) for _ in range(WORKERS)]
+            caller = self.issuer.issue(workload("globex")).sidecar_context()
+            asking = (self._ask(address, caller, enough) for _ in range(WORKERS))
+            workers = [asyncio.create_task(it) for it in asking]
             await self.more()
             yield
             await self.more()
@@ -109,8 +112,8 @@ class Stage:
 
         await eventually(answered, "the clients are answered")
 
-    async def _ask(self, address: Endpoint, enough: asyncio.Event) -> None:
-        reader, writer = await asyncio.open_connection(*address)
+    async def _ask(self, address: Endpoint, caller: ssl.SSLContext, enough: asyncio.Event) -> None:
+        reader, writer = await asyncio.open_connection(*address, ssl=caller)
         while not enough.is_set():
             writer.write(b"GET / HTTP/1.1\r\nhost: app.acme-web.svc.cluster.local\r\n\r\n")
             head = await soon(reader.readuntil(b"\r\n\r\n"))
@@ -127,24 +130,14 @@ class Stage:
 
 @pytest.fixture(params=["plaintext", "mtls"])
 def stage(request: pytest.FixtureRequest, issuer: Issuer) -> Stage:
-    return Stage(material(issuer.server()) if request.param == "mtls" else None)
-
-
-@pytest.fixture
-def transport_socket(stage: Stage, issuer: Issuer) -> dict[str, Any]:
-    """How Envoy speaks to us."""
-    if stage.tls is None:
-        return {}
-    us = Service("authz", "authz-system", free_port(), SERVICE, "10.96.1.2", http2=True)
-    secured = bootstrap.service_cluster(us, issuer.issue(workload("acme-web")))
-    return {"transport_socket": secured["transport_socket"]}
+    return Stage(issuer, material(issuer.server()) if request.param == "mtls" else None)
 
 
 async def test_no_request_is_lost_while_one_listener_after_the_other_drains(
-    stage: Stage, transport_socket: dict[str, Any], tmp_path: Path
+    stage: Stage, tmp_path: Path
 ) -> None:
     listener = await stage.listener()
-    async with stage.loaded(tmp_path, transport_socket):
+    async with stage.loaded(tmp_path):
         for _ in range(6):
             following = await stage.listener()
             await soon(listener.stop(10))
@@ -156,13 +149,11 @@ async def test_no_request_is_lost_while_one_listener_after_the_other_drains(
     assert stage.statuses.total() == stage.service.checks
 
 
-async def test_an_envoy_asks_over_a_unix_socket(
-    stage: Stage, transport_socket: dict[str, Any], tmp_path: Path
-) -> None:
+async def test_an_envoy_asks_over_a_unix_socket(stage: Stage, tmp_path: Path) -> None:
     """In plaintext as a sidecar would, and with TLS."""
     stage.path = tmp_path / "authz.sock"
     listener = await stage.listener()
-    async with stage.loaded(tmp_path, transport_socket):
+    async with stage.loaded(tmp_path):
         await stage.more()
     await listener.stop(5)
     assert list(stage.statuses) == [200], stage.statuses
@@ -172,13 +163,12 @@ async def test_an_envoy_asks_over_a_unix_socket(
 
 async def test_no_request_is_lost_while_connections_age(
     stage: Stage,
-    transport_socket: dict[str, Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http2, "_SWEEP", 0.05)
+    monkeypatch.setattr("authz.transport.listener._SWEEP", 0.05)
     listener = await stage.listener(dataclasses.replace(LIMITS, connection_age=1))
-    async with stage.loaded(tmp_path, transport_socket):
+    async with stage.loaded(tmp_path):
         while stage.closed.count("age") < 4:
             await stage.more(50)
     await listener.stop(0)

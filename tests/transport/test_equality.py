@@ -10,10 +10,10 @@ from grpc import aio
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from authz.decision import Rules
-from authz.identity import SpiffeId
+from authz.domain.decision import Rules
+from authz.domain.identity import SpiffeId
 from authz.transport import Health, Http2Listener, from_insecure_metadata
-from authz.transport.grpcio import GrpcioListener
+from authz.transport.reference import GrpcioListener
 from tests.support import AUTHORIZATION, HEALTH, PATIENCE
 from tests.test_extauthz import PEOPLE, POLICIES, boundary, metadatas, requests
 from tests.transport.support import INSECURE, LIMITS

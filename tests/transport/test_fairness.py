@@ -13,8 +13,8 @@ from contextlib import AsyncExitStack
 import pytest
 
 from authz.testing import workload
+from authz.transport.connection import SLICE
 from authz.transport.fairness import BURST_SECONDS, Share, Shares
-from authz.transport.peer import SLICE
 from tests.http2 import wire
 from tests.support import PATIENCE, Issuer, eventually, soon
 from tests.transport.process import process

@@ -13,8 +13,8 @@ import pytest
 
 from authz.http2 import connection
 from authz.http2.events import Head
-from authz.http2.heads import head_of
 from authz.http2.hpack import Field
+from authz.http2.request_head import head_of
 from tests.http2.wire import CHECK
 from tests.transport.support import listening
 

@@ -11,13 +11,13 @@ from unittest.mock import patch
 import grpc
 import pytest
 
-from authz.facts import Asked
+from authz.domain.facts import Asked
+from authz.domain.identity import SpiffeId
 from authz.http2 import Connection
-from authz.identity import SpiffeId
-from authz.transport import ending, from_xfcc
-from authz.transport.calls import MAX_WATCHES
+from authz.transport import closing, from_xfcc
 from authz.transport.health import Health
-from authz.transport.http2 import Http2Listener
+from authz.transport.listener import Http2Listener
+from authz.transport.rpc import MAX_WATCHES
 from tests.http2 import wire
 from tests.support import HEALTH, SERVICE, Issuer, connected, eventually, refused, soon
 from tests.transport.raw import Raw, h2_context, raw
@@ -82,7 +82,7 @@ async def test_a_request_that_began_before_the_second_goaway_is_finished_after_i
         client.write(request[:-5])
         stopped = asyncio.ensure_future(server.listener.stop(20))
         await client.until(lambda: len(client.goaways) == 2)
-        await asyncio.sleep(3 * ending.LINGER)  # who has a request under way is not hurried
+        await asyncio.sleep(3 * closing.LINGER)  # who has a request under way is not hurried
         client.write(request[-5:])
         await client.until(lambda: 1 in client.statuses)
         client.writer.close()
@@ -488,7 +488,9 @@ async def test_an_error_in_a_watch_fails_that_call_alone() -> None:
 async def test_an_error_while_a_connection_is_made_ends_it(issuer: Issuer) -> None:
     context = h2_context(issuer.issue(SHOP))
     async with listening(tls=material(issuer.server())) as server:
-        with patch("authz.transport.peer.workload_of_uris", side_effect=RuntimeError("secret")):
+        with patch(
+            "authz.transport.connection.workload_of_uris", side_effect=RuntimeError("secret")
+        ):
             async with raw(server.port, context) as client:
                 await client.rest()
                 assert client.frames == []

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from authz.transport.calls import MAX_WATCHES
+from authz.transport.rpc import MAX_WATCHES
 from tests.http2 import wire
 from tests.support import HEALTH, eventually
 from tests.transport.raw import Raw, raw

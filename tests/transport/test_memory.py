@@ -10,8 +10,8 @@ from contextlib import AsyncExitStack
 import pytest
 
 from authz.testing import workload
+from authz.transport.connection import Peer
 from authz.transport.memory import Memory
-from authz.transport.peer import Peer
 from tests.http2 import wire
 from tests.support import Issuer, eventually
 from tests.transport.process import process

@@ -12,6 +12,7 @@ from tests.attacks.moves import (
     ping,
     post,
     signed,
+    sinks,
     smuggling,
     steered,
     subscription,
@@ -27,6 +28,12 @@ TWIN: Final = Played(
     eventing(post("acme-web/plain", f"{BROKER}/acme-web/default")), "202, 1 events"
 )
 MINE: Final = post("mallory/plain", CHANNEL.format("mallory"), TTL)
+SINK: Final = f"http://job-sink.knative-eventing.{DOMAIN}"
+REPLY: Final = f"http://request-reply.knative-eventing.{DOMAIN}"
+JOBS: Final = "knative-eventing/job-sink"
+SINK_TWIN: Final = Played(
+    eventing(sinks(post("acme-db/plain", f"{SINK}/acme-web/jobs")), JOBS), "202, 1 events"
+)
 
 ROWS: Final = [
     Attack(
@@ -257,6 +264,59 @@ ROWS: Final = [
         TWIN,
         rules.BROKER,
         "202, 1 events",
+    ),
+    Attack(
+        "job-sink",
+        "sends an event to somebody else's JobSink, to start a Job there",
+        "transit at job-sink: the namespace in the path",
+        Played(
+            eventing(sinks(post("mallory/plain", f"{SINK}/acme-web/jobs")), JOBS),
+            "403 not-allowed, 0 events",
+        ),
+        SINK_TWIN,
+        rules.JOB_SINK,
+        "202, 1 events",
+    ),
+    *(
+        Attack(
+            f"job-sink-path-{name}",
+            "the same by a path that is read in two ways, or asks what became of a Job",
+            "transit goes by the number of segments, as the job sink does, or denies",
+            Played(
+                eventing(sinks(post("mallory/plain", f"{SINK}{path}")), JOBS),
+                "403 not-allowed, 0 events",
+            ),
+            SINK_TWIN,
+            noticed=f"{MUTATION}[a job sink is told by the first segment]",
+        )
+        for name, path in (
+            ("dots", "/mallory/../acme-web/jobs"),
+            ("encoded", "/acme%2dweb/jobs"),
+            ("slashes", "//acme-web/jobs"),
+            ("status", "/mallory/acme-web/name/jobs/sources/s/ids/1"),
+            ("status-encoded", "/namespaces/acme%2dweb/name/jobs/sources/s/ids/1"),
+        )
+    ),
+    Attack(
+        "deputy-job-sink",
+        "creates a Subscription whose subscriber is somebody else's JobSink",
+        "the dispatcher signs for the Subscription's namespace; transit at job-sink",
+        Played(eventing(sinks(subscription(f"{SINK}/acme-web/jobs", MINE)), JOBS), "500, 0 events"),
+        SINK_TWIN,
+        rules.JOB_SINK,
+        "202, 1 events",
+    ),
+    Attack(
+        "request-reply",
+        "sends an event to somebody else's RequestReply, which sends it to that one's broker",
+        "transit at request-reply: the namespace in the path",
+        Played(
+            eventing(sinks(post("mallory/plain", f"{REPLY}/acme-web/asked"))),
+            "403 not-allowed, 0 events",
+        ),
+        Played(eventing(sinks(post("acme-web/plain", f"{REPLY}/acme-web/asked"))), "200, 1 events"),
+        rules.REQUEST_REPLY,
+        "200, 1 events",
     ),
     Attack(
         "deputy-channel",

@@ -1,0 +1,1 @@
+"""Who may call whom: values and rules. Pure: no clock, no loop, no files, no wire."""

@@ -1,0 +1,198 @@
+"""Policy: who belongs together, who may reach whom, and which peers play a platform part.
+
+A `Policy` is a value, computed when it is loaded so that every question costs a look-up or two,
+however many tenants there are. Tokens and keys know namespaces only; tenants exist here alone.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import inf
+from types import MappingProxyType
+from typing import Final
+
+from authz.domain.identity import SpiffeId, short_account
+from authz.domain.names import Namespace, Service
+
+
+class Mode(enum.StrEnum):
+    """What happens where a destination namespace would deny."""
+
+    ENFORCE = "enforce"
+    SHADOW = "shadow"
+    """Allow, and record what would have been denied."""
+    OFF = "off"
+    """Allow, record nothing."""
+
+
+class Role(enum.StrEnum):
+    """A part that a platform workload plays. It is trusted for this part and no other."""
+
+    TRANSIT = "transit"
+    """Passes other namespaces' requests on: the activator, the local gateway."""
+    GATEWAY = "gateway"
+    """Lets the outside world in: the public gateway."""
+    ON_BEHALF_OF = "on-behalf-of"
+    """Sends events for the namespace that it names in `Kn-Namespace`: Knative Eventing."""
+
+
+RELAYING: Final = frozenset({Role.TRANSIT, Role.GATEWAY})
+"""Roles whose holders pass on what tenants send, so that their identity proves nothing."""
+
+EVERYONE: Final = Namespace("*")
+"""In a grant's `source`: every namespace, but not the outside world."""
+
+NO_ROLES: Final[frozenset[Role]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A destination namespace lets another one in, like Gateway API's ReferenceGrant.
+
+    A field that is `None` does not narrow the grant. `until` is in seconds since the epoch.
+    """
+
+    destination: Namespace
+    source: Namespace
+    service_account: str | None = None
+    port: int | None = None
+    until: int | None = None
+
+    def covers(self, service_account: str, port: int | None, now: float) -> bool:
+        """Whether it counts for a source's account (short form) at `now`.
+
+        `port` is where the request arrives; `None` if that is not known yet, as on a hop; 0 if it
+        never will be.
+        """
+        return (
+            (self.service_account is None or short_account(self.service_account) == service_account)
+            and (self.port is None or port is None or self.port == port)
+            and (self.until is None or now < self.until)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Exemption:
+    """Lets a peer in without a token. Every field that is not `None` must match.
+
+    `path` is the raw path before `?`, compared whole; `user_agent` is a prefix, case-sensitive;
+    `network_probe` is the whole value of K-Network-Probe.
+    """
+
+    port: int
+    path: str | None = None
+    user_agent: str | None = None
+    network_probe: str | None = None
+
+    def covers(self, *, port: int, path: str, user_agent: str, network_probe: str) -> bool:
+        """Whether a request with these attributes is exempt; absent headers are empty."""
+        return (
+            self.port == port
+            and (self.path is None or self.path == path.partition("?")[0])
+            and (self.user_agent is None or user_agent.startswith(self.user_agent))
+            and (self.network_probe is None or self.network_probe == network_probe)
+        )
+
+
+ROLE_EXEMPTIONS: Final[Mapping[Role, tuple[Exemption, ...]]] = MappingProxyType(
+    {
+        # Peers that relay are exempt for nothing but these, each of which Knative's queue-proxy
+        # answers itself on its own ports: the app never sees such a request.
+        Role.TRANSIT: tuple(
+            Exemption(p, user_agent="Knative-Activator-Probe") for p in (8012, 8013)
+        ),
+        Role.GATEWAY: tuple(Exemption(p, network_probe="probe") for p in (8012, 8013)),
+    }
+)
+
+
+ANSWERED_BY_THE_ACTIVATOR: Final = frozenset({"probe", "activator"})
+"""Values of K-Network-Probe that Knative's activator answers itself, whatever else is sent.
+
+Source: knative/serving cmd/activator/main.go, the chain of handlers.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class NamespacePolicy:
+    """What differs from the default for one namespace."""
+
+    tenant: str | None = None
+    """`None`: the namespace is a tenant of its own."""
+    mode: Mode | None = None
+    accepts_public: bool = True
+    plaintext_peers: bool = False
+    """Its pods accept plaintext, so a token counts although nobody proves who presents it."""
+
+
+_DEFAULT = NamespacePolicy()
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The whole policy. What it does not mention is a tenant of its own without any grant."""
+
+    cluster_domains: tuple[str, ...] = ("cluster.local",)
+    trust_domains: frozenset[str] = frozenset({"cluster.local"})
+    relays: frozenset[Service] = frozenset()
+    default_mode: Mode = Mode.ENFORCE
+    namespaces: Mapping[Namespace, NamespacePolicy] = field(default_factory=dict)
+    grants: tuple[Grant, ...] = ()
+    roles: Mapping[SpiffeId, frozenset[Role]] = field(default_factory=dict)
+    exemptions: Mapping[SpiffeId, tuple[Exemption, ...]] = field(default_factory=dict)
+    hosts: Mapping[str, Namespace] = field(default_factory=dict)
+    _grants_by_pair: dict[tuple[Namespace, Namespace], list[Grant]] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+
+    _exempt_principals: frozenset[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        principals = frozenset(str(peer) for peer in self.exemptions)
+        object.__setattr__(self, "_exempt_principals", principals)
+        for grant in self.grants:
+            pair = grant.source, grant.destination
+            self._grants_by_pair.setdefault(pair, []).append(grant)
+
+    def next_change(self, now: float) -> float:
+        """When a grant next ends, in seconds since the epoch; infinity if none does."""
+        ends = (grant.until for grant in self.grants)
+        return min((end for end in ends if end is not None and end > now), default=inf)
+
+    def reads_path_of(self, principal: str) -> bool:
+        """Whether any rule looks at the paths that this peer asks for."""
+        return principal in self._exempt_principals
+
+    def of(self, namespace: Namespace) -> NamespacePolicy:
+        """What the policy says of one namespace."""
+        return self.namespaces.get(namespace, _DEFAULT)
+
+    def mode_of(self, namespace: Namespace) -> Mode:
+        """The mode that rules requests to `namespace`."""
+        return self.of(namespace).mode or self.default_mode
+
+    def roles_of(self, workload: SpiffeId) -> frozenset[Role]:
+        """The platform parts that `workload` plays; none for a tenant's."""
+        return self.roles.get(workload, NO_ROLES)
+
+    def same_tenant(self, one: Namespace, other: Namespace) -> bool:
+        """Whether two namespaces belong together."""
+        if one == other:
+            return True
+        tenant = self.of(one).tenant
+        return tenant is not None and tenant == self.of(other).tenant
+
+    def granted(
+        self,
+        source: Namespace,
+        service_account: str,
+        destination: Namespace,
+        port: int | None,
+        now: float,
+    ) -> bool:
+        """Whether the destination grants the source access, see `Grant.covers`."""
+        return any(
+            grant.covers(service_account, port, now)
+            for allowed in (source, EVERYONE)
+            for grant in self._grants_by_pair.get((allowed, destination), ())
+        )

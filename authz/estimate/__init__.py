@@ -1,0 +1,1 @@
+"""What a cluster of many tenants can hold, and what it costs."""

@@ -1,0 +1,1 @@
+"""What plays and models a mesh on one machine: never in the service's image."""

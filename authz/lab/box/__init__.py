@@ -1,0 +1,1 @@
+"""A mesh in network namespaces: Istio and Knative modelled, Envoy real. It needs root."""

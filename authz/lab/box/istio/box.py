@@ -1,0 +1,129 @@
+"""A mesh in a box: everything is started, and gone at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from authz import envoyfilters
+from authz.lab.box.istio import programs, rules
+from authz.lab.box.istio.client import Client, NoAnswer
+from authz.lab.box.istio.directory import own_directory
+from authz.lab.box.istio.mesh import AUTHZ, AUTHZ_HTTP_PORT, Mesh, Source
+from authz.lab.box.istio.network import Network
+from authz.lab.box.istio.recorded import recorded
+from authz.lab.harness.service import AuthzServer, Site
+from authz.lab.world import cluster
+from authz.lab.world.model import Json, Pod, World
+from authz.lab.world.standard_policy import standard_policy
+
+Patched = Callable[[tuple[Json, ...]], Iterable[Json]]
+"""Changes the shipped documents, such as to take one rule away."""
+
+
+def without(*names: str) -> Patched:
+    """Everything that is shipped but the objects of these names."""
+
+    def patched(documents: tuple[Json, ...]) -> Iterable[Json]:
+        unknown = set(names) - {it["metadata"]["name"] for it in documents}
+        if unknown:
+            raise KeyError(f"not shipped: {', '.join(sorted(unknown))}")
+        return [it for it in documents if it["metadata"]["name"] not in names]
+
+    return patched
+
+
+@asynccontextmanager
+async def running(
+    world: World | None = None,
+    *,
+    tenants: Iterable[str] = cluster.TENANTS,
+    beside: Iterable[Pod] = (),
+    overlay: str = "",
+    patched: Patched = tuple,
+    policy: str | None = None,
+    extra: Iterable[Json] = (),
+    source: Source | None = None,
+) -> AsyncIterator[Mesh]:
+    """Run a world as long as the block lasts.
+
+    Args:
+        world: who is there; by default `cluster.standard`.
+        tenants: whose pods run, beside the platform's; the others are in the cluster, and dead.
+        beside: pods on the network of which the cluster knows nothing.
+        overlay: which of the shipped overlays is installed.
+        patched: changes the shipped documents, such as to take a rule away.
+        policy: the server's, YAML; by default `standard_policy`.
+        extra: more Istio objects, as an operator might have them.
+        source: where the proxies' configurations come from; by default `recorded`.
+
+    Raises:
+        CouldNotStart: something did not come up.
+    """
+    world = world or cluster.standard()
+    documents = [*world.documents, *patched(envoyfilters.shipped(overlay)), *extra]
+    async with AsyncExitStack() as stack:
+        directory = stack.enter_context(own_directory())
+        dead = set(cluster.TENANTS) - set(tenants)
+        alive = (it for it in world.pods.values() if it.role != "absent")
+        pods = [it for it in alive if it.namespace not in dead] + [*beside]
+        network = Network({it.id: it.address for it in pods}, rules.cluster_ips(world))
+        stack.callback(network.close)
+        mesh = Mesh(world, pods, network, directory, stack)
+        try:
+            mesh.configurations = await stack.enter_async_context((source or recorded)(mesh))
+            await mesh.configurations.install(documents)
+            await _start(mesh, policy or standard_policy(), stack)
+            yield mesh
+        finally:
+            await mesh.kill_everything()  # sooner than one asking after the other
+
+
+async def _start(mesh: Mesh, policy: str, stack: AsyncExitStack) -> None:
+    async def program(pod: Pod) -> None:
+        started = programs.running(mesh.world, pod, mesh.network[pod.id], mesh.directory)
+        mesh.programs[pod.id] = await stack.enter_async_context(started)
+
+    for pod in mesh.pods.values():
+        if pod.proxy == "sidecar":
+            mesh.network[pod.id].run(["iptables-restore"], rules.capture())
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_authz(mesh, policy, stack))
+            for pod in mesh.pods.values():
+                group.create_task(program(pod))
+                if pod.proxy != "none":
+                    group.create_task(mesh.start_proxy(pod.id))
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    for pod in mesh.pods.values():
+        if pod.role == "revision":
+            await mesh.scale(pod.id, up=True)
+
+
+async def _authz(mesh: Mesh, policy: str, stack: AsyncExitStack) -> None:
+    pod = mesh.pod(AUTHZ)
+
+    async def ready() -> bool:
+        client = Client(mesh.network[pod.id], 0)
+        try:
+            answer = await client.call(("127.0.0.1", AUTHZ_HTTP_PORT), "authz", "/readyz")
+        except NoAnswer:
+            return False
+        return answer.status == 200
+
+    certificate = mesh.authority.issue(
+        pod.identity, dns_name=mesh.world.service("authz", pod.namespace).host
+    )
+    site = Site(
+        f"{pod.address}:9000",
+        f"127.0.0.1:{AUTHZ_HTTP_PORT}",
+        certificate,
+        policy,
+        ready,
+        mesh.network[pod.id].argv(0),
+    )
+    mesh.authz = AuthzServer(site, mesh.directory, stack)
+    await mesh.authz.command("keys", "init", "--generate-kek")
+    await mesh.authz.start()

@@ -1,0 +1,1 @@
+"""What every play needs: processes, certificates, a real Envoy, the service itself."""

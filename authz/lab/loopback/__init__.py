@@ -1,0 +1,1 @@
+"""A cluster on the loopback interface: real Envoys, small apps, and who may call whom."""

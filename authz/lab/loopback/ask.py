@@ -1,0 +1,83 @@
+"""Calling the service's own port, as anybody with a certificate of the mesh can."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import grpc
+
+from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
+from authz.domain import tokens
+from authz.lab.harness.certs import Certificate
+from authz.lab.loopback.mesh import AUTHZ_HOST, Mesh
+from authz.wire import QUESTION, REASON_HEADER, TOKEN_HEADER, UPSTREAM
+
+_CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
+_SECONDS: Final = 10.0
+
+
+async def check(
+    mesh: Mesh,
+    certificate: Certificate,
+    metadata: Sequence[tuple[str, str]],
+    *,
+    headers: Sequence[tuple[str, str]] = (),
+    principal: str = "",
+) -> CheckResponse:
+    """Ask one question with `certificate`.
+
+    Raises:
+        grpc.aio.AioRpcError: there was no answer.
+    """
+    request = CheckRequest()
+    request.attributes.source.principal = principal
+    request.attributes.request.http.method = "GET"
+    request.attributes.request.http.path = "/hello"
+    for key, value in headers:
+        request.attributes.request.http.header_map.headers.add(key=key, raw_value=value.encode())
+    credentials = grpc.ssl_channel_credentials(
+        certificate.ca_file.read_bytes(),
+        certificate.key_file.read_bytes(),
+        certificate.cert_file.read_bytes(),
+    )
+    options = [("grpc.ssl_target_name_override", AUTHZ_HOST)]
+    async with grpc.aio.secure_channel(str(mesh.authz), credentials, options) as channel:
+        ask = channel.unary_unary(
+            _CHECK,
+            request_serializer=CheckRequest.SerializeToString,
+            response_deserializer=CheckResponse.FromString,
+        )
+        response: CheckResponse = await ask(request, metadata=tuple(metadata), timeout=_SECONDS)
+        return response
+
+
+async def token(mesh: Mesh, certificate: Certificate, upstream: str, question: str = "sign") -> str:
+    """A real token for a request to the cluster `upstream`, as the certificate's owner gets it."""
+    metadata = [(QUESTION, question), (UPSTREAM, upstream)]
+    return _token_set(await check(mesh, certificate, metadata))
+
+
+def in_words(response: CheckResponse) -> str:
+    """What an answer means, in a few words."""
+    if not response.HasField("status"):
+        return "MALFORMED, and Envoy would allow"
+    if response.status.code != 0:
+        reasons = [
+            it.header.value or it.header.raw_value.decode()
+            for it in response.denied_response.headers
+            if it.header.key == REASON_HEADER
+        ]
+        return " ".join(["denied", *reasons])
+    if given := _token_set(response):
+        claims = tokens.parse(given).claims
+        return f"token from {claims.source} to {claims.destination}"
+    removed = TOKEN_HEADER in response.ok_response.headers_to_remove
+    return "allowed, token removed" if removed else "allowed"
+
+
+def _token_set(response: CheckResponse) -> str:
+    for option in response.ok_response.headers:
+        if option.header.key == TOKEN_HEADER:
+            return option.header.value or option.header.raw_value.decode()
+    return ""

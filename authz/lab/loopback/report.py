@@ -1,0 +1,92 @@
+"""The matrix for people and for machines."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from authz.lab.harness import processes
+from authz.lab.loopback.mesh import Mesh
+from authz.lab.loopback.scenarios.row import Result
+
+_WIDTH: Final = 160  # where there is no terminal to fit into
+
+_EXAMPLES: Final = (
+    ("acme-web", "hello.acme-db", "its own tenant"),
+    ("globex", "hello.acme-db", "another tenant: denied"),
+    ("globex", "idle.acme-db", "the same through the activator: denied"),
+    ("initech", "idle.acme-db", "granted"),
+    ("globex", "hello.umbrella", "shadow mode: let in"),
+)
+
+
+def differences(results: Sequence[Result]) -> int:
+    """How many rows are not as expected."""
+    return sum(not result.ok for result in results)
+
+
+def show(results: Sequence[Result], envoy_version: str, *, json: bool) -> None:
+    """Print all rows to standard output."""
+    if json:
+        sys.stdout.write(_as_json(results, envoy_version) + "\n")
+        sys.stdout.flush()
+    else:
+        _print_table(results, envoy_version)
+
+
+def invite(mesh: Mesh, *, on_stderr: bool) -> None:
+    """Say what to type while the demo stays up."""
+    lines = ["", "The cluster is up. An app calls through its own sidecar:", ""]
+    for source, host, why in _EXAMPLES:
+        address = mesh.tenants[source].outbound
+        lines.append(f"  curl -i -H 'Host: {host}' http://{address}/  # {source}: {why}")
+    public = f"curl -i -H 'Host: hello.acme-web.example.com' http://{mesh.gateway.outbound}/"
+    lines += [f"  {public}  # from outside", "", "Every namespace's sidecar:", ""]
+    lines += [f"  {name:<10}{it.outbound}" for name, it in mesh.tenants.items()]
+    lines += ["", "Ctrl-C ends it.", ""]
+    console = Console(stderr=on_stderr, soft_wrap=True, highlight=False)
+    console.print("\n".join(lines), markup=False)
+
+
+def last_words(directory: Path) -> str:
+    """The ends of all logs, to find out why something differed."""
+    tails = {log.stem: processes.last_words(log) for log in sorted(directory.glob("*.log"))}
+    return "\n".join(f"--- {name}\n{tail}" for name, tail in tails.items() if tail)
+
+
+def _as_json(results: Sequence[Result], envoy_version: str) -> str:
+    rows = [
+        {
+            "name": result.scenario.name,
+            "shows": result.scenario.shows,
+            "expected": result.scenario.expected,
+            "seen": result.seen,
+            "ok": result.ok,
+        }
+        for result in results
+    ]
+    whole = {"envoy": envoy_version, "scenarios": rows, "differences": differences(results)}
+    return json_module.dumps(whole, indent=2)
+
+
+def _print_table(results: Sequence[Result], envoy_version: str) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
+    table = Table(title=f"Tenants kept apart by Envoy {envoy_version}", title_justify="left")
+    table.add_column("scenario", no_wrap=True)
+    table.add_column("what it shows")
+    table.add_column("expected")
+    table.add_column("seen", overflow="fold")
+    for result in results:
+        row = result.scenario
+        style = None if result.ok else "bold red"
+        table.add_row(row.name, row.shows, row.expected, result.seen, style=style)
+    console.print(table)
+    console.print(f"{len(results)} scenarios, differences: {differences(results)}")

@@ -1,0 +1,107 @@
+"""Calls as apps make them: each through the sidecars on its way."""
+
+from __future__ import annotations
+
+from authz.lab.loopback import moves
+from authz.lab.loopback.mesh import app_address
+from authz.lab.loopback.names import app, idle
+from authz.lab.loopback.scenarios.row import NOT_ALLOWED, Scenario
+
+CALLS = [
+    Scenario(
+        "own-namespace",
+        "a call within a namespace",
+        "200 acme-web",
+        moves.through_sidecar("acme-web", app("acme-web")),
+    ),
+    Scenario(
+        "own-namespace-by-ip",
+        "the same by the service's cluster IP",
+        "200 acme-web",
+        moves.through_sidecar("acme-web", app_address("acme-web")),
+    ),
+    Scenario(
+        "own-namespace-through-hop",
+        "the same through the activator, which all tenants share",
+        "200 acme-web",
+        moves.through_sidecar("acme-web", idle("acme-web")),
+    ),
+    Scenario(
+        "sibling",
+        "a call to the tenant's other namespace",
+        "200 acme-db",
+        moves.through_sidecar("acme-web", app("acme-db")),
+    ),
+    Scenario(
+        "sibling-through-hop",
+        "the same through the activator",
+        "200 acme-db",
+        moves.through_sidecar("acme-web", idle("acme-db")),
+    ),
+    Scenario(
+        "sibling-by-short-name",
+        "the same by the name hello.acme-db",
+        "200 acme-db",
+        moves.through_sidecar("acme-web", "hello.acme-db"),
+    ),
+    Scenario(
+        "foreign",
+        "a call to another tenant",
+        NOT_ALLOWED,
+        moves.through_sidecar("globex", app("acme-db")),
+    ),
+    Scenario(
+        "foreign-through-hop",
+        "the same through the activator, behind which mTLS says nothing",
+        NOT_ALLOWED,
+        moves.through_sidecar("globex", idle("acme-db")),
+    ),
+    Scenario(
+        "foreign-by-ip",
+        "the same by the service's cluster IP",
+        NOT_ALLOWED,
+        moves.through_sidecar("globex", app_address("acme-db")),
+    ),
+    Scenario(
+        "granted",
+        "a call that the destination grants",
+        "200 acme-db",
+        moves.through_sidecar("initech", app("acme-db")),
+    ),
+    Scenario(
+        "granted-through-hop",
+        "the same through the activator",
+        "200 acme-db",
+        moves.through_sidecar("initech", idle("acme-db")),
+    ),
+    Scenario(
+        "granted-elsewhere",
+        "the grant is for one namespace, not for its tenant",
+        NOT_ALLOWED,
+        moves.through_sidecar("initech", app("acme-web")),
+    ),
+    Scenario(
+        "granted-backwards",
+        "a grant goes one way",
+        NOT_ALLOWED,
+        moves.through_sidecar("acme-db", app("initech")),
+    ),
+    Scenario(
+        "shadow",
+        "shadow mode lets a foreign call in, and still takes the token off",
+        "200 umbrella",
+        moves.through_sidecar("globex", app("umbrella")),
+    ),
+    Scenario(
+        "shadow-through-hop",
+        "the same through the activator",
+        "200 umbrella",
+        moves.through_sidecar("globex", idle("umbrella")),
+    ),
+    Scenario(
+        "shadow-outwards",
+        "whoever is in shadow mode is not let in elsewhere",
+        NOT_ALLOWED,
+        moves.through_sidecar("umbrella", app("acme-db")),
+    ),
+]

@@ -1,0 +1,97 @@
+"""Keys change, and the service dies and comes back. To be played last."""
+
+from __future__ import annotations
+
+from authz.lab.loopback import loot, moves
+from authz.lab.loopback.names import app, idle
+from authz.lab.loopback.scenarios.row import INITECH, INVALID, OUTAGE, Scenario
+
+OPERATIONS = [
+    Scenario(
+        "root-rotated",
+        "all keys change; a token of the old ones is still good",
+        "200 acme-db",
+        moves.after(
+            moves.operator("rotate", "--root", "--now", of="initech"),
+            moves.past_sidecar("initech", "acme-db", INITECH, hop=True),
+        ),
+    ),
+    Scenario(
+        "root-rotated-new",
+        "and so is one of the new keys",
+        "200 acme-db",
+        moves.through_sidecar("initech", idle("acme-db")),
+    ),
+    Scenario(
+        "namespace-rotated",
+        "one namespace's key changes; a token of the old one is still good",
+        "200 acme-db",
+        moves.after(
+            moves.operator("rotate", "initech", "--now", of="initech"),
+            moves.past_sidecar("initech", "acme-db", INITECH, hop=True),
+        ),
+    ),
+    Scenario(
+        "namespace-revoked",
+        "one namespace's keys are revoked: its old tokens are refused",
+        INVALID,
+        moves.after(
+            moves.operator("revoke", "initech", of="initech"),
+            moves.past_sidecar("initech", "acme-db", INITECH, hop=True),
+        ),
+    ),
+    Scenario(
+        "namespace-revoked-new",
+        "its new tokens are good",
+        "200 acme-db",
+        moves.through_sidecar("initech", idle("acme-db")),
+    ),
+    Scenario(
+        "namespace-revoked-others",
+        "and nobody else notices",
+        "200 acme-db",
+        moves.past_sidecar("acme-web", "acme-db", loot.stolen("acme-web", "acme-db"), hop=True),
+    ),
+    Scenario(
+        "service-down",
+        "the service is gone: pods let nobody in",
+        OUTAGE,
+        moves.after(moves.crash, moves.through_sidecar("acme-web", app("acme-web"))),
+    ),
+    Scenario(
+        "service-down-hop",
+        "nor does the activator",
+        OUTAGE,
+        moves.through_sidecar("acme-web", idle("acme-web")),
+    ),
+    Scenario(
+        "service-down-public",
+        "nor the public gateway",
+        OUTAGE,
+        moves.from_outside("hello.acme-web.example.com"),
+    ),
+    Scenario(
+        "service-down-shadow",
+        "not even in shadow mode",
+        OUTAGE,
+        moves.through_sidecar("globex", app("umbrella")),
+    ),
+    Scenario(
+        "service-down-external",
+        "calls out of the mesh go on",
+        "200 external",
+        moves.to_address("acme-web", moves.external, "api.example.org"),
+    ),
+    Scenario(
+        "service-back",
+        "the service is back",
+        "200 acme-web",
+        moves.after(moves.restart, moves.through_sidecar("acme-web", idle("acme-web"))),
+    ),
+    Scenario(
+        "service-back-denies",
+        "and denies what it denied before, the revoked token too",
+        INVALID,
+        moves.past_sidecar("initech", "acme-db", INITECH, hop=True),
+    ),
+]

@@ -1,1 +1,0 @@
-"""The platform around the service: tenants' objects, what a cluster can hold, shadow to enforce."""

@@ -1,0 +1,109 @@
+"""What Kubernetes' objects say, as values: labels of namespaces, `Grant`s."""
+
+import datetime as dt
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from authz.domain.identity import is_service_account
+from authz.domain.names import Namespace, parse_namespace
+from authz.domain.policy import EVERYONE, Grant
+from authz.errors import InvalidName
+from authz.kube import Resource
+from authz.policysource.merge import GrantName, Labels
+from authz.wire import GROUP, MODE_LABEL, TENANT_LABEL
+
+NAMESPACES: Final = Resource("namespaces", metadata_only=True)
+GRANTS: Final = Resource("grants", group=GROUP, version="v1alpha1")
+
+_EPOCH: Final = dt.date(1970, 1, 1)
+_LONGEST: Final = 300
+
+
+def _source(text: str) -> str:
+    return text if text == EVERYONE else parse_namespace(text)
+
+
+def _service_account(text: str) -> str:
+    if not is_service_account(text):
+        raise ValueError(f"{text!r} is not the name of a service account")
+    return text
+
+
+def _day(text: str) -> str:
+    dt.date.fromisoformat(text)
+    return text
+
+
+class _Spec(BaseModel):
+    """A `Grant`'s spec. A field that is not known might have narrowed the grant: it is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    from_: Annotated[str, AfterValidator(_source), Field(alias="from")]
+    service_account: Annotated[
+        str | None, AfterValidator(lambda text: text and _service_account(text))
+    ] = Field(None, alias="serviceAccount", min_length=1)
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    until: Annotated[str, AfterValidator(_day)] | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _has_a_value(cls, value: object) -> object:
+        if value is None:
+            raise ValueError("has no value: write one, or leave it out")
+        return value
+
+
+def labels_of(metadata: dict[str, Any]) -> Labels | None:
+    """What a namespace's labels say to us; `None` where it has none of ours."""
+    labels = metadata.get("labels")
+    if not isinstance(labels, dict):
+        return None
+    said = Labels(_text(labels.get(TENANT_LABEL)), _text(labels.get(MODE_LABEL)))
+    return None if said == Labels() else said
+
+
+def grant_name(metadata: dict[str, Any]) -> GrantName | None:
+    """Where a `Grant` is; `None` where its metadata do not say."""
+    name = metadata.get("name")
+    try:
+        namespace = parse_namespace(str(metadata.get("namespace", "")))
+    except InvalidName:
+        return None
+    return GrantName(namespace, name) if isinstance(name, str) and name else None
+
+
+def grant_of(thing: dict[str, Any], destination: Namespace) -> Grant | str:
+    """The grant that an object makes in its namespace, or what is wrong with it."""
+    try:
+        spec = _Spec.model_validate(thing.get("spec"))
+    except ValidationError as error:
+        return "; ".join(_said(problem) for problem in error.errors(include_url=False))[:_LONGEST]
+    return Grant(
+        destination,
+        Namespace(spec.from_),
+        spec.service_account,
+        spec.port,
+        None if spec.until is None else _end_of(dt.date.fromisoformat(spec.until)),
+    )
+
+
+def _end_of(day: dt.date) -> int:
+    """The last moment of a day in UTC, so that `until` includes the day that it names."""
+    return ((day - _EPOCH).days + 1) * 86400
+
+
+def _said(problem: Any) -> str:
+    field = ".".join(str(step) for step in ("spec", *problem["loc"]))
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"{field}: there is no such field"
+        case "missing":
+            return f"{field}: is required"
+        case _:
+            return f"{field}: {str(problem['msg']).removeprefix('Value error, ')}"
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None

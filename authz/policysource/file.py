@@ -1,0 +1,275 @@
+"""The policy file: YAML in, a `Policy` out, or every problem with its line.
+
+Nothing is guessed, see `yamlfile`, and a file with one problem changes nothing.
+"""
+
+import datetime as dt
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
+
+from authz.domain.identity import SpiffeId, is_service_account
+from authz.domain.names import (
+    Namespace,
+    is_dns_name,
+    parse_cluster_domain,
+    parse_namespace,
+    parse_service,
+)
+from authz.domain.policy import EVERYONE, Exemption, Grant, Mode, NamespacePolicy, Policy, Role
+from authz.errors import BadPolicy, InvalidIdentity
+from authz.yamlfile import STRICT, field_name, line_of, parse_plain
+
+MAX_BYTES: Final = 2 * 1024 * 1024
+"""A larger file is refused. A ConfigMap holds at most 1 MiB."""
+
+_EPOCH: Final = dt.date(1970, 1, 1)
+
+
+def _spiffe_id(text: str) -> str:
+    SpiffeId.parse(text)
+    return text
+
+
+def _trust_domain(text: str) -> str:
+    try:
+        SpiffeId.parse(f"spiffe://{text}/ns/any/sa/any")
+    except InvalidIdentity:
+        raise ValueError(f"{text!r} is not a trust domain such as 'cluster.local'") from None
+    return text
+
+
+def _dns_name(text: str) -> str:
+    if not is_dns_name(text):
+        raise ValueError(f"{text!r} is not a lower-case DNS name")
+    return text
+
+
+def _service_account(text: str) -> str:
+    if not is_service_account(text):
+        raise ValueError(f"{text!r} is not the name of a service account")
+    return text
+
+
+def _source(text: str) -> str:
+    return text if text == EVERYONE else parse_namespace(text)
+
+
+def _service(text: str) -> str:
+    return str(parse_service(text))
+
+
+_Namespace = Annotated[str, AfterValidator(parse_namespace)]
+_SpiffeId = Annotated[str, AfterValidator(_spiffe_id)]
+_DnsName = Annotated[str, AfterValidator(_dns_name)]
+_Port = Annotated[int, Field(ge=1, le=65535)]
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class _Model(BaseModel):
+    model_config = STRICT
+
+
+class _Tenant(_Model):
+    namespaces: list[_Namespace]
+    mode: Annotated[Mode | None, Field(strict=False)] = None
+
+
+class _NamespaceEntry(_Model):
+    mode: Annotated[Mode | None, Field(strict=False)] = None
+    public: bool = True
+    plaintext_peers: bool = False
+
+
+class _GrantEntry(_Model):
+    to: _Namespace
+    from_: Annotated[str, AfterValidator(_source), Field(alias="from")]
+    service_account: Annotated[str, AfterValidator(_service_account)] | None = None
+    port: _Port | None = None
+    until: dt.date | None = None
+
+
+class _ExemptionEntry(_Model):
+    peer: _SpiffeId
+    port: _Port
+    path: Annotated[str, Field(pattern=r"^/[^?#]*$")] | None = None
+    user_agent: _Text | None = None
+    network_probe: _Text | None = None
+
+
+class _File(_Model):
+    cluster_domains: Annotated[
+        list[Annotated[str, AfterValidator(parse_cluster_domain)]], Field(min_length=1)
+    ] = ["cluster.local"]
+    trust_domains: Annotated[
+        list[Annotated[str, AfterValidator(_trust_domain)]], Field(min_length=1)
+    ] = ["cluster.local"]
+    relays: list[Annotated[str, AfterValidator(_service)]] = []
+    default_mode: Annotated[Mode, Field(strict=False)] = Mode.ENFORCE
+    roles: dict[Annotated[Role, Field(strict=False)], list[_SpiffeId]] = {}
+    tenants: dict[_DnsName, _Tenant] = {}
+    namespaces: dict[_Namespace, _NamespaceEntry] = {}
+    grants: list[_GrantEntry] = []
+    exemptions: list[_ExemptionEntry] = []
+    hosts: dict[_DnsName, _Namespace] = {}
+
+
+def read_policy(file: Path) -> Policy:
+    """Read a policy file.
+
+    Raises:
+        BadPolicy: it cannot be read, or see `parse_policy`.
+    """
+    return parse_policy(_text_of(file))
+
+
+def read_policy_as_json(file: Path) -> str:
+    """Read and check a policy file: the same in JSON, which `policy_of_json` reads much faster.
+
+    Raises:
+        BadPolicy: it cannot be read, or see `parse_policy`.
+    """
+    return parse_policy_as_json(_text_of(file))
+
+
+def parse_policy_as_json(text: str) -> str:
+    """Check a policy's text: the same in JSON, see `read_policy_as_json`.
+
+    Raises:
+        BadPolicy: see `parse_policy`.
+    """
+    return _checked(text).model_dump_json(by_alias=True)
+
+
+def parse_policy(text: str) -> Policy:
+    """Read a policy file's text.
+
+    Raises:
+        BadPolicy: with every problem, each as `line <n>: <field>: <what is wrong>`.
+    """
+    return _policy(_checked(text))
+
+
+def policy_of_json(text: bytes) -> Policy:
+    """Undo `read_policy_as_json`.
+
+    Raises:
+        BadPolicy: it is something else.
+    """
+    try:
+        return _policy(_File.model_validate_json(text))
+    except ValidationError as error:
+        raise BadPolicy([f"not a policy: {error.error_count()} problems"]) from None
+
+
+def _text_of(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return opened.read(MAX_BYTES + 1).decode("utf-8")
+    except OSError as error:
+        raise BadPolicy([f"policy_file: {file}: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        raise BadPolicy([f"policy_file: {file} is not UTF-8 text"]) from None
+
+
+def _checked(text: str) -> _File:
+    if len(text) > MAX_BYTES:
+        raise BadPolicy([f"the policy file is larger than {MAX_BYTES} bytes"])
+    file, data = parse_plain(text, _File, "policy", BadPolicy)
+    problems = list(_contradictions(file, data))
+    if problems:
+        raise BadPolicy(problems)
+    return file
+
+
+def _policy(file: _File) -> Policy:
+    roles: dict[SpiffeId, frozenset[Role]] = {}
+    for role, holders in file.roles.items():
+        for holder in map(SpiffeId.parse, holders):
+            roles[holder] = roles.get(holder, frozenset()) | {role}
+    exemptions: dict[SpiffeId, tuple[Exemption, ...]] = {}
+    for entry in file.exemptions:
+        peer = SpiffeId.parse(entry.peer)
+        exemption = Exemption(entry.port, entry.path, entry.user_agent, entry.network_probe)
+        exemptions[peer] = (*exemptions.get(peer, ()), exemption)
+    return Policy(
+        cluster_domains=tuple(file.cluster_domains),
+        trust_domains=frozenset(file.trust_domains),
+        relays=frozenset(map(parse_service, file.relays)),
+        default_mode=file.default_mode,
+        namespaces=_namespaces(file),
+        grants=tuple(
+            Grant(
+                Namespace(entry.to),
+                Namespace(entry.from_),
+                entry.service_account,
+                entry.port,
+                _end_of(entry.until),
+            )
+            for entry in file.grants
+        ),
+        roles=roles,
+        exemptions=exemptions,
+        hosts={host: Namespace(namespace) for host, namespace in file.hosts.items()},
+    )
+
+
+def _namespaces(file: _File) -> dict[Namespace, NamespacePolicy]:
+    tenant_of = {
+        name: tenant for tenant, entry in file.tenants.items() for name in entry.namespaces
+    }
+    known: dict[Namespace, NamespacePolicy] = {}
+    for name in {**tenant_of, **file.namespaces}:
+        entry = file.namespaces.get(name, _NamespaceEntry())
+        tenant = tenant_of.get(name)
+        tenant_mode = None if tenant is None else file.tenants[tenant].mode
+        known[Namespace(name)] = NamespacePolicy(
+            tenant, entry.mode or tenant_mode, entry.public, entry.plaintext_peers
+        )
+    return known
+
+
+def _end_of(day: dt.date | None) -> int | None:
+    """The last moment of a day in UTC, so that `until` includes the day that it names."""
+    if day is None:
+        return None
+    return ((day - _EPOCH).days + 1) * 86400
+
+
+def _contradictions(file: _File, data: Any) -> Iterator[str]:
+    """What each field allows and all of them together do not."""
+    owner: dict[str, str] = {}
+    for tenant, entry in file.tenants.items():
+        for index, name in enumerate(entry.namespaces):
+            if name in owner:
+                line = line_of(data, ("tenants", tenant, "namespaces", index))
+                yield (
+                    f"line {line}: tenants.{tenant}.namespaces: {name} is in tenant "
+                    f"{owner[name]} already; a namespace belongs to one tenant"
+                )
+            owner[name] = tenant
+    holders_of_roles = {peer for holders in file.roles.values() for peer in holders}
+    for index, exemption in enumerate(file.exemptions):
+        if exemption.peer in holders_of_roles:
+            yield (
+                f"line {line_of(data, ('exemptions', index, 'peer'))}: exemptions.{index}.peer: "
+                f"{exemption.peer} has a role, so it passes on what tenants send; it cannot be "
+                "exempt beyond the probes that are built in"
+            )
+    named: list[tuple[tuple[int | str, ...], str]] = [
+        (("roles", role.value, index), holder)
+        for role, holders in file.roles.items()
+        for index, holder in enumerate(holders)
+    ]
+    named += [
+        (("exemptions", index, "peer"), exemption.peer)
+        for index, exemption in enumerate(file.exemptions)
+    ]
+    for location, workload in named:
+        if SpiffeId.parse(workload).trust_domain not in file.trust_domains:
+            yield (
+                f"line {line_of(data, location)}: {field_name(location)}: {workload} is not of a "
+                "trust domain in trust_domains"
+            )

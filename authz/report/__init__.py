@@ -1,0 +1,1 @@
+"""From shadow to enforce: what the decision log and running servers say."""

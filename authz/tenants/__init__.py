@@ -1,0 +1,1 @@
+"""A tenant's objects: what onboarding puts into the cluster."""

@@ -1,0 +1,201 @@
+"""The default transport: our own HTTP/2 on asyncio, made for many small unary calls."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from authz import http2
+from authz.domain.identity import SpiffeId
+from authz.domain.names import Namespace
+from authz.transport.acceptor import Acceptor
+from authz.transport.callers import CallerSource
+from authz.transport.connection import Peer, Refused
+from authz.transport.fairness import Share, Shares
+from authz.transport.health import Health
+from authz.transport.interface import Limits, Service
+from authz.transport.memory import Memory
+from authz.transport.sockets import listen_tcp, listen_unix, remove_unix
+from authz.transport.tls import TlsMaterial, server_context
+
+_SWEEP: Final = 1.0  # seconds
+_SWEEP_WHILE_DRAINING: Final = 0.1
+_AT_ONCE: Final = 500  # connections looked after before Checks have their turn
+_GOLDEN: Final = 0.6180339887  # its multiples, without their integers, are spread evenly
+_ABORT_SECONDS: Final = 2.0
+
+_Tenant = tuple[str, Namespace]
+"""Trust domain and namespace: what others share with whoever uses more service accounts."""
+
+
+class Http2Listener:
+    """Serves `service` and `health` on one TCP address, or on the Unix socket `path`.
+
+    With `tls` it asks each client for a certificate, which says who asks. Without, `caller_of`
+    does.
+
+    `closed` is told why a connection ended, in one word: `client` hung up; it was too old (`age`),
+    `idle`, or asked to go (`drain`); TLS failed or took too long (`handshake`, `alpn`) or made room
+    (`handshake_limit`); there were too many (`limit`), or of one namespace (`namespace_limit`); a
+    request did not come or an answer was not taken (`slow`); all held too much, and it most
+    (`memory`); we had no file descriptor for it (`accept`) or raised (`error`); else it is an error
+    code of RFC 9113. `limited` is told which limit was met, and how often, be it that this ended a
+    request, a connection, or nothing: a field of `http2.Limits`, `slow`, `watches`, or `rate`.
+    `failed` is told what raised.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        health: Health,
+        *,
+        host: str = "",
+        port: int = 0,
+        path: Path | None = None,
+        limits: Limits,
+        tls: TlsMaterial | None = None,
+        caller_of: CallerSource | None = None,
+        closed: Callable[[str], None] = lambda reason: None,
+        limited: Callable[[str, int], None] = lambda limit, count: None,
+        failed: Callable[[Exception], None] = lambda error: None,
+    ) -> None:
+        if (tls is None) == (caller_of is None):
+            raise TypeError("give either tls or caller_of")
+        if bool(host) == (path is not None):
+            raise TypeError("give either host or path")
+        self.service = service
+        self.health = health
+        self.caller_of = caller_of
+        self.failed = failed
+        self.limited = limited
+        self.http2_limits = http2.Limits(
+            streams=limits.streams,
+            message=limits.message_bytes,
+            resets_cost=caller_of is None,  # else one connection carries many tenants
+        )
+        self.idle_seconds = limits.idle_seconds
+        self.request_seconds = limits.request_seconds
+        self._limits = limits
+        self._host, self._port, self._path = host, port, path
+        self._context = None if tls is None else server_context(tls)
+        self._closed = closed
+        self._peers: dict[Peer, None] = {}
+        self._memory: Memory[Peer] = Memory(limits.buffered_bytes)
+        self.holds = self._memory.note
+        self._count = 0
+        self._draining = False
+        self._gone = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop
+        self._shares: Shares[_Tenant | None]
+        self._sweeper: asyncio.Task[None]
+        self._acceptor: Acceptor | None = None
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._peers)
+
+    async def start(self, *, reuse_port: bool = False) -> int:
+        """See `Listener.start`. A Unix socket has port 0, and cannot be shared."""
+        if self._path is None:
+            listening = listen_tcp(self._host, self._port, reuse_port=reuse_port)
+        else:
+            listening = listen_unix(self._path)
+        self._loop = asyncio.get_running_loop()
+        self._shares = Shares(self._limits.checks_per_second, self._loop)
+        self._sweeper = self._loop.create_task(self._sweep(_SWEEP), name="sweep")
+        self._acceptor = Acceptor(
+            listening,
+            lambda: Peer(self, self._loop),
+            context=self._context,
+            handshakes=self._limits.handshakes,
+            handshake_seconds=self._limits.handshake_seconds,
+            closed=self._closed,
+            failed=self.failed,
+        )
+        return 0 if self._path is not None else int(listening.getsockname()[1])
+
+    def use(self, material: TlsMaterial) -> None:
+        """See `Listener.use`. A new context also forgets the sessions of the old one."""
+        self._context = server_context(material)
+        if self._acceptor is not None:
+            self._acceptor.context = self._context
+
+    async def stop(self, grace: float) -> None:
+        """See `Listener.stop`."""
+        self.health.end()
+        acceptor, self._acceptor = self._acceptor, None
+        if acceptor is None:
+            return
+        self._draining = True
+        acceptor.stop()
+        if self._path is not None:
+            remove_unix(self._path)
+        self._sweeper.cancel()
+        self._sweeper = self._loop.create_task(self._sweep(_SWEEP_WHILE_DRAINING), name="drain")
+        for peer in list(self._peers):
+            peer.retire("drain")
+        if not await self._all_gone(acceptor, grace):
+            acceptor.abort()
+            for peer in list(self._peers):
+                peer.abort()
+            await self._all_gone(acceptor, _ABORT_SECONDS)
+        self._sweeper.cancel()
+
+    async def _all_gone(self, acceptor: Acceptor, seconds: float) -> bool:
+        """Wait until no connection is left; whether that is so in time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await acceptor.greeted()
+                while self._peers:
+                    self._gone.clear()
+                    await self._gone.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    # -- connections ---------------------------------------------------------------------------
+
+    def opened(self, peer: Peer) -> tuple[Share | None, float]:
+        """See `Owner.opened`."""
+        limits, share = self._limits, None
+        if len(self._peers) >= limits.connections:
+            raise Refused("limit")
+        if self.caller_of is None:
+            share = self._shares.of(_tenant_of(peer.caller))
+            if share.connections >= limits.connections_per_namespace:
+                raise Refused("namespace_limit")
+            share.connections += 1
+        self._peers[peer] = None
+        self._count += 1
+        # Up to a tenth earlier than allowed, or all that came together would go together.
+        early = limits.connection_age * (self._count * _GOLDEN % 1) / 10
+        if self._draining:
+            self._loop.call_soon(peer.retire, "drain")
+        return share, self._loop.time() + limits.connection_age - early
+
+    def lost(self, peer: Peer, reason: str) -> None:
+        """See `Owner.lost`."""
+        if peer in self._peers:
+            del self._peers[peer]
+            self._memory.note(peer, 0)
+            if self.caller_of is None:
+                self._shares.of(_tenant_of(peer.caller)).connections -= 1
+            if not self._peers:
+                self._gone.set()
+        self._closed(reason)
+
+    async def _sweep(self, every: float) -> None:
+        """Look after all connections, again and again."""
+        while True:
+            await asyncio.sleep(every)
+            now = self._loop.time()
+            for number, peer in enumerate(list(self._peers)):
+                peer.tend(now)
+                if number % _AT_ONCE == _AT_ONCE - 1:
+                    await asyncio.sleep(0)
+            self._shares.tidy(now)
+
+
+def _tenant_of(caller: SpiffeId | None) -> _Tenant | None:
+    return None if caller is None else (caller.trust_domain, caller.namespace)
