@@ -333,6 +333,14 @@ def test_what_was_pending_never_signs_when_its_successor_is_revoked() -> None:
     assert refused(after, A, KeyId(pending, 0), NOW + DELAY + LIFE.seconds) is None
 
 
+def test_a_root_that_was_overtaken_never_signs() -> None:
+    """Also by a clock that runs behind, for which none has started."""
+    overtaken = replace(root_key(1, sign_from=100), verify_until=100)
+    keyring = Keyring((overtaken, root_key(2, sign_from=200)))
+
+    assert {keyring.primary(now).id for now in (0, 99, 100, 300)} == {root_key(2).id}
+
+
 def test_what_was_overtaken_is_not_kept_for_longer_by_further_rotations() -> None:
     planned = rotate_root(create(NOW), NOW, delay=DELAY, life=LIFE)
     overtaken = planned.roots[1].id

@@ -97,14 +97,28 @@ def test_a_pipe_is_no_kek_file_and_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_no_part_of_a_kek_file(small_disk: Path) -> None:
-    filler, path = small_disk / "filler", small_disk / "kek"
-    with pytest.raises(OSError, match="No space left"):
-        filler.write_bytes(bytes(1 << 20))
+    path = fill(small_disk)
     with pytest.raises(KeyStoreError, match="kek cannot be written: No space left"):
         generate_kek_file(path)
     assert not path.exists()
-    filler.unlink()
+    (small_disk / "filler").unlink()
     assert generate_kek_file(path) == read_kek_file(path)
+
+
+def test_without_removing_it_a_part_would_be_in_the_way(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "unlink", lambda _: None)
+    with pytest.raises(KeyStoreError, match="No space left"):
+        generate_kek_file(fill(small_disk))
+    with pytest.raises(KeyStoreError, match="exists already and may hold a KEK in use"):
+        generate_kek_file(small_disk / "kek")
+
+
+def fill(disk: Path) -> Path:
+    with pytest.raises(OSError, match="No space left"):
+        (disk / "filler").write_bytes(bytes(1 << 20))
+    return disk / "kek"
 
 
 @pytest.mark.parametrize("mode", [0o602, 0o604, 0o620, 0o601, 0o777, 0o660])

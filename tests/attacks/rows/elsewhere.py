@@ -10,6 +10,8 @@ _HTTP2: Final = "tests/http2/test_attacks.py"
 _TRANSPORT: Final = "tests/transport/test_attacks.py"
 _FAIR: Final = "tests/transport/test_fairness.py"
 _BEHAVIOUR: Final = "tests/transport/test_behaviour.py"
+_LIFE: Final = "tests/keystore/test_life.py"
+_SQLITE: Final = "tests/keystore/test_sqlite.py"
 _FILTERS: Final = "tests/envoy/test_filters.py"
 
 
@@ -135,6 +137,64 @@ SERVER: Final = [
         "revocation by namespace, at once and for good",
         "tests/test_keys.py::test_revoking_a_namespace_counts_at_once_and_for_good",
         f"{MUTATION}[revoked generations verify]",
+    ),
+    _row(
+        "older-copy",
+        "waits with a revoked key until a backup of the key store is put back, and changed further",
+        "a server takes no keyring that takes back what the one in use has settled",
+        f"{_LIFE}::test_a_copy_that_is_put_back_takes_nothing_back[a revoked namespace by a copy]",
+        f"{_LIFE}::test_without_comparing_keyrings_it_does[a revoked namespace by a copy]",
+        twin=f"{_LIFE}::test_a_copy_that_lacks_nothing_is_taken",
+    ),
+    _row(
+        "older-copy-later",
+        "the same with a stolen root key, long after it was revoked and its tokens expired",
+        "ids of roots that are over are kept for ever",
+        f"{_LIFE}::test_a_copy_that_is_put_back_takes_nothing_back"
+        "[a revoked root by a copy when it is no longer listed]",
+        f"{MUTATION}[roots that are over are forgotten]",
+        twin=f"{_LIFE}::test_after_recover_all_servers_agree_whatever_was_lost",
+    ),
+    _row(
+        "older-copy-fresh",
+        "the same where servers start anew, which cannot know",
+        "commands and logs say that it is a copy; `authz keys recover` revokes every key",
+        "tests/test_cli.py::test_a_copy_that_was_put_back_is_told_and_recovered",
+        f"{_SQLITE}::test_without_a_mark_nothing_is_known_and_the_next_change_makes_one",
+        twin="tests/test_cli.py::test_the_newest_copy_is_kept_as_it_is",
+    ),
+    _row(
+        "emptied-store",
+        "none: the key store is cut to nothing, and a new keyring would lock everybody out",
+        "a store that held a keyring is not made anew",
+        f"{_SQLITE}::test_where_a_keyring_was_none_is_made_anew",
+        f"{_SQLITE}::test_an_empty_file_is_a_store_to_be_created",
+        twin=f"{_SQLITE}::test_a_url_opens_the_file",
+    ),
+    _row(
+        "clock-behind",
+        "none: a key is rotated by a clock that is two hours behind",
+        "no rotation by a clock that is before the last change, or not the API server's",
+        f"{_LIFE}::test_a_clock_that_is_behind_ends_no_key",
+        f"{_LIFE}::test_without_looking_at_the_clock_it_does",
+        twin=f"{_LIFE}::test_clocks_that_differ_as_they_may_are_in_nobodys_way",
+    ),
+    _row(
+        "pending-root",
+        "none: the newest root is revoked while another is about to sign",
+        "a root that was overtaken never signs",
+        f"{_LIFE}::test_what_was_pending_when_its_successor_is_revoked_never_signs",
+        f"{_LIFE}::test_without_overtaking_it_its_last_tokens_are_denied",
+        twin="tests/test_keys.py::test_what_signs_for_longer_since_its_successor_is_revoked"
+        "_verifies_for_longer",
+    ),
+    _row(
+        "kek-pipe",
+        "none: a pipe into which nobody writes is given as the KEK, or the disk is full",
+        "KEK files are regular files, and whole or not there",
+        "tests/keystore/test_keks.py::test_a_full_disk_leaves_no_part_of_a_kek_file",
+        "tests/keystore/test_keks.py::test_without_removing_it_a_part_would_be_in_the_way",
+        twin="tests/keystore/test_keks.py::test_a_generated_file_is_private_and_read_again",
     ),
     _row(
         "timing",
