@@ -365,6 +365,18 @@ def test_where_the_signing_root_is_revoked_the_next_begins_and_no_former_one() -
         assert after.primary(later).id == following
 
 
+def test_where_a_root_is_revoked_that_signs_by_a_clock_that_runs_behind_the_next_begins() -> None:
+    keyring = rotate_root(create(NOW), NOW + 100, delay=0, life=LIFE)
+    keyring = rotate_root(keyring, NOW + 200, delay=0, life=LIFE)
+    former, signing, following = (root.id for root in keyring.roots)
+    behind = NOW + 200 - LIFE.leeway
+
+    assert keyring.primary(behind).id == signing
+    after = revoke_root(keyring, signing, NOW + 200, life=LIFE)
+    assert after.primary(behind).id == following
+    assert refused(after, A, KeyId(former, 0), behind) is None
+
+
 def test_where_the_only_signing_root_is_revoked_a_new_one_signs_by_every_clock() -> None:
     keyring = rotate_root(create(NOW), NOW, delay=0, life=LIFE)
     moment = NOW + 700

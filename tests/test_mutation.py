@@ -678,7 +678,7 @@ MUTATIONS = [
     Mutation(
         "a former root signs when the signing one is revoked",
         "rotation",
-        "roots = tuple(_brought_forward(roots, now, life))",
+        "roots = _brought_forward(roots, signing, following, now, life)",
         "pass",
         "test_keys.py::test_where_the_signing_root_is_revoked_the_next_begins_and_no_former_one",
     ),

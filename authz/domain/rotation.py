@@ -101,8 +101,10 @@ def revoke_root(keyring: Keyring, root_id: str, now: float, *, life: TokenLife) 
     roots = tuple(_revoked(root, now, life) if root.id == root_id else root for root in kept)
     if all(root.verify_until is not None for root in roots):
         roots = _succeeded(roots, now, delay=-life.leeway, life=life)
-    elif root_id in {keyring.primary(now).id, keyring.primary(now + life.leeway).id}:
-        roots = tuple(_brought_forward(roots, now, life))
+    else:
+        for signing, following in pairwise(_plan(kept)):
+            if signing.id == root_id:
+                roots = _brought_forward(roots, signing, following, now, life)
     return _changed(keyring, now, roots=_outliving(roots, now, life))
 
 
@@ -236,19 +238,24 @@ def _revoked(root: RootKey, now: float, life: TokenLife) -> RootKey:
     return RootKey(root.id, b"", root.sign_from, int(now) + life.gone_after, revoked=True)
 
 
-def _brought_forward(roots: Sequence[RootKey], now: float, life: TokenLife) -> Iterator[RootKey]:
-    """Let the next root start at once: it is known everywhere, those before it have retired."""
-    pending = [root for root in roots if root.ever_signs and root.sign_from > now]
-    following = min(pending, key=_sign_from, default=None)
-    others = [root for root in roots if root is not following]
-    start = _after_all(others, int(now) - life.leeway, now, life)
-    for root in roots:
-        yield replace(root, sign_from=start) if root is following else root
+def _brought_forward(
+    roots: tuple[RootKey, ...], signing: RootKey, following: RootKey, now: float, life: TokenLife
+) -> tuple[RootKey, ...]:
+    """Let the root that follows start at once by every clock, if the one before signs by any.
+
+    It is known everywhere, and those before them have retired.
+    """
+    plan = _plan(roots)
+    earlier = plan[: plan.index(following)]
+    start = max([int(now) - life.leeway, *map(_sign_from, earlier)])
+    if signing.sign_from > now + life.leeway or start >= following.sign_from:
+        return roots
+    return tuple(replace(root, sign_from=start) if root is following else root for root in roots)
 
 
 def _outliving(roots: Sequence[RootKey], now: float, life: TokenLife) -> tuple[RootKey, ...]:
     """Let roots that now sign for longer, since their successor is gone, verify for longer, too."""
-    plan = sorted((root for root in roots if root.ever_signs), key=_sign_from)
+    plan = _plan(roots)
     plan = plan[plan.index(Keyring(tuple(roots)).primary(now)) :]
     ends = {root.id: after.sign_from + life.gone_after for root, after in pairwise(plan)}
     return tuple(
@@ -257,6 +264,11 @@ def _outliving(roots: Sequence[RootKey], now: float, life: TokenLife) -> tuple[R
         else root
         for root in roots
     )
+
+
+def _plan(roots: Iterable[RootKey]) -> list[RootKey]:
+    """Roots in the order in which they sign; the newest last where several start at once."""
+    return sorted((root for root in roots if root.ever_signs), key=_sign_from)
 
 
 def _sign_from(root: RootKey) -> int:
