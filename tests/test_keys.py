@@ -16,14 +16,13 @@ from authz.domain.reason import InvalidToken, Reason
 from authz.domain.rotation import (
     MAX_ROOTS,
     create,
-    missing_roots,
     revoke_all,
     revoke_namespace,
     revoke_root,
     rotate_namespace,
     rotate_root,
-    undone,
 )
+from authz.domain.succession import missing_roots, undone
 from authz.errors import ClockBehind, KeyringError
 from authz.testing import NOW, root_key
 
@@ -505,6 +504,8 @@ DEAD = RootKey("00000001", b"", 0, 5, revoked=True)
         (replace(ONE, gone=frozenset({"0000000a"})), ONE, "root key 0000000a is missing"),
         (replace(ONE, gone=frozenset({"0000000a"})), Keyring(ONE.roots), "0000000a is missing"),
         (TWO, create(NOW), "root key 00000001 is missing"),
+        (Keyring(TWO.roots), Keyring(ONE.roots), "root key 00000002 is missing"),
+        (Keyring(ONE.roots), Keyring((root_key(2),)), "root key 00000001 is missing"),
         (changed(ONE, (A, NamespaceKeys(2))), ONE, "namespace a is at generation 0, and was at 2"),
         (
             changed(ONE, (A, NamespaceKeys(2))),
@@ -535,7 +536,7 @@ def test_what_takes_something_back_is_told(held: Keyring, other: Keyring, proble
         # Where no root counts that was known, no generation of it does.
         (changed(ONE, (A, NamespaceKeys(2))), replace(TWO, roots=(DEAD, root_key(2)))),
         # Programs that do not note when a keyring was changed forget roots that are over.
-        (Keyring(TWO.roots), Keyring(ONE.roots)),
+        (Keyring((replace(root_key(1), verify_until=5), root_key(2))), Keyring((root_key(2),))),
     ],
 )
 def test_what_takes_nothing_back_may_follow(held: Keyring, other: Keyring) -> None:

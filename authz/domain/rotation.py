@@ -4,8 +4,8 @@ Rotation is data, not coordination. A new key is published first and signs later
 longest time for which a replica may miss the store and still never meet a key that it does not
 know. The old key verifies until everything that it signed has expired.
 
-A keyring only goes forward: roots that are over and generations stay known for ever, and `undone`
-tells whether one keyring takes back what another has settled, such as a revocation.
+Nothing that was settled is forgotten, for `succession` to tell: roots that are over stay known by
+their ids for ever, namespaces by their generations.
 """
 
 import secrets
@@ -123,53 +123,6 @@ def revoke_all(
     roots = tuple(root if root.revoked else _revoked(root, now, life) for root in kept)
     known = replace(keyring, gone=keyring.gone | set(lost) - {root.id for root in keyring.roots})
     return _changed(known, now, roots=_succeeded(roots, now, delay=-life.leeway, life=life))
-
-
-# -- going forward -----------------------------------------------------------------------------
-
-
-def missing_roots(held: Keyring, other: Keyring) -> list[str]:
-    """Ids of roots that `held` knows and `other` does not.
-
-    Where it was not noted for either when it was changed, nothing is missing: programs that do not
-    note it forget roots that are over.
-    """
-    if held.changed_at is None and other.changed_at is None:
-        return []
-    return sorted(_known(held) - _known(other))
-
-
-def undone(held: Keyring, other: Keyring) -> list[str]:
-    """What `held` has settled and `other` takes back, a sentence each; empty where it may follow.
-
-    Changes made here never take anything back. An older copy does, and so does what is made of it:
-    a revoked key counts again, or a key with which somebody signs is unknown.
-    """
-    live = {root.id for root in other.roots if not root.revoked}
-    settled = held.gone | {root.id for root in held.roots if root.revoked}
-    problems = [
-        f"root key {root} counts, though it was revoked or is over" for root in live & settled
-    ]
-    problems += [f"root key {root} is missing" for root in missing_roots(held, other)]
-    if live & {root.id for root in held.roots}:  # else no key that was in use counts any more
-        for namespace, keys in held.namespaces.items():
-            problems += _undone_keys(namespace, keys, other.keys_of(namespace))
-    return sorted(problems)
-
-
-def _undone_keys(namespace: Namespace, held: NamespaceKeys, other: NamespaceKeys) -> Iterator[str]:
-    if other.generation < held.generation:
-        yield (
-            f"namespace {namespace} is at generation {other.generation}, and was at "
-            f"{held.generation}"
-        )
-    elif other.generation == held.generation and other.previous_until > held.previous_until:
-        how = "ended earlier" if held.previous_until else "was revoked"
-        yield f"namespace {namespace}: generation {held.generation - 1} counts, though it {how}"
-
-
-def _known(keyring: Keyring) -> set[str]:
-    return {root.id for root in keyring.roots} | keyring.gone
 
 
 # -- parts of a change -------------------------------------------------------------------------

@@ -91,7 +91,7 @@ class KeyStore(Protocol):
 
         A keyring that takes back what the last one had settled is something wrong, whatever its
         version (`KeyringRefused`): an older copy, or one that was made of it. See
-        `rotation.undone`.
+        `succession.undone`.
         """
         ...
 

@@ -9,7 +9,7 @@ from contextlib import aclosing, suppress
 from typing import Protocol
 
 from authz.domain.keys import Keyring
-from authz.domain.rotation import missing_roots, undone
+from authz.domain.succession import missing_roots, undone
 from authz.errors import Conflict, KeyringRefused, KeyringReplaced, KeyStoreError, NoKeyring
 from authz.keystore.base import Report, Snapshot, ignore, retry
 from authz.keystore.keks import Kek, Keks

@@ -15,8 +15,10 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import lightkube
 import pytest
 from cryptography import x509
+from lightkube.resources.core_v1 import Secret
 
 from authz.domain.keys import Keyring, NamespaceKeys
 from authz.domain.names import Namespace
@@ -602,6 +604,27 @@ async def test_a_change_of_another_key_of_the_secret_is_nobodys_business(
     thing["data"]["other"] = "b3RoZXI="
     api.put("secrets", thing, manager="kubectl-edit")
     assert (await another().load()).put_by is None
+
+
+async def test_a_real_api_server_notes_who_put_a_keyring_there_and_tells_the_time(
+    cluster: str,
+) -> None:
+    store = SealedStore(KubernetesBackend(cluster), KEKS)
+    await store.compare_and_swap(None, RING)
+    client = lightkube.AsyncClient(field_manager="somebody-else")
+    old = (await client.get(Secret, cluster)).data
+    await update(store, counted_up)
+    snapshot = await store.load()
+    assert snapshot.put_by is None
+    assert snapshot.clock == pytest.approx(time.time(), abs=60)  # noqa: TID251
+    await client.patch(Secret, cluster, {"data": old})
+    assert "not by `authz keys`" in str((await store.load()).put_by)
+    with pytest.raises(KeyringReplaced):
+        await update(store, counted_up)
+    await update(store, counted_up, adopt=True)
+    assert (await store.load()).put_by is None
+    await store.close()
+    await client.close()
 
 
 @pytest.mark.parametrize(

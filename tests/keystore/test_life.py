@@ -35,6 +35,7 @@ from authz.domain import rotation, tokens
 from authz.domain.keys import KeyId, Keyring, RootKey, TokenLife
 from authz.domain.names import Namespace
 from authz.domain.reason import InvalidToken
+from authz.domain.succession import missing_roots
 from authz.errors import KeyringError, KeyStoreError, NoKeyring
 from authz.keystore import MemoryBackend, SealedStore, sealed, update
 from authz.keystore.memory import Memory
@@ -405,7 +406,7 @@ class Life(RuleBasedStateMachine):
             root
             for server in reached
             if server.keyring is not None
-            for root in rotation.missing_roots(server.keyring, self.stored.keyring)
+            for root in missing_roots(server.keyring, self.stored.keyring)
         }
         self.change(
             lambda ring: rotation.revoke_all(ring, clock, life=LIFE, lost=lost),
