@@ -73,7 +73,7 @@ def _first_pair() -> tuple[Variant, Variant]:
     [
         lambda spec: spec["configPatches"][0]["patch"].update(operation="INSERT_AFTER"),
         lambda spec: spec["configPatches"].pop(),
-        lambda spec: spec.update(priority=1000),
+        lambda spec: spec.update(priority=1),  # before verify's, which takes its place
         lambda spec: spec["configPatches"][0]["patch"]["value"]["typed_config"].update(
             failure_mode_allow=True
         ),

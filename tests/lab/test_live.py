@@ -38,6 +38,7 @@ async def test_the_relay_passes_on_what_either_side_says(tmp_path: Path) -> None
         writer.write(b"hello")
         assert await reader.readexactly(5) == b"HELLO"
         writer.close()
+        await writer.wait_closed()
 
 
 async def test_the_relay_hangs_up_where_nobody_listens(tmp_path: Path) -> None:
@@ -45,6 +46,7 @@ async def test_the_relay_hangs_up_where_nobody_listens(tmp_path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(tmp_path / "way")
         assert await reader.read() == b""
         writer.close()
+        await writer.wait_closed()
 
 
 @pytest.mark.envoy

@@ -22,11 +22,13 @@ async def relaying(path: Path, host: str, port: int) -> AsyncIterator[None]:
         assert task is not None  # noqa: S101 - for the type checker
         running.add(task)
         try:
-            there = await asyncio.open_connection(host, port)
-            await asyncio.gather(_pass_on(reader, there[1]), _pass_on(there[0], writer))
+            there, onwards = await asyncio.open_connection(host, port)
+            with contextlib.closing(onwards):
+                await asyncio.gather(_pass_on(reader, onwards), _pass_on(there, writer))
         except OSError:
-            writer.close()  # nobody is there: the caller tries again
+            pass  # nobody is there: the caller tries again
         finally:
+            writer.close()
             running.discard(task)
 
     server = await asyncio.start_unix_server(connected, path)
