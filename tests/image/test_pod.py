@@ -17,6 +17,8 @@ from tests.support import Folder, at_last, connected, outcome
 pytestmark = pytest.mark.timeout(600)
 
 AGENT = "/var/lib/istio/data"  # where Istio's agent writes, and mounts
+POLICY = "/etc/tenant-authz/policy"
+IN_CLUSTER = "policy_configmap: authz-system/tenant-authz-policy/policy.yaml"
 
 
 def _put(target: Path, source: Path, group: int, mode: int) -> None:
@@ -42,8 +44,12 @@ def mounts(cluster: Folder, tmp_path: Path) -> dict[str, Path]:
     """A folder for each place where something is mounted, with what the cluster puts there."""
     group = pod("base")["securityContext"]["fsGroup"]
     folders = {it["name"]: tmp_path / it["name"] for it in server("base")["volumeMounts"]}
-    _put(folders["settings"] / "settings.yaml", DEPLOY / "base/settings.yaml", group, 0o644)
-    _put(folders["policy"] / "policy.yaml", DEPLOY / "base/policy.yaml", group, 0o644)
+    settings = tmp_path / "settings.yaml"
+    shipped = (DEPLOY / "base/settings.yaml").read_text()
+    assert shipped.count(IN_CLUSTER) == 1
+    settings.write_text(shipped.replace(IN_CLUSTER, f"policy_file: {POLICY}/policy.yaml"))
+    _put(folders["settings"] / "settings.yaml", settings, group, 0o644)
+    _put(tmp_path / "policy" / "policy.yaml", DEPLOY / "base/policy.yaml", group, 0o644)
     _put(folders["kek"] / "kek", cluster.kek_file, group, 0o440)
     folders["api"].mkdir()
     files = cluster.certificate
@@ -51,7 +57,7 @@ def mounts(cluster: Folder, tmp_path: Path) -> dict[str, Path]:
     for name, source in agent.items():
         _put(tmp_path / "agent" / f"{name}.pem", source, group, 0o644)  # as the agent writes them
     mounted = {it["mountPath"]: folders[it["name"]] for it in server("base")["volumeMounts"]}
-    return {**mounted, AGENT: tmp_path / "agent"}
+    return {**mounted, AGENT: tmp_path / "agent", POLICY: tmp_path / "policy"}
 
 
 async def test_the_manifests_start_a_server_that_answers(
@@ -61,7 +67,7 @@ async def test_the_manifests_start_a_server_that_answers(
     mounts: dict[str, Path],
     tmp_path: Path,
 ) -> None:
-    """Only the key store is another, for here is no API server, and the ports are free ones."""
+    """Keys and policy are files, for here is no API server, and the ports are free ones."""
     manifest, store = server("base"), tmp_path / "store"
     user = manifest["securityContext"]["runAsUser"]
     store.mkdir()

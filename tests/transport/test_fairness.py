@@ -280,17 +280,20 @@ async def test_a_flood_by_one_namespace_does_not_take_the_latency_of_another(
     """Side by side: the same flood, with a share that ends and with one that does not."""
     certificate = issuer.server()
     honest, greedy = h2_context(issuer.issue(SHOP)), h2_context(issuer.issue(BANK))
-    medians: dict[int, float] = {}
-    for rate in (0, 500):
-        with process(certificate=certificate, checks_per_second=rate) as server:
-            async with raw(server.port, honest) as client:
-                assert await client.ask(1) == "0"
-                flood = Flood(server.port, greedy)
-                flood.start()
-                assert await asyncio.to_thread(flood.begun.wait, PATIENCE)
-                medians[rate] = await median_of(client, 30)
-                await asyncio.to_thread(flood.end)
-    assert medians[500] * 1.5 < medians[0], medians
+    ratios = []
+    for _ in range(3):  # the middle one, for other work on this machine is in each
+        medians: dict[int, float] = {}
+        for rate in (0, 500):
+            with process(certificate=certificate, checks_per_second=rate) as server:
+                async with raw(server.port, honest) as client:
+                    assert await client.ask(1) == "0"
+                    flood = Flood(server.port, greedy)
+                    flood.start()
+                    assert await asyncio.to_thread(flood.begun.wait, PATIENCE)
+                    medians[rate] = await median_of(client, 30)
+                    await asyncio.to_thread(flood.end)
+        ratios.append(medians[0] / medians[500])
+    assert statistics.median(ratios) > 1.5, ratios
 
 
 async def median_of(client: Raw, count: int) -> float:
