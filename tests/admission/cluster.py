@@ -182,6 +182,13 @@ class Cluster:
             assert time.monotonic() < deadline, f"waited in vain: {answer!r}"
             await asyncio.sleep(0.05)
 
+    async def may(self, item: Json, by: Account) -> None:
+        """Wait until a right counts: a binding does so a moment after it was made."""
+        deadline = time.monotonic() + PATIENCE
+        while answer := await self.create(item, by):
+            assert time.monotonic() < deadline, f"waited in vain: {answer!r}"
+            await asyncio.sleep(0.05)
+
 
 def policies() -> list[Json]:
     """The policies and bindings that ship."""

@@ -57,6 +57,7 @@ async def tenant(cluster: Cluster) -> AsyncIterator[Cluster]:
     await cluster.apply([thing("v1", "ServiceAccount", "default", SPACE)])
     bob = binding("RoleBinding", "bob", "edit", {"kind": "User", "name": EDITOR.name})
     await cluster.apply([changed(bob, {"metadata namespace": SPACE})])
+    await cluster.may(thing("v1", "ConfigMap", "own", SPACE), EDITOR)
     # Who counts is a controller, and there is none here.
     (quota,) = (it for it in objects if it["kind"] == "ResourceQuota")
     hard = quota["spec"]["hard"]

@@ -203,6 +203,7 @@ async def test_what_edit_suffices_for(cluster: Cluster) -> None:
     await cluster.apply(
         [binding("RoleBinding", "eve", "edit", {"kind": "User", "name": EDITOR.name})]
     )
+    await cluster.may(service("own-1"), EDITOR)
     policy_said: list[str] = []
     rbac_said: list[str] = []
     for row in ROWS:
