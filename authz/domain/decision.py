@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Final
 
-from authz.domain import tokens
+from authz.domain import exposure, tokens
 from authz.domain.destination import destination_of, only_namespace
 from authz.domain.facts import BY_PATH, Facts, Hop, Question
 from authz.domain.identity import SpiffeId, short_account
@@ -95,7 +95,13 @@ def _sign_public(facts: Facts, rules: Rules, now: float) -> Allow | Deny:
     if Role.GATEWAY not in rules.policy.roles_of(facts.caller):
         return Deny(Reason.ROLE_REQUIRED, _party(facts.caller))
     destination = destination_of(Question.PUBLIC, facts, rules.policy)
-    return _signed(Parties(PUBLIC, "", destination), facts, rules, now)
+    parties = Parties(PUBLIC, "", destination)
+    if destination is not None:
+        refused = exposure.refusal(destination, facts, rules.policy, now)
+        if refused is not None:
+            denial = Deny(refused, replace(parties, route_of=exposure.owner_of_route(facts)))
+            return _under_mode(denial, Question.PUBLIC, destination, rules.policy)
+    return _signed(parties, facts, rules, now)
 
 
 def _signed(parties: Parties, facts: Facts, rules: Rules, now: float) -> Allow:
@@ -287,7 +293,8 @@ def _by_source(
 ) -> Allow | Deny:
     """Judge where a verified token comes from."""
     if claims.source == PUBLIC:
-        if not policy.of(arrival.destination).accepts_public:
+        accepted = policy.accepts_public(arrival.destination)
+        if not exposure.is_open(accepted, _service_behind(arrival, policy)):
             return Deny(Reason.NOT_PUBLIC, parties)
         ground = Ground.FROM_OUTSIDE
     elif policy.same_tenant(claims.source, arrival.destination):
@@ -299,6 +306,16 @@ def _by_source(
     else:
         return Deny(Reason.NO_GRANT, parties)
     return arrival.allow(ground, parties, good_until=claims.expires_at)
+
+
+def _service_behind(arrival: _Arrival, policy: Policy) -> str | None:
+    """The Service that a hop sends a request to; empty if it is none, `None` if it was seen before.
+
+    The activator is a Service's endpoint and a pod is its end. An event goes to none.
+    """
+    if arrival.hop is Hop.GATEWAY:
+        return exposure.called_service(arrival.facts, policy)
+    return "" if arrival.hop in BY_PATH else None
 
 
 def _proven_peer(principal: str, policy: Policy) -> SpiffeId | None:
@@ -317,5 +334,6 @@ def _party(workload: SpiffeId | None, destination: Namespace | None = None) -> P
 
 
 def _left_by(question: Question) -> HeaderAction:
-    """The app behind `verify` never sees a token; a hop must pass it on."""
-    return HeaderAction.REMOVE if question is Question.VERIFY else HeaderAction.KEEP
+    """The app behind `verify` never sees a token; a hop must pass it on; no client brings one."""
+    taken = question is Question.VERIFY or question is Question.PUBLIC
+    return HeaderAction.REMOVE if taken else HeaderAction.KEEP

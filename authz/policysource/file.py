@@ -10,10 +10,12 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
+from authz.domain.hosts import HostTemplate
 from authz.domain.identity import SpiffeId, is_service_account
 from authz.domain.names import (
     Namespace,
     is_dns_name,
+    is_label,
     parse_cluster_domain,
     parse_namespace,
     parse_service,
@@ -61,10 +63,31 @@ def _service(text: str) -> str:
     return str(parse_service(text))
 
 
+def _template(text: str) -> str:
+    return HostTemplate.parse(text).text
+
+
+def _public(value: object) -> object:
+    match value:
+        case bool() | None:  # a field without a value is told by `yamlfile`
+            return value
+        case list():
+            return [_service_name(name) for name in value]
+        case _:
+            raise ValueError(f"{value!r} is not true, false or a list of Services such as [web]")
+
+
+def _service_name(name: object) -> str:
+    if isinstance(name, str) and is_label(name):
+        return str(name)
+    raise ValueError(f"{name!r} is not a Service's name: write it without its namespace")
+
+
 _Namespace = Annotated[str, AfterValidator(parse_namespace)]
 _SpiffeId = Annotated[str, AfterValidator(_spiffe_id)]
 _DnsName = Annotated[str, AfterValidator(_dns_name)]
 _Port = Annotated[int, Field(ge=1, le=65535)]
+_Public = Annotated[Any, AfterValidator(_public)]
 _Text = Annotated[str, Field(min_length=1)]
 
 
@@ -79,7 +102,7 @@ class _Tenant(_Model):
 
 class _NamespaceEntry(_Model):
     mode: Annotated[Mode | None, Field(strict=False)] = None
-    public: bool = True
+    public: _Public = None
     plaintext_peers: bool = False
 
 
@@ -108,6 +131,9 @@ class _File(_Model):
     ] = ["cluster.local"]
     relays: list[Annotated[str, AfterValidator(_service)]] = []
     default_mode: Annotated[Mode, Field(strict=False)] = Mode.ENFORCE
+    default_public: bool = True
+    route_owners: list[_Namespace] = []
+    host_templates: list[Annotated[str, AfterValidator(_template)]] = []
     roles: dict[Annotated[Role, Field(strict=False)], list[_SpiffeId]] = {}
     tenants: dict[_DnsName, _Tenant] = {}
     namespaces: dict[_Namespace, _NamespaceEntry] = {}
@@ -199,6 +225,7 @@ def _policy(file: _File) -> Policy:
         trust_domains=frozenset(file.trust_domains),
         relays=frozenset(map(parse_service, file.relays)),
         default_mode=file.default_mode,
+        default_public=file.default_public,
         namespaces=_namespaces(file),
         grants=tuple(
             Grant(
@@ -213,6 +240,8 @@ def _policy(file: _File) -> Policy:
         roles=roles,
         exemptions=exemptions,
         hosts={host: Namespace(namespace) for host, namespace in file.hosts.items()},
+        host_templates=tuple(map(HostTemplate.parse, file.host_templates)),
+        route_owners=frozenset(map(Namespace, file.route_owners)),
     )
 
 
@@ -225,8 +254,9 @@ def _namespaces(file: _File) -> dict[Namespace, NamespacePolicy]:
         entry = file.namespaces.get(name, _NamespaceEntry())
         tenant = tenant_of.get(name)
         tenant_mode = None if tenant is None else file.tenants[tenant].mode
+        public = frozenset(entry.public) if isinstance(entry.public, list) else entry.public
         known[Namespace(name)] = NamespacePolicy(
-            tenant, entry.mode or tenant_mode, entry.public, entry.plaintext_peers
+            tenant, entry.mode or tenant_mode, public, entry.plaintext_peers
         )
     return known
 

@@ -8,6 +8,7 @@ from typing import Final
 from authz.lab.world import attacked as worlds
 from authz.lab.world.model import Json
 from tests.attacks.stage import (
+    NAMESPACES,
     Documents,
     Without,
     changed_filter,
@@ -224,6 +225,19 @@ BY_VIRTUAL_SERVICE: Final = _own(
     "destination",
     "if service is None or service not in policy.relays:",
     "if not at_gateway and (service is None or service not in policy.relays):",
+)
+ANY_ROUTE: Final = _rule("any route opens anybody")
+ANY_ROUTE_AND_PUBLIC: Final = _rule("any route opens anybody", "the public gets in everywhere")
+UNLISTED: Final = Without(
+    "with a policy that lists no Services of initech",
+    policy=policy(namespaces={**NAMESPACES, "initech": {"public": True}}),
+)
+NAMES_TOLD: Final = Without(
+    "with a policy that does not say how services are named", policy=policy(host_templates=[])
+)
+PLATFORMS_ROUTES: Final = Without(
+    "with a policy in which istio-system's routes open everybody",
+    policy=policy(route_owners=["istio-system"]),
 )
 ON_BEHALF: Final = _rule("everybody signs on behalf of others")
 TRANSIT_ROLE: Final = _rule("transit without a role")
