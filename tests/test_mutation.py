@@ -529,14 +529,14 @@ MUTATIONS = [
     Mutation(
         "closed Services are denied by the pod alone",
         "exposure",
-        "if accepted is not False and not is_open(",
+        "if not isinstance(accepted, bool) and not is_open(",
         "if False and not is_open(",
         f"{EXPOSURE}::test_of_a_list_only_its_services_are_open",
     ),
     Mutation(
         "what is not public is denied at the gateway, and no probe arrives",
         "exposure",
-        "if accepted is not False and not is_open(",
+        "if not isinstance(accepted, bool) and not is_open(",
         "if not is_open(",
         f"{EXPOSURE}::test_what_is_not_public_is_denied_where_it_arrives_so_that_probes_do",
     ),

@@ -39,12 +39,12 @@ def refusal(destination: Namespace, facts: Facts, policy: Policy, now: float) ->
             return Reason.ROUTE_UNOWNED
         if owner not in policy.route_owners and not _may_open(owner, destination, policy, now):
             return Reason.ROUTE_FOREIGN
-    name = normal_host(facts.host)
+    name = normal_host(facts.host) if policy.tells_names else None
     of_host = None if name is None else policy.namespace_of_name(name)
     if of_host is not None and not _may_open(of_host, destination, policy, now):
         return Reason.HOST_FOREIGN
     accepted = policy.accepts_public(destination)
-    if accepted is not False and not is_open(accepted, called_service(facts, policy)):
+    if not isinstance(accepted, bool) and not is_open(accepted, called_service(facts, policy)):
         return Reason.NOT_PUBLIC
     return None
 

@@ -212,6 +212,11 @@ class Policy:
             return said or frozenset()
         return self.default_public if said is None else said
 
+    @property
+    def tells_names(self) -> bool:
+        """Whether any name is known to be somebody's."""
+        return bool(self.hosts or self.host_templates or self.claims)
+
     def namespace_of_name(self, host: str) -> Namespace | None:
         """Whose a host is, in its normal form; `None` where nothing tells."""
         if (listed := self.hosts.get(host)) is not None:

@@ -63,7 +63,10 @@ class Reason(enum.Enum):
         "the source is of another tenant and the destination grants it no access",
         Outward.NOT_ALLOWED,
     )
-    NOT_PUBLIC = "the destination takes no public traffic", Outward.NOT_ALLOWED
+    NOT_PUBLIC = (
+        "the destination, or this Service of it, takes no public traffic",
+        Outward.NOT_ALLOWED,
+    )
     ROUTE_UNOWNED = (
         "the route from outside names no VirtualService, so that nobody is known to own it",
         Outward.NOT_ALLOWED,
