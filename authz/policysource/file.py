@@ -5,10 +5,11 @@ Nothing is guessed, see `yamlfile`, and a file with one problem changes nothing.
 
 import datetime as dt
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
 from authz.domain.identity import SpiffeId, is_service_account
 from authz.domain.names import (
@@ -53,6 +54,14 @@ def _service_account(text: str) -> str:
     return text
 
 
+def _day(value: object) -> object:
+    """A day in quotation marks is the same day: tools quote every text, and JSON has no days."""
+    if isinstance(value, str) and len(value) == len("2027-12-31"):
+        with suppress(ValueError):
+            return dt.date.fromisoformat(value)
+    return value
+
+
 def _source(text: str) -> str:
     return text if text == EVERYONE else parse_namespace(text)
 
@@ -66,6 +75,7 @@ _SpiffeId = Annotated[str, AfterValidator(_spiffe_id)]
 _DnsName = Annotated[str, AfterValidator(_dns_name)]
 _Port = Annotated[int, Field(ge=1, le=65535)]
 _Text = Annotated[str, Field(min_length=1)]
+_Day = Annotated[dt.date, BeforeValidator(_day)]
 
 
 class _Model(BaseModel):
@@ -88,7 +98,7 @@ class _GrantEntry(_Model):
     from_: Annotated[str, AfterValidator(_source), Field(alias="from")]
     service_account: Annotated[str, AfterValidator(_service_account)] | None = None
     port: _Port | None = None
-    until: dt.date | None = None
+    until: _Day | None = None
 
 
 class _ExemptionEntry(_Model):
@@ -178,6 +188,10 @@ def _checked(text: str) -> _File:
     if len(text) > MAX_BYTES:
         raise BadPolicy([f"the policy file is larger than {MAX_BYTES} bytes"])
     file, data = parse_plain(text, _File, "policy", BadPolicy)
+    if not data:
+        raise BadPolicy(
+            ["the policy has no field: an emptied file is not taken; write at least one field"]
+        )
     problems = list(_contradictions(file, data))
     if problems:
         raise BadPolicy(problems)
