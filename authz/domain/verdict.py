@@ -61,8 +61,7 @@ class Parties(NamedTuple):
     """What the asking proxy says that Envoy chose, where it is no cluster name of istiod's; cut."""
 
 
-@dataclass(frozen=True, slots=True)
-class Allow:
+class Allow(NamedTuple):
     """Let it pass. One answer keeps, removes or sets the token header, never two of them."""
 
     ground: Ground
@@ -79,8 +78,7 @@ class Allow:
     """The grant that let it pass, where one did."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deny:
+class Deny(NamedTuple):
     """Refuse it."""
 
     reason: Reason
