@@ -8,6 +8,7 @@ from typer.main import get_command
 
 from authz.cli import app
 from authz.config import Settings
+from authz.domain.decision import markdown
 from authz.observe import Metrics
 from authz.policysource.file import parse_policy
 from authz.testing import ManualClock
@@ -31,6 +32,10 @@ def _default(field: FieldInfo) -> str:
 
 def test_the_settings_table_is_that_of_the_code() -> None:
     assert settings_table() in README, f"put this into the README:\n{settings_table()}"
+
+
+def test_the_decision_tables_are_those_that_decide() -> None:
+    assert markdown() in README, "put into the README what `authz policy tables` prints"
 
 
 def test_every_metric_is_in_the_table_and_every_metric_there_exists() -> None:

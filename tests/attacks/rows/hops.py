@@ -7,7 +7,7 @@ from typing import Final
 
 from tests.attacks import rules
 from tests.attacks.moves import call, past, signed, steered, wakes
-from tests.attacks.row import MUTATION, Attack, Played
+from tests.attacks.row import MUTATION, ROW, Attack, Played
 from tests.attacks.stage import Move
 
 INVALID: Final = "403 token-invalid"
@@ -51,7 +51,7 @@ ROWS: Final = [
             INVALID,
         ),
         TWIN,
-        noticed=f"{MUTATION}[tokens for anybody]",
+        noticed=f"{ROW}[verify-meant-for-another]",
     ),
     *(
         Attack(
