@@ -11,9 +11,11 @@ from typing import Any, Final
 import pytest
 from ruamel.yaml import YAML
 
-from tests.admission.rows import Account, Json, thing
+from authz.wire import TENANT_LABEL
+from tests.admission.rows import Account, Json, changed, thing
 from tests.deploy.manifests import DEPLOY, ROOT, load
 from tests.kube.conftest import Installed
+from tests.support import authz, eventually
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl to apply with"),
@@ -47,6 +49,13 @@ STANDS_ON: Final = {
     "envoyfilters/components/values": "envoyfilters/base",
 }
 """What a component is added to."""
+
+
+ACME: Final = """\
+domain: apps.example.com
+tenants:
+  acme: {namespaces: [acme-web, acme-db], owners: ["user:ann"], domains: [acme.example]}
+"""
 
 
 def folders() -> list[str]:
@@ -86,6 +95,20 @@ async def test_a_folder_is_applied(installed: Installed, folder: str, tmp_path: 
 
 
 @session
+async def test_the_admission_policies_can_be_taken_back(installed: Installed) -> None:
+    """And are, or other tests here would meet them; `tests/admission` is about them."""
+    done = await installed.kubectl("delete", "-k", str(DEPLOY / "platform" / "admission"))
+    assert (done.returncode, done.stderr) == (0, "")
+    space = thing("v1", "Namespace", "refused-before", None)
+    labelled = changed(space, {"metadata labels": {TENANT_LABEL: "another"}})
+
+    async def taken() -> bool:
+        return not await installed.create(labelled)
+
+    assert await eventually(taken, "no policy counts any more")
+
+
+@session
 async def test_what_knative_says_itself_stays_beside_what_the_platform_sets(
     installed: Installed,
 ) -> None:
@@ -107,6 +130,20 @@ async def test_the_job_for_keys_is_taken(installed: Installed) -> None:
         *("create", "--validate=strict", "--dry-run=server", "-f"), DEPLOY / "keys" / "job.yaml"
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@session
+async def test_a_tenant_that_is_rendered_is_taken(installed: Installed, tmp_path: Path) -> None:
+    (tmp_path / "tenants.yaml").write_text(ACME)
+    given = authz("tenant", "render", "acme", "--file", str(tmp_path / "tenants.yaml"))
+    assert given.returncode == 0, given.stderr
+    done = await installed.kubectl(
+        *("apply", "--validate=strict", *OWN, "--force-conflicts", "-f", "-"), given=given.stdout
+    )
+    assert done.returncode == 0, done.stderr
+    assert _unknown(done.stderr) == []
+    kinds = {it["kind"] for it in YAML(typ="safe", pure=True).load_all(given.stdout)}
+    assert kinds >= {"Namespace", "ResourceQuota", "Role", "Sidecar", "Gateway", "Certificate"}
 
 
 @session
