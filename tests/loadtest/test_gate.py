@@ -43,7 +43,7 @@ pytestmark = pytest.mark.xdist_group("loadtest")
 async def stack() -> AsyncIterator[Stack]:
     with tempfile.TemporaryDirectory() as directory:
         made = Stack(Path(directory))
-        await made.make_keys()
+        await made.keys.make_keys()
         yield made
 
 
@@ -84,7 +84,7 @@ async def test_no_wrong_answer_while_keys_rotate_and_the_policy_changes(
     async with stack.serving(Setup(namespaces=20)) as server:
         whole = asyncio.create_task(measured(stack, server, plan))
         await asyncio.sleep(5)  # the load is a matter of time, and so is this
-        await stack.change_keys(
+        await stack.keys.change_keys(
             lambda keyring: rotation.rotate_root(
                 keyring,
                 time.time(),  # noqa: TID251 - the server is a real one
