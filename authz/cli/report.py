@@ -16,8 +16,8 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command(
-    epilog="Example: kubectl -n authz-system logs -l app=authz --tail=-1 | authz report - "
-    "--policy policy.yaml"
+    epilog="Example: kubectl -n authz-system logs -l app.kubernetes.io/component=server "
+    "-c authz --tail=-1 | authz report - --policy policy.yaml"
 )
 def report(
     files: Annotated[
