@@ -284,7 +284,8 @@ def test_the_memory_is_enough_for_all_connections(
 ) -> None:
     """By the sizes of deploy/README.md: 49 KB a connection, 0.9 KB an answer, 100 MB before.
 
-    There are up to 24,576 answers. And 120 MB for the process that reads a policy of 1 MiB, as much as a ConfigMap holds.
+    There are up to 24,576 answers. And 120 MB for the process that reads a policy of 1 MiB, as
+    much as a ConfigMap holds.
     """
     found = settings(name, monkeypatch)
     held = found.max_connections * 49e3 + found.max_buffered_bytes

@@ -1,6 +1,7 @@
 """The pages are fresh, lead somewhere and say what is so."""
 
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,3 +119,24 @@ def test_labels_by_which_pages_select_the_servers_log_are_theirs() -> None:
 @pytest.mark.parametrize("word", ["tenant-authz[", "../shared", "/work/"])
 def test_no_page_names_what_nobody_else_has(word: str) -> None:
     assert not [page for page, text in TEXTS.items() if word in text]
+
+
+def test_both_pages_install_by_the_same_commands(tmp_path: Path) -> None:
+    first, second = map(_install, (ROOT / "README.md", ROOT / "deploy/README.md"))
+    assert first == second
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("there is no kubectl to render with")
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    head = "set -eu\nkubectl() { :; }\ndocker() { :; }\n"
+    subprocess.run(["bash", "-c", head + first], cwd=tmp_path, check=True, stdin=subprocess.DEVNULL)
+    rendering = [kubectl, "kustomize", str(tmp_path / "mine")]
+    done = subprocess.run(rendering, capture_output=True, text=True, check=True)
+    assert "image: registry.example/tenant-authz:0.1.0" in done.stdout
+    assert "default_mode: shadow" in done.stdout
+
+
+def _install(page: Path) -> str:
+    """The commands of a page that install, without their comments."""
+    (block,) = [it for it in FENCE.findall(TEXTS[page]) if "docker build" in it]
+    return re.sub(r" +# .*$", "", block, flags=re.MULTILINE).partition("\n")[2].removesuffix("```")
