@@ -157,11 +157,11 @@ def _written(text: str, data: Any, location: tuple[int | str, ...]) -> str:
     try:
         for step in path:
             data = data[step]
-        if isinstance(data, list):
+        if isinstance(last, int):
             line, column = data.lc.item(last)
         else:
-            data = data.lc.data[_in_file(data, last)]
-            line, column = data[:2] if location[-1] == "[key]" else data[2:4]
+            marks = data.lc.data[_in_file(data, last)]
+            line, column = marks[:2] if location[-1] == "[key]" else marks[2:4]
         found = _SCALAR.match(text.splitlines()[line], column)
     except (AttributeError, LookupError, TypeError):
         return ""

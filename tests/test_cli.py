@@ -544,7 +544,7 @@ def test_explain_says_what_shadow_mode_hides(policy: Run) -> None:
 
 
 def test_without_a_gateway_nothing_comes_from_outside(policy: Run) -> None:
-    Path("policy.yaml").write_text("{}")
+    Path("policy.yaml").write_text("grants: []")
     done = policy("policy", "explain", "policy.yaml", "@public", "shop", "--json")
     assert done.code == 1
     assert [row["allowed"] for row in done.json] == [False]

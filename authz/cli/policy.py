@@ -82,7 +82,7 @@ def explain(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: authz policy tables")
+@app.command(epilog="Example: authz policy tables > tables.md")
 def tables() -> None:
     """Print the decision tables of this version in Markdown: the first row that fits answers."""
     typer.echo(markdown(), nl=False)
