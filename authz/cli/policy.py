@@ -8,13 +8,13 @@ import typer
 
 from authz.cli.output import AsJson, print_json, show
 from authz.domain import rotation, tokens
-from authz.domain.decision import Rules, decide
+from authz.domain.decision import Rules, decide, markdown
 from authz.domain.facts import Facts, Hop, Question
 from authz.domain.identity import SpiffeId
 from authz.domain.keys import TokenLife
 from authz.domain.names import PUBLIC, Namespace, parse_namespace
 from authz.domain.policy import Policy, Role
-from authz.domain.verdict import Allow, Deny
+from authz.domain.verdict import Deny, Verdict
 from authz.errors import BadPolicy
 from authz.policysource.file import read_policy
 from authz.wire import cluster_name, virtual_service_name
@@ -80,7 +80,8 @@ def explain(
 ) -> None:
     """Say whether SOURCE may call into DESTINATION, on each way there, and why.
 
-    It asks the same function that the server asks. Exit code 1: some way is closed.
+    It asks the same function that the server asks, and names the row of the decision tables that
+    answers, see `authz policy tables`. Exit code 1: some way is closed.
     """
     policy = read_policy(file)
     to = parse_namespace(destination)
@@ -103,6 +104,12 @@ class _Route(NamedTuple):
     host: str
 
 
+@app.command(epilog="Example: authz policy tables > tables.md")
+def tables() -> None:
+    """Print the decision tables of this version in Markdown: the first row that fits answers."""
+    typer.echo(markdown(), nl=False)
+
+
 def _ways(
     policy: Policy, source: str, destination: Namespace, port: int, route: _Route
 ) -> list[dict[str, object]]:
@@ -121,7 +128,8 @@ def _ways(
             ways[way] = SpiffeId.parse(holder)
     if not ways:
         because = "nobody holds the role gateway, so nothing comes in from outside"
-        return [{"way": _OUTSIDE, "allowed": False, "because": because}]
+        closed = {"allowed": False, "because": because, "row": None, "grant": None}
+        return [{"way": _OUTSIDE, **closed}]
     now = _now()
     rules = Rules(policy, rotation.create(now), TokenLife())
 
@@ -141,7 +149,7 @@ def _ways(
         opened = Facts(gateway, **route._asdict())
         rows.append({"way": _ROUTE, **_said(decide(Question.PUBLIC, opened, rules, now))})
     for way, presenter in ways.items():
-        verdict: Allow | Deny | None = None
+        verdict: Verdict | None = None
         if not public and str(presenter) != straight:
             hop = Facts(presenter, Hop.GATEWAY, route.upstream, principal=straight, tokens=(token,))
             verdict = decide(Question.TRANSIT, hop, rules, now)
@@ -157,10 +165,17 @@ def _ways(
     return rows
 
 
-def _said(verdict: Allow | Deny) -> dict[str, object]:
+def _said(verdict: Verdict) -> dict[str, object]:
+    """What is decided, by which row of the decision table, and by which grant if by one."""
     if isinstance(verdict, Deny):
-        return {"allowed": False, "because": verdict.reason.sentence}
-    because = verdict.ground.value
-    if verdict.would_deny is not None:
-        because += f"; enforced, it would be denied: {verdict.would_deny.sentence}"
-    return {"allowed": True, "because": because}
+        because, grant = verdict.reason.sentence, None
+    else:
+        because, grant = verdict.ground.value, verdict.grant
+        if verdict.would_deny is not None:
+            because += f"; enforced, it would be denied: {verdict.would_deny.sentence}"
+    return {
+        "allowed": not isinstance(verdict, Deny),
+        "because": because,
+        "row": verdict.row,
+        "grant": None if grant is None else str(grant),
+    }
