@@ -258,7 +258,7 @@ def _record(line: str) -> dict[str, Any]:
     for _ in range(_MOST_ENVELOPES):
         if "event" in found:
             break
-        inner = next(found[name] for name in _ENVELOPES if name in found)
+        inner = next((found[name] for name in _ENVELOPES if name in found), None)
         found = json.loads(inner[inner.index("{") :]) if isinstance(inner, str) else inner
     if not isinstance(found, dict):
         raise TypeError("not a record")

@@ -205,6 +205,10 @@ def test_an_account_that_is_not_known_is_left_out() -> None:
         line(question="why"),
         '{"event": "denials left out of the log", "left_out": {"a at b": "many"}}',
         '{"a": ' * 100_000,
+        '{"a": 1}',
+        '{"log": []}',
+        '{"log": "{\\"a\\": 1}"}',
+        '{"message": 7}',
     ],
 )
 def test_a_line_that_is_not_the_services_is_counted_and_proposes_nothing(text: str) -> None:
