@@ -44,8 +44,8 @@ def report(
     From the decision log come the callers, and the grants that would let them in, as YAML to
     review. A token that was not good never leads to a grant: that is an attack or a fault. From
     /metrics come the totals, and the namespaces that never verify, where enforcing protects
-    nothing. A log says nothing of calls that were allowed: let it cover the rarest of them, such
-    as a month's end.
+    nothing. Who did not call is not in a log: let it cover the rarest caller, such as a month's
+    end.
 
     Lines may stand in the envelope of a container runtime or log store.
 
