@@ -189,7 +189,7 @@ class ClusterPolicy:
             # With 10,000 namespaces it takes 25 ms, for which requests must not wait.
             known = dict(self._labels), grants, dict(self._claims)
             merged = await asyncio.to_thread(merge, self._base, *known)
-            self._statuses.want(merged.verdicts)
+            self._statuses.want(merged.statuses)
             if merged != last:
                 last = merged
                 self._merged(merged)
