@@ -69,7 +69,8 @@ POLICY = Policy(
     },
     hosts={"api.internal": N("acme-web")},
 )
-RULES = Rules(POLICY, Keyring((root_key(1),)), TokenLife())
+OWN = N("authz-system")
+RULES = Rules(POLICY, Keyring((root_key(1),)), TokenLife(), OWN)
 IN_ISTIO = "outbound|80||app.{}.svc.cluster.local"
 HELLO = "/apis/networking.istio.io/v1/namespaces/acme-web/virtual-service/hello"
 LOCAL_GATEWAY = "outbound|80||local-gateway.istio-system.svc.cluster.local"
@@ -1262,3 +1263,53 @@ def test_nobody_foreign_gets_into_a_namespace_that_grants_nothing(facts: Facts) 
         brought = any(facts.principal == str(p) for p in (ACTIVATOR, GATEWAY, EVENTING))
         sources = {tokens.parse(t).claims.source for t in facts.tokens} if brought else set()
         assert from_itself or sources in ({N("globex")}, {PUBLIC})
+
+
+# The service itself ----------------------------------------------------------------------------
+
+TO_US = IN_ISTIO.format(OWN)
+OURS = "/apis/networking.istio.io/v1/namespaces/authz-system/virtual-service/authz"
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize(
+    ("question", "facts"),
+    [
+        (Question.SIGN, {"caller": ACTIVATOR, "upstream": TO_US, "tokens": ("x",)}),
+        (Question.SIGN, {"caller": EVENTING, "upstream": TO_US, "kn_namespace": ("acme-web",)}),
+        (Question.PUBLIC, {"caller": GATEWAY, "upstream": TO_US, "virtual_service": OURS}),
+        (Question.TRANSIT, {"caller": GATEWAY, "hop": Hop.GATEWAY, "upstream": TO_US}),
+        (
+            Question.TRANSIT,
+            {
+                "caller": ACTIVATOR,
+                "hop": Hop.ACTIVATOR,
+                "serving_namespace": (OWN,),
+                "serving_revision": ("x",),
+                "tokens": (token(OWN, OWN),),
+                "principal": str(GATEWAY),
+            },
+        ),
+        (Question.TRANSIT, {"caller": ACTIVATOR, "hop": Hop.BROKER, "path": f"/{OWN}/default"}),
+    ],
+)
+def test_nobody_who_passes_on_reaches_us_whatever_the_mode(
+    mode: Mode, question: Question, facts: dict[str, Any]
+) -> None:
+    open_to_all = replace(
+        POLICY,
+        default_mode=mode,
+        grants=(Grant(OWN, EVERYONE), Grant(OWN, N("acme-web"))),
+        namespaces={OWN: NamespacePolicy(accepts_public=True)},
+        route_owners=frozenset({OWN}),
+    )
+    rules = replace(RULES, policy=open_to_all)
+    verdict = ask(question, rules=rules, **facts)
+    assert isinstance(verdict, Deny)
+    assert verdict.reason is Reason.FOR_OURSELVES
+
+
+def test_whoever_calls_us_itself_brings_no_token() -> None:
+    verdict = ask(Question.SIGN, WEB, upstream=TO_US, tokens=("forged",))
+    assert isinstance(verdict, Allow)
+    assert (verdict.ground, verdict.header) == (Ground.FOR_OURSELVES, HeaderAction.REMOVE)

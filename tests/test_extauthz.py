@@ -111,6 +111,28 @@ def opens(response: bytes | None) -> bool:
     return status is None or status.code == 0
 
 
+FORWARDED = (("x-request-id", "4711"), ("x-forwarded-proto", "https"))
+
+
+@pytest.mark.parametrize("put_on", FORWARDED)
+def test_what_a_proxy_puts_on_a_request_tells_that_it_was_passed_on(
+    put_on: tuple[str, str],
+) -> None:
+    assert asked_of(SHOP, [("x-authz-question", "sign"), put_on], direct=True).forwarded
+    assert not asked_of(SHOP, [("x-authz-question", "sign"), put_on]).forwarded
+
+
+def test_what_envoy_puts_on_a_check_of_its_own_does_not() -> None:
+    own = [
+        ("x-authz-question", "sign"),
+        ("x-forwarded-for", "10.0.0.1"),
+        ("x-envoy-internal", "true"),
+        ("traceparent", "00-1-2-01"),
+        ("x-b3-traceid", "1"),
+    ]
+    assert not asked_of(SHOP, own, direct=True).forwarded
+
+
 # Reading ---------------------------------------------------------------------------------------
 
 

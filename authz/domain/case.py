@@ -30,6 +30,8 @@ class Rules:
     policy: Policy
     keyring: Keyring
     life: TokenLife
+    own: Namespace | None = None
+    """The namespace of the service itself; `None` where it has no SPIFFE ID."""
 
     def next_change(self, now: float) -> float:
         """When a key or a grant next begins or ends to count, in seconds since the epoch."""
@@ -161,7 +163,34 @@ UNTRUSTED: Final = Row(
     ),
     always=True,
 )
-"""The first row of every table."""
+FORWARDED: Final = Row(
+    "forwarded",
+    "with mTLS: a proxy passed the question on",
+    "deny `not-allowed`: S is not who asks",
+    lambda case: case.refuse_asker(Reason.CHECK_FORWARDED) if case.facts.forwarded else None,
+    always=True,
+)
+ASKERS: Final = (UNTRUSTED, FORWARDED)
+"""The first rows of every table: who may ask at all."""
+
+
+def _to_ourselves(case: Case) -> Verdict | None:
+    """Whoever passes others' requests on would put their questions with its own certificate."""
+    if case.destination is None or case.destination != case.rules.own:
+        return None
+    if case.roles:
+        return case.deny(Reason.FOR_OURSELVES)
+    return case.allow(Ground.FOR_OURSELVES, HeaderAction.REMOVE)
+
+
+TO_OURSELVES: Final = Row(
+    "to-ourselves",
+    "D is the service's own namespace",
+    "deny `not-allowed`; if S holds no role, header removed",
+    _to_ourselves,
+    always=True,
+)
+"""Behind the rows that need D. Without it, hops could be made to ask us."""
 
 
 def proven_peer(principal: str, policy: Policy) -> SpiffeId | None:

@@ -7,7 +7,7 @@ there that whoever presents a token is checked.
 from typing import Final
 
 from authz.domain import exposure, tokens
-from authz.domain.case import UNTRUSTED, Case, Row
+from authz.domain.case import ASKERS, TO_OURSELVES, Case, Row
 from authz.domain.facts import BY_PATH, Hop
 from authz.domain.identity import short_account
 from authz.domain.names import PUBLIC, Namespace
@@ -263,9 +263,9 @@ _PEER: Final = (
     ),
 )
 
-VERIFY: Final = (UNTRUSTED, *_PEER, *_TOKEN)
+VERIFY: Final = (*ASKERS, *_PEER, *_TOKEN)
 TRANSIT: Final = (
-    UNTRUSTED,
+    *ASKERS,
     Row(
         "hop-only",
         "S lacks the role `transit`",
@@ -274,6 +274,7 @@ TRANSIT: Final = (
         always=True,
     ),
     Row("nowhere", "D is unknown", "deny `not-allowed`", _nowhere, always=True),
+    TO_OURSELVES,
     Row(
         "probe",
         "S is the activator, and an exemption of P names a probe that it answers itself",
@@ -283,7 +284,7 @@ TRANSIT: Final = (
     *_TOKEN,
 )
 TCP: Final = (
-    UNTRUSTED,
+    *ASKERS,
     *_PEER,
     Row("peer-unproven", "else", "deny `not-allowed`: no token opens it", _peer_unproven),
 )

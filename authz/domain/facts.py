@@ -53,6 +53,8 @@ class Asked(NamedTuple):
     hop: Hop | None = None
     upstream: str | None = None
     """The cluster that Envoy chose (`x-authz-upstream`); `None` outside Istio."""
+    forwarded: bool = False
+    """Whether a proxy passed the Check on, as a request of somebody else's."""
 
 
 class Facts(NamedTuple):
@@ -79,6 +81,8 @@ class Facts(NamedTuple):
     kn_namespace: tuple[str, ...] = ()
     serving_namespace: tuple[str, ...] = ()
     serving_revision: tuple[str, ...] = ()
+    forwarded: bool = False
+    """Whether a proxy passed the question on, whose certificate is then the caller's."""
 
     def __repr__(self) -> str:
         """Without the tokens."""

@@ -17,6 +17,11 @@ Metadata = Sequence[tuple[str, str]]
 
 
 _ASKING: Final = frozenset({QUESTION, UPSTREAM, HOP})
+FORWARDED: Final = frozenset({"x-request-id", "x-forwarded-proto"})
+"""What Envoy puts on each request that it passes on, and on no Check of its own.
+
+Source: envoy source/common/http/conn_manager_utility.cc, mutateRequestHeaders.
+"""
 _USER_AGENT: Final = "user-agent"
 _NETWORK_PROBE: Final = "k-network-probe"
 _KN_NAMESPACE: Final = "kn-namespace"
@@ -32,8 +37,8 @@ _HOPS = {hop.value: hop for hop in Hop}
 _NO_VALUES: tuple[str, ...] = ()
 
 
-def asked_of(caller: SpiffeId | None, metadata: Metadata) -> Asked:
-    """What the metadata of a Check ask."""
+def asked_of(caller: SpiffeId | None, metadata: Metadata, *, direct: bool = False) -> Asked:
+    """What the metadata of a Check ask; `direct`: Envoys ask with no proxy in between."""
     told = [pair for pair in metadata if pair[0] in _ASKING]
     questions = [value for name, value in told if name == QUESTION]
     hops = [value for name, value in told if name == HOP]
@@ -44,6 +49,7 @@ def asked_of(caller: SpiffeId | None, metadata: Metadata) -> Asked:
         _HOPS.get(hops[0]) if len(hops) == 1 else None,
         # A repeated upstream is one that cannot be read, not one that was not sent.
         None if not upstreams else upstreams[0] if len(upstreams) == 1 else "",
+        direct and any(name in FORWARDED for name, _ in metadata),
     )
 
 
@@ -80,6 +86,7 @@ def facts_of(
         headers.get(_KN_NAMESPACE, _NO_VALUES),
         headers.get(_SERVING_NAMESPACE, _NO_VALUES),
         headers.get(_SERVING_REVISION, _NO_VALUES),
+        asked.forwarded,
     )
 
 

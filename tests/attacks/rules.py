@@ -241,6 +241,10 @@ BY_VIRTUAL_SERVICE: Final = _own(
     "if not at_gateway and (service is None or service not in policy.relays):",
 )
 ANY_ROUTE: Final = _row("not-theirs-to-open")
+ASKED_BY_THE_GATEWAY: Final = _row("not-theirs-to-open", "to-ourselves")
+ASKED_BY_A_PROXY: Final = _row("not-theirs-to-open", "to-ourselves", "forwarded")
+PASSED_ON: Final = _row("forwarded")
+TO_OURSELVES: Final = _row("to-ourselves")
 ANY_ROUTE_AND_PUBLIC: Final = _row("not-theirs-to-open", "not-public")
 UNLISTED: Final = Without(
     "with a policy that lists no Services of initech",

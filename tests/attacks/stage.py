@@ -125,6 +125,28 @@ def claims_of(token: str) -> str:
     return f"token {claims.source}→{claims.destination}"
 
 
+def check_message(principal: str = "", headers: Headers = (), route_of: str = "") -> bytes:
+    """A CheckRequest as anybody could write it."""
+    request = CheckRequest()
+    request.attributes.source.principal = principal
+    if route_of:
+        istio = request.attributes.route_metadata_context.filter_metadata["istio"]
+        istio.fields["config"].string_value = virtual_service_name(route_of, "any")
+    for key, value in headers:
+        raw = value.encode()
+        request.attributes.request.http.header_map.headers.add(key=key, raw_value=raw)
+    return request.SerializeToString()
+
+
+def grpc_call(message: bytes, metadata: Headers) -> dict[str, Any]:
+    """A unary gRPC call, as an HTTP client makes it."""
+    return {
+        "method": "POST",
+        "headers": [("content-type", "application/grpc"), ("te", "trailers"), *metadata],
+        "body": b"\0" + len(message).to_bytes(4, "big") + message,
+    }
+
+
 class Stage:
     """A running box, and what is done in it."""
 
@@ -175,22 +197,12 @@ class Stage:
         `route_of` is the namespace whose route a gateway would ask about.
         """
         certificate = self.mesh.certificate(who) if isinstance(who, str) else who
-        request = CheckRequest()
-        request.attributes.source.principal = principal
-        if route_of:
-            istio = request.attributes.route_metadata_context.filter_metadata["istio"]
-            istio.fields["config"].string_value = virtual_service_name(route_of, "any")
-        for key, value in headers:
-            raw = value.encode()
-            request.attributes.request.http.header_map.headers.add(key=key, raw_value=raw)
-        message = request.SerializeToString()
+        message = check_message(principal, headers, route_of)
         try:
             answer = await self.mesh.call(
                 "mallory/bare",
                 f"http://authz.authz-system:9000{CHECK}",
-                method="POST",
-                headers=[("content-type", "application/grpc"), ("te", "trailers"), *metadata],
-                body=b"\0" + len(message).to_bytes(4, "big") + message,
+                **grpc_call(message, metadata),
                 http2=True,
                 tls=Tls(certificate, f"authz.authz-system.svc.{DOMAIN}", ("h2",)),
             )

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Final
 
 from tests.attacks.row import BOX, Attack, Played
-from tests.attacks.rows import elsewhere, eventing, exposure, hops, pods, questions, tokens
+from tests.attacks.rows import (
+    deputies,
+    elsewhere,
+    eventing,
+    exposure,
+    hops,
+    pods,
+    questions,
+    tokens,
+)
 
 FILE: Final = Path(__file__).parent / "ATTACKS.md"
 SECTIONS: Final = {
@@ -25,6 +34,7 @@ SECTIONS: Final = {
     "Routes from outside": exposure.ROWS,
     "Eventing": eventing.ROWS,
     "Our own port": questions.ROWS,
+    "Our own port, by somebody else's proxy": deputies.ROWS,
     "The server itself": elsewhere.SERVER,
     "Known from others": elsewhere.CVES,
 }

@@ -37,6 +37,19 @@ _ALIASES: Final = {
 """What mallory's Services stand for; each is behind an Ingress of its name, too."""
 _PORTS: Final = {"autoscaler": 8080, "authz": 9000}
 _GATEWAY_API: Final = "gateway.networking.k8s.io/v1"
+PUT_ON_BY_ENVOY: Final = (
+    "x-request-id",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-client-cert",
+    "x-envoy-attempt-count",
+    "x-envoy-decorator-operation",
+    "x-envoy-external-address",
+    "x-envoy-internal",
+    "x-envoy-peer-metadata",
+    "x-envoy-peer-metadata-id",
+)
+"""On a request that a gateway passes on; a route may take each of them away."""
 
 
 def attacked() -> World:
@@ -74,6 +87,7 @@ def attacked() -> World:
         ),
         # The same with a Service of mallory's own, which is an alias.
         cluster.domain_mapping("mallory", "remapped-alias.example.com", _host("public")),
+        cluster.domain_mapping("mallory", "mapped-authz.example.com", _host("authz")),
         _route("mallory", "direct", "public", "direct.example.com", (_VICTIM, 80, 100)),
         _route("acme-web", "split", "mesh", "split.acme-web", (private, 80, 50), (trap, 80, 50)),
         _route(
@@ -142,6 +156,12 @@ def _http_routes() -> tuple[Json, ...]:
         "type": "URLRewrite",
         "urlRewrite": {"hostname": f"hello.acme-db.svc.{DOMAIN}"},
     }
+    # All that tells a request which was passed on from one of the gateway's own.
+    stripped = {
+        "type": "RequestHeaderModifier",
+        "requestHeaderModifier": {"remove": list(PUT_ON_BY_ENVOY)},
+    }
+    asked = {"type": "RequestMirror", "requestMirror": {"backendRef": _backend("authz")}}
     return (
         _document(_GATEWAY_API, "Gateway", "istio-system", "shared", gateway),
         _http_route("acme-web", "own", "route-own.example.com", _backend("plain")),
@@ -154,6 +174,13 @@ def _http_routes() -> tuple[Json, ...]:
         ),
         _http_route("mallory", "copied", "route-copied.example.com", _backend("plain"), copied),
         _http_route("mallory", "renamed", "route-renamed.example.com", _backend("local"), renamed),
+        _http_route("mallory", "authz", "route-authz.example.com", _backend("authz")),
+        _http_route(
+            "mallory", "stripped", "route-stripped.example.com", _backend("authz"), stripped
+        ),
+        _http_route(
+            "mallory", "asked", "route-asked.example.com", _backend("plain"), asked, stripped
+        ),
         _http_route("acme-web", "a-merged", "route-merged.example.com", _backend("plain")),
         _http_route(
             "mallory", "b-merged", "route-merged.example.com", _backend("trap"), path="/trap"
@@ -176,7 +203,7 @@ def _http_route(
 
 
 def _backend(service: str) -> Json:
-    return {"name": service, "port": 80}
+    return {"name": service, "port": _PORTS.get(service, 80)}
 
 
 def _document(version: str, kind: str, namespace: str, name: str, spec: Json) -> Json:
