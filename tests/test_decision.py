@@ -965,10 +965,28 @@ def test_a_forged_header_pair_does_not_open_the_activator() -> None:
     assert transit(Hop.ACTIVATOR, **facts) is Reason.TOKEN_MISSING
 
 
-def test_on_a_hop_a_grant_for_a_port_counts_since_the_port_is_not_known_yet() -> None:
+def test_at_a_gateway_a_grant_for_a_port_counts_since_the_port_is_not_known_yet() -> None:
     facts: dict[str, Any] = {"upstream": IN_ISTIO.format("acme-web"), "port": 8012}
     narrow = token("narrow", "acme-web", "reader")
     assert transit(Hop.GATEWAY, narrow, peer=GATEWAY, **facts) is Ground.GRANTED
+
+
+@pytest.mark.parametrize("peer", [workload("narrow", "reader"), GATEWAY])
+def test_the_activator_wakes_no_pod_whose_port_the_grant_does_not_name(peer: SpiffeId) -> None:
+    """It asks where it was called, which is the port on which it calls the pod."""
+    narrow = token("narrow", "acme-web", "reader")
+    facts: dict[str, Any] = {
+        "peer": peer,
+        "serving_namespace": ("acme-web",),
+        "serving_revision": ("idle-00001",),
+        "rules": RULES,
+    }
+    for port in (8012, 8013, 8112):
+        assert transit(Hop.ACTIVATOR, narrow, port=port, **facts) is Reason.NO_GRANT
+        granted = (Grant(N("acme-web"), N("narrow"), port=port),)
+        facts["rules"] = replace(RULES, policy=replace(POLICY, grants=granted))
+        assert transit(Hop.ACTIVATOR, narrow, port=port, **facts) is Ground.GRANTED
+        facts["rules"] = RULES
 
 
 def test_on_a_hop_an_allowed_peer_cannot_bring_somebody_elses_token() -> None:

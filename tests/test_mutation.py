@@ -268,16 +268,23 @@ MUTATIONS = [
     Mutation(
         "a grant for a port opens hops that go by the path",
         "case",
-        "return 0 if self.hop in BY_PATH else None",
-        "return None",
+        "            case _:\n                return 0",
+        "            case _:\n                return None",
         f"{DECISION}::test_a_grant_for_a_port_opens_no_hop_that_goes_by_the_path",
     ),
     Mutation(
-        "no grant for a port passes a hop",
+        "no grant for a port passes a gateway",
         "case",
-        "return 0 if self.hop in BY_PATH else None",
-        "return 0",
-        f"{DECISION}::test_on_a_hop_a_grant_for_a_port_counts_since_the_port_is_not_known_yet",
+        "            case Hop.GATEWAY:\n                return None",
+        "            case Hop.GATEWAY:\n                return 0",
+        f"{DECISION}::test_at_a_gateway_a_grant_for_a_port_counts_since_the_port_is_not_known_yet",
+    ),
+    Mutation(
+        "a grant for any port wakes pods",
+        "case",
+        "            case Hop.GATEWAY:\n                return None",
+        "            case Hop.GATEWAY | Hop.ACTIVATOR:\n                return None",
+        f"{DECISION}::test_the_activator_wakes_no_pod_whose_port_the_grant_does_not_name",
     ),
     # -- verify: peers --
     Mutation(

@@ -10,7 +10,7 @@ from math import inf
 from typing import Final
 
 from authz.domain.destination import destination_of
-from authz.domain.facts import BY_PATH, Facts, Hop, Question
+from authz.domain.facts import Facts, Hop, Question
 from authz.domain.identity import SpiffeId
 from authz.domain.keys import Keyring, TokenLife
 from authz.domain.names import Namespace, is_cluster_name
@@ -89,12 +89,19 @@ class Case:
     def port(self) -> int | None:
         """The destination's port: `None` where it is yet to come, 0 where there will be none.
 
-        A hop on the way does not know it, and the pod asks again. Behind a hop by path nobody does:
-        what Eventing takes for a namespace, it does there in that namespace's own name.
+        The activator is asked on the port on which it calls the pod, which it would wake: a
+        revision's Service sends HTTP/1.1 to 8012 of either, HTTP/2 to 8013 (knative/serving
+        pkg/reconciler/serverlessservice/resources/services.go, targetPort). A gateway does not know
+        it, and wakes nobody. Behind a hop by path nobody asks again: what Eventing takes for a
+        namespace, it does there in that namespace's own name.
         """
-        if self.question is not Question.TRANSIT:
-            return self.facts.port
-        return 0 if self.hop in BY_PATH else None
+        match self.hop:
+            case Hop.GATEWAY:
+                return None
+            case None | Hop.ACTIVATOR:
+                return self.facts.port
+            case _:
+                return 0
 
     @property
     def unreadable(self) -> str:

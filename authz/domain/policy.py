@@ -83,8 +83,8 @@ class Grant:
     def covers(self, service_account: str, port: int | None, now: float) -> bool:
         """Whether it counts for a source's account (short form) at `now`.
 
-        `port` is where the request arrives; `None` if that is not known yet, as on a hop; 0 if it
-        never will be.
+        `port` is where the request arrives; `None` if that is not known yet, as at a gateway; 0 if
+        it never will be.
         """
         return (
             (self.service_account is None or short_account(self.service_account) == service_account)

@@ -212,6 +212,9 @@ FUTURE: Final = _rule("tokens from the future")
 REVOCATION: Final = _rule("revoked generations verify", "old generations verify for ever")
 NO_GRANT: Final = _rule("grants are for everybody")
 ACCOUNT: Final = _rule("grants are for every account")
+ANY_PORT: Final = _rule("grants are for every port")
+PORT_OF_THE_ACTIVATOR: Final = _rule("a grant for any port wakes pods")
+PORT_OF_EVENTS: Final = _rule("a grant for a port opens hops that go by the path")
 ACCOUNT_PATTERN: Final = _own(
     "accounts of grants are patterns",
     "policy",

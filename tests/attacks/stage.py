@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -34,9 +34,11 @@ Move: TypeAlias = Callable[["Stage"], Awaitable[str]]
 """What somebody does; what came of it in a few words, such as `403 token-invalid`."""
 
 
-GRANTS: Final = [
+GRANTS: Final[list[Mapping[str, object]]] = [
     {"to": "acme-db", "from": "initech", "service_account": "plain"},
     {"to": "acme-db", "from": "initech", "service_account": "read.er"},
+    {"to": "acme-db", "from": "initech", "port": 9091},
+    {"to": "acme-web", "from": "initech", "port": 9091},
 ]
 
 
@@ -49,7 +51,7 @@ NAMESPACES: Final = {
 }
 
 
-def policy(*more_grants: dict[str, str], **changes: object) -> str:
+def policy(*more_grants: Mapping[str, object], **changes: object) -> str:
     """The policy of the box, with more grants or other top-level fields."""
     own: dict[str, object] = {"host_templates": [NAMES], "namespaces": NAMESPACES}
     return standard_policy(grants=[*GRANTS, *more_grants], **{**own, **changes})

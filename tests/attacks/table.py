@@ -22,6 +22,7 @@ from tests.attacks.rows import (
     exposure,
     hops,
     pods,
+    ports,
     questions,
     tokens,
 )
@@ -31,6 +32,7 @@ SECTIONS: Final = {
     "Ways to somebody else's pod": pods.ROWS,
     "Tokens": tokens.ROWS,
     "Hops and probes": hops.ROWS,
+    "Grants for a port": ports.ROWS,
     "Routes from outside": exposure.ROWS,
     "Eventing": eventing.ROWS,
     "Our own port": questions.ROWS,
