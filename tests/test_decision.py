@@ -691,52 +691,63 @@ def test_no_header_exempts_another_peer(peer: SpiffeId | str) -> None:
     assert verify(DB, peer, **SCRAPE) is Reason.TOKEN_MISSING
 
 
+PROBE: dict[str, Any] = {"port": 8012, "path": "/healthz", "method": "GET", "queue_proxy": True}
+PROBES: dict[SpiffeId, dict[str, Any]] = {
+    ACTIVATOR: {**PROBE, "user_agent": "Knative-Activator-Probe", "network_probe": "queue"},
+    GATEWAY: {**PROBE, "user_agent": "Knative-Ingress-Probe", "network_probe": "probe"},
+}
+"""Each as its prober sends it."""
+
+
 @pytest.mark.parametrize("port", [8012, 8013])
-@pytest.mark.parametrize(
-    ("peer", "marks"),
-    [
-        (ACTIVATOR, {"user_agent": "Knative-Activator-Probe"}),
-        (GATEWAY, {"network_probe": "probe"}),
-    ],
-)
-def test_probes_that_queue_proxy_answers_itself_are_exempt(
-    peer: SpiffeId, marks: dict[str, Any], port: int
-) -> None:
-    assert verify(DB, peer, port=port, **marks) is Ground.EXEMPT
-    assert verify(DB, peer, port=8080, **marks) is Reason.TOKEN_MISSING
-    assert verify(DB, FOREIGN, port=port, **marks) is Reason.TOKEN_MISSING
+@pytest.mark.parametrize("peer", PROBES)
+def test_probes_that_queue_proxy_answers_itself_are_exempt(peer: SpiffeId, port: int) -> None:
+    facts = {**PROBES[peer], "port": port}
+    assert verify(DB, peer, **facts) is Ground.EXEMPT
+    assert verify(DB, FOREIGN, **facts) is Reason.TOKEN_MISSING
+    other = ACTIVATOR if peer is GATEWAY else EVENTING
+    assert verify(DB, other, **facts) is Reason.TOKEN_MISSING
 
 
 @pytest.mark.parametrize(
-    "marks",
+    "change",
     [
-        {"user_agent": "Knative-Ingress-Probe"},
+        {"queue_proxy": False},
+        {"method": ""},
+        {"method": "POST"},
+        {"method": "HEAD"},
+        {"method": "get"},
+        {"path": "/"},
+        {"path": "/healthz/"},
+        {"path": "/x/healthz"},
+        {"path": "/healthz/../admin"},
+        {"path": ""},
+        {"port": 8080},
+        {"port": 9091},
+        {"user_agent": ""},
         {"user_agent": "kube-probe/1.30"},
         {"user_agent": "x Knative-Activator-Probe"},
-        {"network_probe": "queue"},
+        {"user_agent": "x Knative-Ingress-Probe"},
+        {"network_probe": ""},
         {"network_probe": "activator"},
         {"network_probe": "probe,queue"},
         {"network_probe": "Probe"},
         {"network_probe": "probe "},
-        {},
     ],
 )
-def test_no_other_mark_exempts_a_peer_that_passes_on_what_tenants_send(
-    marks: dict[str, Any],
+@pytest.mark.parametrize("peer", PROBES)
+def test_a_probe_that_differs_in_anything_exempts_nobody_who_passes_on(
+    peer: SpiffeId, change: dict[str, Any]
 ) -> None:
-    for peer in (ACTIVATOR, GATEWAY):
-        assert verify(DB, peer, port=8012, **marks) is Reason.TOKEN_MISSING
-
-
-def test_a_plain_transit_peer_is_not_exempt_by_the_gateways_mark() -> None:
-    assert verify(DB, ACTIVATOR, port=8012, network_probe="probe") is Reason.TOKEN_MISSING
+    assert verify(DB, peer, **{**PROBES[peer], **change}) is Reason.TOKEN_MISSING
 
 
 @pytest.mark.parametrize("peer", [ACTIVATOR, GATEWAY, EVENTING])
 def test_a_policy_cannot_exempt_a_peer_with_a_role(peer: SpiffeId) -> None:
     """Any of them brings what a tenant had it send."""
     sloppy = replace(POLICY, exemptions={peer: (Exemption(8012),)})
-    assert verify(DB, peer, rules=replace(RULES, policy=sloppy), port=8012) is Reason.TOKEN_MISSING
+    rules = replace(RULES, policy=sloppy)
+    assert verify(DB, peer, rules=rules, port=8012, queue_proxy=True) is Reason.TOKEN_MISSING
 
 
 def test_the_built_in_exemptions_are_a_closed_list() -> None:
@@ -745,10 +756,10 @@ def test_the_built_in_exemptions_are_a_closed_list() -> None:
         for role, exemptions in ROLE_EXEMPTIONS.items()
         for e in exemptions
     } == {
-        (Role.TRANSIT, 8012, None, "Knative-Activator-Probe", None),
-        (Role.TRANSIT, 8013, None, "Knative-Activator-Probe", None),
-        (Role.GATEWAY, 8012, None, None, "probe"),
-        (Role.GATEWAY, 8013, None, None, "probe"),
+        (Role.TRANSIT, 8012, "/healthz", "Knative-Activator-Probe", "queue"),
+        (Role.TRANSIT, 8013, "/healthz", "Knative-Activator-Probe", "queue"),
+        (Role.GATEWAY, 8012, "/healthz", "Knative-Ingress-Probe", "probe"),
+        (Role.GATEWAY, 8013, "/healthz", "Knative-Ingress-Probe", "probe"),
     }
 
 
@@ -1007,13 +1018,14 @@ def test_on_a_hop_a_peer_without_a_token_wakes_no_pod_that_would_refuse_it() -> 
 
 
 def test_on_a_hop_no_probe_may_wake_a_pod() -> None:
-    where: dict[str, Any] = {"host": "r.acme-db.svc.cluster.local", "port": 8012}
-    facts = {**where, "user_agent": "Knative-Activator-Probe"}
+    where: dict[str, Any] = {"host": "r.acme-db.svc.cluster.local", "queue_proxy": False}
+    facts = {**PROBES[ACTIVATOR], **where}
     assert transit(Hop.ACTIVATOR, peer=ACTIVATOR, **facts) is Reason.TOKEN_MISSING
     assert transit(Hop.ACTIVATOR, peer=GATEWAY, **facts) is Reason.TOKEN_MISSING
     # The activator answers this one itself.
-    facts = {**where, "network_probe": "probe"}
+    facts = {**PROBES[GATEWAY], **where}
     assert transit(Hop.ACTIVATOR, peer=GATEWAY, **facts) is Ground.EXEMPT
+    assert transit(Hop.ACTIVATOR, peer=GATEWAY, **{**facts, "path": "/"}) is Reason.TOKEN_MISSING
 
 
 SCALING: dict[str, Any] = {
@@ -1022,6 +1034,7 @@ SCALING: dict[str, Any] = {
     "path": "/healthz",
     "user_agent": "Knative-Autoscaling-Probe",
     "network_probe": "activator",
+    "method": "GET",
 }
 
 
@@ -1037,6 +1050,8 @@ def test_the_autoscaler_may_ask_whether_the_activator_is_in_the_way(port: int) -
 @pytest.mark.parametrize(
     "change",
     [
+        {"method": "POST"},
+        {"method": ""},
         {"network_probe": ""},
         {"network_probe": "queue"},
         {"network_probe": "Activator"},
@@ -1253,6 +1268,9 @@ facts_strategy = st.builds(
     kn_namespace=st.lists(st.sampled_from(["acme-web", "", "x,y"]), max_size=2).map(tuple),
     serving_namespace=st.lists(st.sampled_from(["globex", "", "x,y"]), max_size=2).map(tuple),
     serving_revision=st.lists(st.sampled_from(["r", ""]), max_size=2).map(tuple),
+    forwarded=st.sampled_from([False, False, False, True]),
+    queue_proxy=st.booleans(),
+    method=st.sampled_from(["", "GET", "POST"]),
 )
 
 

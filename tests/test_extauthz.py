@@ -186,6 +186,48 @@ def test_what_was_not_sent_is_empty() -> None:
     assert (facts.tokens, facts.kn_namespace, facts.user_agent) == ((), (), "")
 
 
+PROBING = ("k-network-probe", "probe")
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize(
+    ("headers", "method"),
+    [
+        ([PROBING], "GET"),
+        ([PROBING, ("content-length", "0")], "GET"),
+        ([PROBING, ("content-length", "1")], ""),
+        ([PROBING, ("content-length", "00")], ""),
+        ([PROBING, ("transfer-encoding", "chunked")], ""),
+        ([PROBING, ("content-length", "0"), ("transfer-encoding", "chunked")], ""),
+        ([], ""),
+    ],
+)
+def test_the_method_is_read_of_a_probe_that_announces_no_body(
+    headers: list[tuple[str, str]], method: str, raw: bool
+) -> None:
+    facts = read(envoy_check_request(raw=raw, path="/healthz", headers=headers))
+    assert facts.method == method
+    assert facts.path == ("/healthz" if headers else "")
+
+
+@pytest.mark.parametrize(
+    ("told", "has"),
+    [
+        (["user-container,queue-proxy"], True),
+        (["queue-proxy"], True),
+        (["user-container"], False),
+        (["my-queue-proxy,queue-proxy-2"], False),
+        (["-"], False),  # Envoy's word for a variable that is not there
+        (["queue-proxy", "queue-proxy"], False),
+        ([], False),
+    ],
+)
+def test_whether_a_pod_has_queue_proxy_is_told_by_the_names_of_its_containers(
+    told: list[str], has: bool
+) -> None:
+    assert read(b"", *(("x-authz-containers", it) for it in told)).queue_proxy is has
+
+
 def test_repeated_raw_headers_stay_apart_and_the_joined_form_stays_joined() -> None:
     headers = [(HEADER, "one"), (HEADER, "two")]
     assert read(envoy_check_request(headers=headers, raw=True)).tokens == ("one", "two")

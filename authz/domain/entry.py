@@ -51,6 +51,8 @@ def _probe_of_the_hop(case: Case) -> Allow | None:
 
 
 def _exempt(case: Case) -> Allow | None:
+    if case.peer_roles and not case.facts.queue_proxy:  # the app would see what only it answers
+        return None
     return _exempt_by(_exemptions(case), case)
 
 
@@ -62,6 +64,7 @@ def _exempt_by(exemptions: list[Exemption], case: Case) -> Allow | None:
             path=facts.path,
             user_agent=facts.user_agent,
             network_probe=facts.network_probe,
+            method=facts.method,
         ):
             return case.let_in(Ground.EXEMPT)
     return None
@@ -245,7 +248,8 @@ _TOKEN: Final = (
 _PEER: Final = (
     Row(
         "exempt",
-        "an exemption matches P, the port and every other field that it gives",
+        "an exemption matches P, the port and every other field that it gives; if P holds a role, "
+        "the pod has queue-proxy",
         "allow",
         _exempt,
     ),

@@ -91,4 +91,5 @@ def _room_of(key: Key) -> tuple[str, str]:
 def _characters(facts: Facts) -> int:
     lists = facts.tokens + facts.kn_namespace + facts.serving_namespace + facts.serving_revision
     texts = facts.host, facts.path, facts.user_agent, facts.network_probe, facts.virtual_service
-    return sum(map(len, texts + lists)) + len(facts.principal) + len(facts.upstream or "")
+    probe = len(facts.method)
+    return sum(map(len, texts + lists)) + len(facts.principal) + len(facts.upstream or "") + probe

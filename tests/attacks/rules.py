@@ -287,9 +287,17 @@ PROBE_AGENT: Final = _own(
 INGRESS_PROBE: Final = _own(
     "a gateway's user agent is exempt",
     "policy",
-    'Role.GATEWAY: tuple(Exemption(p, network_probe="probe") for p in (8012, 8013)),',
+    'Role.GATEWAY: _probes("Knative-Ingress-Probe", "probe"),',
     'Role.GATEWAY: tuple(Exemption(p, user_agent="Knative-Ingress-Probe") for p in (8012, 8013)),',
 )
+QUEUE_PROXY: Final = _rule("pods without queue-proxy answer probes")
+
+
+def probe_and(*names: str) -> Without:
+    """Without the rule that a pod must have queue-proxy, and without these of what a probe is."""
+    return _rule("pods without queue-proxy answer probes", *names)
+
+
 PEER_FIRST_FOR_ROLES: Final = Without(
     "a grant to Eventing as a whole, as others have, and no role on-behalf-of",
     policy=policy(

@@ -23,6 +23,7 @@ from tests.attacks.rows import (
     hops,
     pods,
     ports,
+    probes,
     questions,
     tokens,
 )
@@ -32,6 +33,7 @@ SECTIONS: Final = {
     "Ways to somebody else's pod": pods.ROWS,
     "Tokens": tokens.ROWS,
     "Hops and probes": hops.ROWS,
+    "Probes": probes.ROWS,
     "Grants for a port": ports.ROWS,
     "Routes from outside": exposure.ROWS,
     "Eventing": eventing.ROWS,

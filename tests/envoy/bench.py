@@ -121,13 +121,15 @@ class Proxy:
         *,
         path: str = "/path?query=1",
         cert: Certificate | None = None,
+        body: bytes | AsyncIterator[bytes] | None = None,
     ) -> httpx.Response:
         """Send a request, with `cert` in place of the caller's own."""
         who = cert or self.caller
         scheme, tls = ("http", True) if who is None else ("https", who.sidecar_context())
         async with httpx.AsyncClient(trust_env=False, verify=tls) as client:
             sent = [("host", self.door.host), *headers]
-            request = httpx.Request("GET", f"{scheme}://{self.address}{path}", headers=sent)
+            url = f"{scheme}://{self.address}{path}"
+            request = httpx.Request("GET", url, headers=sent, content=body)
             return await client.send(request)
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from authz import envoyfilters
+from authz.domain.facts import Asked
+from authz.domain.policy import Policy
 from authz.envoyfilters import shipped
+from authz.extauthz.request import facts_of
 from authz.lab.recordings import ANY_OTHER
 from authz.testing import workload
 from tests.envoy.bench import (
@@ -51,7 +54,7 @@ METADATA = {
         "x-authz-question": "sign",
         "x-authz-upstream": "outbound|80||plain.acme-web.svc.cluster.local",
     },
-    "verify": {"x-authz-question": "verify"},
+    "verify": {"x-authz-question": "verify", "x-authz-containers": "app"},
     "transit": {"x-authz-question": "transit", "x-authz-hop": "activator"},
     "local": {
         "x-authz-question": "transit",
@@ -68,9 +71,10 @@ METADATA = {
         "x-authz-upstream": "outbound|80||hello-00001.acme-web.svc.cluster.local",
     },
 }
+BODY = {"content-length", "transfer-encoding"}
 READ = {
     "sign": {TOKEN, "kn-namespace", "x-request-id"},
-    "verify": {TOKEN, "user-agent", "k-network-probe", "x-request-id"},
+    "verify": {TOKEN, "user-agent", "k-network-probe", "x-request-id", *BODY},
     "transit": {
         TOKEN,
         "knative-serving-namespace",
@@ -78,6 +82,7 @@ READ = {
         "user-agent",
         "k-network-probe",
         "x-request-id",
+        *BODY,
     },
     "public": {"x-request-id"},
     "local": {TOKEN, "user-agent", "k-network-probe", "x-request-id"},
@@ -104,6 +109,8 @@ SENT = [
     ("x-authz-upstream", "outbound|80||app.victim.svc.cluster.local"),
     ("x-authz-hop", "gateway"),
 ]
+
+PROBE = ("k-network-probe", "probe")
 
 every_filter = pytest.mark.parametrize("name", CHAINS)
 
@@ -138,6 +145,30 @@ async def test_it_sends_only_the_headers_that_are_read(workbench: Workbench, nam
         assert own[1] != "4711"
     assert sent == expected
     assert (http.method, http.path, http.host) == ("GET", "/path?query=1", CHAINS[name].host)
+
+
+@pytest.mark.parametrize("name", ["verify", "transit"])
+@pytest.mark.parametrize("how", ["length", "chunked"])
+async def test_a_body_that_http1_announces_is_told(
+    workbench: Workbench, name: str, how: str
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"body"
+
+    async with workbench.proxy(CHAINS[name]) as proxy:
+        await proxy.get([PROBE], body=b"body" if how == "length" else chunks())
+        await proxy.get([PROBE])
+    with_body, without = (
+        facts_of(
+            it.request,
+            workload("acme-web"),
+            Asked(None),
+            token_header=TOKEN,
+            policy=Policy(),
+        )
+        for it in workbench.authz.questions
+    )
+    assert (with_body.method, without.method) == ("", "GET")
 
 
 @every_filter

@@ -11,6 +11,7 @@ from authz.lab.world.model import (
     GATEWAYS,
     Gateway,
     Json,
+    Pod,
     Port,
     Route,
     Service,
@@ -23,6 +24,10 @@ ATTACKED: Final = ("acme-web", "acme-db", "initech", "mallory")
 
 _VICTIM: Final = f"plain.acme-web.svc.{DOMAIN}"
 """A private Service in a namespace that takes public traffic."""
+_LEGACY: Final = Pod(
+    "acme-db", "legacy", "10.244.9.9", "default", {"app": "legacy"}, listens=(8012,)
+)
+"""An app on the port of queue-proxy that has no queue-proxy."""
 _ALIASES: Final = {
     "public": _VICTIM,
     "unlisted": f"plain.initech.svc.{DOMAIN}",
@@ -63,6 +68,7 @@ def attacked() -> World:
         Service("mallory", "snatch", "10.96.1.2", (Port(80, 8012),), ("acme-db/hello",)),
         Service("mallory", "alias", "", external_name=f"plain.acme-db.svc.{DOMAIN}"),
         *(Service("mallory", name, "", external_name=to) for name, to in _ALIASES.items()),
+        Service("acme-db", "legacy", "10.96.1.3", (Port(80, 8012),), (_LEGACY.id,)),
         Service("acme-web", "payments", "", external_name=f"trap.mallory.svc.{DOMAIN}"),
         Service("acme-web", "database", "", external_name=f"plain.acme-db.svc.{DOMAIN}"),
         Service("acme-web", "split", "", external_name=cluster.LOCAL_GATEWAY),
@@ -74,6 +80,13 @@ def attacked() -> World:
     routes = (
         # Somebody has put a private service on the public gateway.
         _route("acme-db", "slip", "public", "slip.example.com", (private, 80, 100)),
+        _route(
+            "acme-db",
+            "legacy",
+            "public",
+            "legacy.example.com",
+            (f"legacy.acme-db.svc.{DOMAIN}", 80, 100),
+        ),
         # A DomainMapping: from the public gateway through the local one.
         cluster.domain_mapping("acme-web", "mapped.example.com", f"hello.acme-web.svc.{DOMAIN}"),
         # And what one would be that names a Service of another namespace.
@@ -96,6 +109,7 @@ def attacked() -> World:
     )
     return replace(
         standard,
+        pods={**standard.pods, _LEGACY.id: _LEGACY},
         services=(*standard.services, *services),
         virtual_services=(*standard.virtual_services, *routes),
         documents=(*standard.documents, *_ingresses(), *_delegated(), *_http_routes()),
