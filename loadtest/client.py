@@ -24,7 +24,7 @@ import uvloop
 from authz.config import IdentitySource
 from authz.domain.keys import Keyring
 from authz.domain.names import Namespace
-from authz.keystore import Keks, open_store, read_kek_file
+from authz.lab.harness.keyfiles import KeyFiles
 from loadtest import mesh
 from loadtest.connection import Connection, Tally
 from loadtest.load import DRAIN_SECONDS, ClosedLoop, Lane, OpenLoop
@@ -158,19 +158,11 @@ class Client:
 def _read_keyring(share: Share) -> Keyring:
     """The keyring as it is now; blocks for some milliseconds."""
     with ThreadPoolExecutor(1) as pool:  # a loop of its own: ours is running
-        return pool.submit(asyncio.run, _keyring(share)).result()
-
-
-async def _keyring(share: Share) -> Keyring:
-    store = open_store(share.store, Keks(read_kek_file(Path(share.kek_file))))
-    try:
-        return (await store.load()).keyring
-    finally:
-        await store.close()
+        return pool.submit(asyncio.run, KeyFiles(Path(share.keys)).keyring()).result()
 
 
 async def _live(share: Share) -> None:
-    client = Client(share, await _keyring(share))
+    client = Client(share, await KeyFiles(Path(share.keys)).keyring())
     await client.prepare()
     gc.collect()
     gc.freeze()

@@ -2,8 +2,17 @@
 
 from authz.observe.audit import AuditLog
 from authz.observe.events import DecisionEvent, Recorder
+from authz.observe.handshakes import HandshakeLog
 from authz.observe.log import json_log
 from authz.observe.metrics import Metrics
 from authz.observe.sideport import SidePort
 
-__all__ = ["AuditLog", "DecisionEvent", "Metrics", "Recorder", "SidePort", "json_log"]
+__all__ = [
+    "AuditLog",
+    "DecisionEvent",
+    "HandshakeLog",
+    "Metrics",
+    "Recorder",
+    "SidePort",
+    "json_log",
+]

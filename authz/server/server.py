@@ -14,7 +14,7 @@ from authz.domain.decision import Rules
 from authz.domain.identity import SpiffeId
 from authz.errors import ProblemsError
 from authz.extauthz import AuthorizationService
-from authz.observe import AuditLog, Metrics, SidePort
+from authz.observe import AuditLog, HandshakeLog, Metrics, SidePort
 from authz.server.sources import Sources
 from authz.transport import (
     CallerSource,
@@ -50,6 +50,7 @@ class Server:
         self._shares_port = shares_port
         self.metrics = Metrics(clock)
         self._recorders = self.metrics, AuditLog(log, monotonic)
+        self._handshakes = HandshakeLog(log, monotonic)
         self._service = AuthorizationService(
             token_header=settings.token_header, clock=clock, recorders=self._recorders
         )
@@ -191,6 +192,7 @@ class Server:
             closed=self.metrics.closed,
             limited=self.metrics.limited,
             failed=self._failed,
+            refused=self._handshakes.refused,
         )
         self.metrics.connections = lambda: listener.connections
         return listener

@@ -17,7 +17,8 @@ class Acceptor:
 
     `context` is for all handshakes from now on. Without one, there are none. Of at most
     `handshakes` at once, the one that has taken longest makes room for a new one: an honest one
-    takes milliseconds, and a crowd that never finishes keeps nobody out.
+    takes milliseconds, and a crowd that never finishes keeps nobody out. `refused` is given the
+    client's address and what OpenSSL says where a handshake breaks a rule of TLS.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Acceptor:
         handshakes: int,
         handshake_seconds: float,
         closed: Callable[[str], None],
+        refused: Callable[[str, str], None],
         failed: Callable[[Exception], None],
     ) -> None:
         self.context = context
@@ -38,6 +40,7 @@ class Acceptor:
         self._most = handshakes
         self._seconds = handshake_seconds
         self._closed = closed
+        self._refused = refused
         self._failed = failed
         self._greeting: dict[asyncio.Task[None], None] = {}
         self._retry: asyncio.TimerHandle | None = None
@@ -85,7 +88,7 @@ class Acceptor:
     def _accept(self) -> bool:
         """Take one connection, if there is one."""
         try:
-            client, _ = self._socket.accept()
+            client, address = self._socket.accept()
         except (BlockingIOError, InterruptedError):
             return False
         except ConnectionAbortedError:  # that one is gone again
@@ -99,7 +102,7 @@ class Acceptor:
             oldest.cancel()
         task = self._loop.create_task(self._greet(client))
         self._greeting[task] = None
-        task.add_done_callback(partial(self._greeted, client))
+        task.add_done_callback(partial(self._greeted, client, address))
         return True
 
     async def _greet(self, client: socket.socket) -> None:
@@ -108,12 +111,23 @@ class Acceptor:
             self._protocol, client, ssl=self.context, ssl_handshake_timeout=timeout
         )
 
-    def _greeted(self, client: socket.socket, task: asyncio.Task[None]) -> None:
+    def _greeted(
+        self, client: socket.socket, address: tuple[str, int] | str, task: asyncio.Task[None]
+    ) -> None:
         made_room = task not in self._greeting
         self._greeting.pop(task, None)
         error = None if task.cancelled() else task.exception()
         if task.cancelled() or error is not None:
             client.close()  # it may not have come as far as a transport that does
             self._closed("handshake_limit" if made_room else "handshake")
-        if isinstance(error, Exception) and not isinstance(error, OSError):
+        if isinstance(error, ssl.SSLError):
+            self._refused(address[0] if isinstance(address, tuple) else "", _why(error))
+        elif isinstance(error, Exception) and not isinstance(error, OSError):
             self._failed(error)
+
+
+def _why(error: ssl.SSLError) -> str:
+    """What OpenSSL says, without the place in its source."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the client's certificate is not accepted: {error.verify_message}"
+    return (error.reason or type(error).__name__).lower().replace("_", " ")

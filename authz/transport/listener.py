@@ -58,6 +58,7 @@ class Http2Listener:
         closed: Callable[[str], None] = lambda reason: None,
         limited: Callable[[str, int], None] = lambda limit, count: None,
         failed: Callable[[Exception], None] = lambda error: None,
+        refused: Callable[[str, str], None] = lambda client, why: None,
     ) -> None:
         if (tls is None) == (caller_of is None):
             raise TypeError("give either tls or caller_of")
@@ -79,6 +80,7 @@ class Http2Listener:
         self._host, self._port, self._path = host, port, path
         self._context = None if tls is None else server_context(tls)
         self._closed = closed
+        self._refused = refused
         self._peers: dict[Peer, None] = {}
         self._memory: Memory[Peer] = Memory(limits.buffered_bytes)
         self.holds = self._memory.note
@@ -111,6 +113,7 @@ class Http2Listener:
             handshakes=self._limits.handshakes,
             handshake_seconds=self._limits.handshake_seconds,
             closed=self._closed,
+            refused=self._refused,
             failed=self.failed,
         )
         return 0 if self._path is not None else int(listening.getsockname()[1])

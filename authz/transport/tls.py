@@ -66,7 +66,7 @@ def load_tls(files: TlsFiles) -> TlsMaterial:
     try:
         server_context(material)
     except (ssl.SSLError, ValueError) as error:  # such as a key that is too short
-        problem = f"tls_cert_file, tls_key_file, tls_ca_file: OpenSSL takes them not: {error}"
+        problem = f"tls_cert_file, tls_key_file, tls_ca_file: OpenSSL rejects these files: {error}"
         raise BadSettings([problem]) from None
     return material
 
@@ -77,6 +77,9 @@ def server_context(material: TlsMaterial) -> ssl.SSLContext:
     A session that is resumed keeps the verdict of roots that may be gone since. So there are no
     tickets; what TLS 1.2 resumes by session id, OpenSSL keeps in the context, and it goes with it.
 
+    Any certificate among the roots is an anchor, as to Envoy and Go: what some issuers hand out as
+    the root is the certificate authority below it.
+
     Ciphers are those that RFC 9113 (9.2.2) leaves of TLS 1.2; TLS 1.3 has no others.
 
     Raises:
@@ -86,6 +89,7 @@ def server_context(material: TlsMaterial) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
     context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 0
     context.set_alpn_protocols(["h2"])

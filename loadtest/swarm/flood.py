@@ -46,8 +46,7 @@ class Flood:
             number=0,
             host=target.host,
             port=target.port,
-            store=f"sqlite:{self._directory / 'keys.db'}",
-            kek_file=str(self._directory / "kek"),
+            keys=str(self._directory),
             certificates=str(self._certificates),
         )
         process = await asyncio.create_subprocess_exec(

@@ -83,7 +83,7 @@ async def test_runs_are_repeated_in_turn_on_servers_of_their_own(
     told: list[str] = []
     with tempfile.TemporaryDirectory() as directory:
         stack = Stack(Path(directory))
-        await stack.make_keys()
+        await stack.keys.make_keys()
         done = await targets.measure(stack, repeat=2, seconds=0.1, tell=told.append)
     assert {place: len(each) for place, each in done.items()} == {
         ("verify", "http2"): 2,

@@ -29,6 +29,15 @@ class Certificate:
     key_file: Path
     ca_file: Path
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings of a server that presents it."""
+        return {
+            "tls_cert_file": str(self.cert_file),
+            "tls_key_file": str(self.key_file),
+            "tls_ca_file": str(self.ca_file),
+        }
+
     def client_context(self) -> ssl.SSLContext:
         """TLS as this workload would speak it without its sidecar."""
         return self._loaded(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
@@ -54,18 +63,27 @@ class _AsSidecars(ssl.SSLContext):
 
 
 class Authority:
-    """Signs certificates for SPIFFE IDs, as long as the demo runs."""
+    """Signs certificates for SPIFFE IDs, as long as the demo runs.
 
-    def __init__(self, directory: Path, name: str = "tenant-authz demo") -> None:
+    With `root` it is an issuing authority below that one: what it issues carries its certificate,
+    and `ca_file` holds that alone.
+    """
+
+    def __init__(
+        self, directory: Path, name: str = "tenant-authz demo", *, root: Authority | None = None
+    ) -> None:
         self._directory = directory
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name)])
         directory.mkdir(mode=0o700)
         self.ca_file = directory / "ca.pem"
-        builder = self._builder(self._name, self._key.public_key())
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+        signer = root or self
+        builder = signer._builder(self._name, self._key.public_key())  # noqa: SLF001 - its own kind
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
         builder = builder.add_extension(_usage(signs_certificates=True), True)
-        _write(self.ca_file, _pem(builder.sign(self._key, hashes.SHA256())))
+        certificate = _pem(builder.sign(signer._key, hashes.SHA256()))  # noqa: SLF001
+        _write(self.ca_file, certificate)
+        self._chain = b"" if root is None else certificate
 
     def issue(self, identity: SpiffeId, *, dns_name: str | None = None) -> Certificate:
         """Issue a certificate with `identity` as its one URI name and an empty subject."""
@@ -84,7 +102,7 @@ class Authority:
         )
         stem = f"{identity.namespace}.{identity.service_account}"
         files = self._directory / f"{stem}.pem", self._directory / f"{stem}.key"
-        _write(files[0], _pem(cert))
+        _write(files[0], _pem(cert) + self._chain)
         _write(
             files[1],
             key.private_bytes(
