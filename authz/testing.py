@@ -166,9 +166,12 @@ class Case(Generic[C]):
     shows: str
     """In words, for people."""
     expected: str
-    """An `Outcome`; it may hold `*` and `?`, as patterns of file names do."""
+    """An `Outcome`, word for word."""
     call: C
     """What is done, as the one who plays it takes it."""
+    is_pattern: bool = False
+    """`expected` has `*`, `?` and `[]`, as patterns of file names do: where a call is not played in
+    a world of ours, more than one outcome may be right."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +184,9 @@ class Result(Generic[C]):
     @property
     def ok(self) -> bool:
         """Whether it came out as it must."""
-        return fnmatchcase(self.outcome, self.case.expected)
+        if self.case.is_pattern:
+            return fnmatchcase(self.outcome, self.case.expected)
+        return self.outcome == self.case.expected
 
 
 async def played(

@@ -53,8 +53,9 @@ def parse_plain(
     try:
         model = kind.model_validate(data)
     except ValidationError as error:
+        lines = text.splitlines()
         told = [
-            (_place(problem), _said(problem, _written(text, data, problem["loc"])))
+            (_place(problem), _said(problem, lines, data))
             for problem in error.errors(include_url=False, include_context=False)
             if problem["loc"] not in problems
         ]
@@ -143,37 +144,32 @@ def _load(text: str, what: str, wrong: type[ProblemsError]) -> Any:
 def _place(problem: Mapping[str, Any]) -> tuple[int | str, ...]:
     """Where the problem is: a key that is no text is named by itself."""
     location: tuple[int | str, ...] = problem["loc"]
-    return _of_key(location) if problem["type"] == "string_type" else location
+    return location[:-1] if _is_no_text(problem) and location[-1] == "[key]" else location
 
 
-def _of_key(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
-    """Where a mapping's key is at fault, its place."""
-    return location[:-1] if location[-1:] == ("[key]",) else location
+def _is_no_text(problem: Mapping[str, Any]) -> bool:
+    """Whether text is wanted and YAML makes a number, a boolean or a day of what stands there."""
+    return problem["type"] == "string_type" and isinstance(
+        problem["input"], bool | int | float | dt.date
+    )
 
 
-def _written(text: str, data: Any, location: tuple[int | str, ...]) -> str:
-    """What stands at a place of the file, which may not be what YAML makes of it: `0123`, `off`."""
-    *path, last = _of_key(location) or ("",)
+def _written(lines: list[str], data: Any, problem: Mapping[str, Any]) -> str:
+    """What stands at a place of the file, which may not be what YAML makes of it, such as 0123."""
+    location = problem["loc"]
+    path, of_key = (location[:-2], True) if location[-1] == "[key]" else (location[:-1], False)
     try:
         for step in path:
             data = data[step]
-        if isinstance(last, int):
-            line, column = data.lc.item(last)
-        else:
-            marks = data.lc.data[_in_file(data, last)]
-            line, column = marks[:2] if location[-1] == "[key]" else marks[2:4]
-        found = _SCALAR.match(text.splitlines()[line], column)
+        marks = data.lc.data[problem["input"] if of_key else location[-1]]
+        line, column = marks[:2] if of_key or len(marks) == 2 else marks[2:4]
+        found = _SCALAR.match(lines[line], column)
     except (AttributeError, LookupError, TypeError):
         return ""
-    return found[0].rstrip() if found else ""
+    return found[0] if found else ""
 
 
-def _in_file(data: Mapping[Any, Any], name: object) -> object:
-    """The key itself of a key that stands in a problem as text."""
-    return next((key for key in data if str(key) == str(name)), name)
-
-
-def _said(problem: Mapping[str, Any], written: str) -> str:
+def _said(problem: Mapping[str, Any], lines: list[str], data: Any) -> str:
     text = str(problem["msg"]).removeprefix("Value error, ")
     match problem["type"]:
         case "missing":
@@ -184,8 +180,8 @@ def _said(problem: Mapping[str, Any], written: str) -> str:
             return text
         case "date_type" | "date_from_datetime_inexact":
             return "write a day without time, such as 2027-01-31"
-        case "string_type" if isinstance(problem["input"], bool | int | float | dt.date):
-            shown = written or str(problem["input"])
+        case "string_type" if _is_no_text(problem):
+            shown = _written(lines, data, problem) or str(problem["input"])
             return f'{shown} is text here, and YAML takes it for something else: write "{shown}"'
         case _:
             return f"{text}, not {_quoted(problem['input'])}"

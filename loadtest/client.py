@@ -26,9 +26,9 @@ from authz.domain.keys import Keyring
 from authz.domain.names import Namespace
 from authz.lab.harness.keyfiles import KeyFiles
 from loadtest import mesh
+from loadtest.client_run import READY, ClientRun, encoded
 from loadtest.connection import Connection, Tally
 from loadtest.load import DRAIN_SECONDS, ClosedLoop, Lane, OpenLoop
-from loadtest.outcome import READY, Outcome, encoded
 from loadtest.plan import FIRST_SIGHT_CALLS, Share
 from loadtest.traffic import Call, Traffic
 
@@ -72,7 +72,7 @@ class Client:
         if self._plan.warmup:
             await self._run(map(itertools.cycle, self._warm), self._lanes, self._plan.warmup)
 
-    async def measure(self) -> Outcome:
+    async def measure(self) -> ClientRun:
         """Do the run."""
         plan = self._plan
         processes = plan.processes
@@ -93,7 +93,7 @@ class Client:
         await loop.run()
         seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
         total = self._tally()
-        return Outcome(
+        return ClientRun(
             total.right,
             seconds,
             cpu,

@@ -22,6 +22,7 @@ from authz.observe.audit import (
     ENTRY_SECONDS,
     LINES_PER_SECOND,
     MAX_ENTRIES,
+    MAX_ENTRIES_OF_ONE,
     MAX_LINES_PER_SECOND,
     MAX_UPSTREAMS,
     UPSTREAM_SECONDS,
@@ -130,6 +131,18 @@ def test_lines_of_who_is_let_in_have_a_limit() -> None:
         parties = PARTIES._replace(source=workload(f"n{number}").namespace)
         log.audit.decided(event(Allow(Ground.EXEMPT, HeaderAction.REMOVE, parties, row="exempt")))
     assert len(log.lines) == MAX_ENTRIES
+
+
+def test_one_source_hides_no_others_line() -> None:
+    """With as many service accounts as it likes."""
+    log = Log()
+    for number in range(MAX_ENTRIES):
+        parties = PARTIES._replace(service_account=f"robot-{number}")
+        log.audit.decided(event(Allow(Ground.GRANTED, HeaderAction.REMOVE, parties, row="granted")))
+    assert len(log.lines) == MAX_ENTRIES_OF_ONE
+    other = PARTIES._replace(source=BANK.namespace)
+    log.audit.decided(event(Allow(Ground.GRANTED, HeaderAction.REMOVE, other, row="granted")))
+    assert log.lines[-1]["source"] == "bank"
 
 
 def unreadable(caller: SpiffeId) -> DecisionEvent:

@@ -208,6 +208,8 @@ def test_until_includes_the_day_that_it_names(day: str, last_second: int) -> Non
         ("", "the policy has no field: an emptied file is not taken"),
         ("# all gone\n", "the policy has no field: an emptied file is not taken"),
         ("{}", "the policy has no field: an emptied file is not taken"),
+        ("grants: [{to: a, from: b, until: 2027-W05-7}]", "line 1: grants.0.until: write a day"),
+        ("grants: [{to: a, from: b, until: '20270131'}]", "line 1: grants.0.until: write a day"),
         ("grants: [{to: a, from: b, until: 2027}]", "line 1: grants.0.until: write a day without"),
         (
             "grants:\n- to: a\n  from: b\n  service_account:",

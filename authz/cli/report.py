@@ -10,7 +10,7 @@ from authz.cli.output import AsJson, print_json, show
 from authz.errors import BadSettings, NoEvidence
 from authz.policysource.file import read_policy
 from authz.report.scrape import Counted, scrape
-from authz.report.shadow import Log, Verdict, as_policy
+from authz.report.shadow import Log, Readiness, as_policy
 
 app = typer.Typer(add_completion=False)
 
@@ -44,8 +44,8 @@ def report(
     From the decision log come the callers, and the grants that would let them in, as YAML to
     review. A token that was not good never leads to a grant: that is an attack or a fault. From
     /metrics come the totals, and the namespaces that never verify, where enforcing protects
-    nothing. A log says nothing of calls that were allowed: let it cover the rarest of them, such
-    as a month's end.
+    nothing. Who did not call is not in a log: let it cover the rarest caller, such as a month's
+    end.
 
     Lines may stand in the envelope of a container runtime or log store.
 
@@ -74,7 +74,9 @@ def report(
     missing = _missing(log, counted, of_log=bool(files))
     if missing:
         raise NoEvidence(missing)
-    if any(row["verdict"] not in {Verdict.SAFE, Verdict.ENFORCED} for row in found["namespaces"]):
+    if any(
+        row["verdict"] not in {Readiness.SAFE, Readiness.ENFORCED} for row in found["namespaces"]
+    ):
         raise typer.Exit(1)
 
 
@@ -142,7 +144,7 @@ def _namespace(log: Log, name: Any, counted: Counted) -> dict[str, Any]:
     seen = [one for _, one in log.of(name)]
     return {
         "namespace": name,
-        "verdict": log.verdict(name, counted.unprotected).value,
+        "verdict": log.readiness(name, counted.unprotected).value,
         "would_deny": sum(one.times_shadowed for one in seen),
         "denied": sum(one.times_denied for one in seen),
         "at_least": log.incomplete(name),

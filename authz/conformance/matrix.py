@@ -42,7 +42,7 @@ def _row(  # noqa: PLR0917 - a row
     headers: tuple[tuple[str, str], ...] = (),
     host: str = "",
 ) -> Case[Call]:
-    return Case(name, name, must, Call(caller, url, headers, host))
+    return Case(name, name, must, Call(caller, url, headers, host), is_pattern=True)
 
 
 _TOKEN: Final = ((TOKEN_HEADER, "mine"),)

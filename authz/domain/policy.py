@@ -59,13 +59,9 @@ class Grant:
     until: int | None = None
 
     def __str__(self) -> str:
-        source = (
-            self.source
-            if self.service_account is None
-            else (f"{self.source}/{self.service_account}")
-        )
+        account = "" if self.service_account is None else f"/{self.service_account}"
         port = "" if self.port is None else f", port {self.port}"
-        return f"{self.destination} from {source}{port}"
+        return f"{self.destination} from {self.source}{account}{port}"
 
     def covers(self, service_account: str, port: int | None, now: float) -> bool:
         """Whether it counts for a source's account (short form) at `now`.

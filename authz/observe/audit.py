@@ -30,8 +30,13 @@ ENTRY_SECONDS: Final = 3600
 """How often it is told who is let in from elsewhere: each source and destination, row and grant."""
 MAX_ENTRIES: Final = 5000
 """How many lines of that, in that time."""
-_FROM_ELSEWHERE: Final = frozenset(
-    id(it) for it in (Ground.EXEMPT, Ground.PROVEN_PEER, Ground.GRANTED, Ground.FROM_OUTSIDE)
+MAX_ENTRIES_OF_ONE: Final = 100
+"""How many of those of one source: service accounts are quickly made."""
+_FROM_ELSEWHERE: Final = (
+    Ground.EXEMPT,
+    Ground.PROVEN_PEER,
+    Ground.GRANTED,
+    Ground.FROM_OUTSIDE,
 )
 
 
@@ -50,6 +55,7 @@ class AuditLog:
         self._told_of: set[str] = set()
         self._hour = 0
         self._entries: set[tuple[object, ...]] = set()
+        self._entries_of: Counter[str | None] = Counter()
 
     def decided(self, event: DecisionEvent) -> None:
         """Write a line if the answer was a denial, or would have been."""
@@ -60,7 +66,7 @@ class AuditLog:
         bringing = parties.peer.namespace if parties.peer else "nobody"
         if isinstance(verdict, Allow) and verdict.ground is Ground.UPSTREAM_UNREADABLE:
             self._unreadable(event, asking)
-        if isinstance(verdict, Allow) and id(verdict.ground) in _FROM_ELSEWHERE:
+        if isinstance(verdict, Allow) and verdict.ground in _FROM_ELSEWHERE:
             self._let_in(event, verdict)
         if reason is None or not self._may_write(f"{bringing} at {asking}"):
             return
@@ -104,11 +110,18 @@ class AuditLog:
         if hour != self._hour:
             self._hour = hour
             self._entries.clear()
+            self._entries_of.clear()
         parties = allow.parties
-        entry = (parties.source, parties.service_account, parties.destination, allow.row)
-        if (entry, allow.grant) in self._entries or len(self._entries) >= MAX_ENTRIES:
+        source, account = parties.source, parties.service_account
+        entry = source, account, parties.destination, allow.row, allow.grant
+        if (
+            entry in self._entries
+            or len(self._entries) >= MAX_ENTRIES
+            or self._entries_of[source] >= MAX_ENTRIES_OF_ONE
+        ):
             return
-        self._entries.add((entry, allow.grant))
+        self._entries.add(entry)
+        self._entries_of[source] += 1
         self._log.info(
             "let in",
             row=allow.row,

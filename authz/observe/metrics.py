@@ -234,8 +234,8 @@ class Metrics(Collector):
         )
         age = GaugeMetricFamily(
             "authz_age_seconds",
-            "Seconds since the key store was last reached, or the policy file last seen to hold "
-            "what is in use; the longest of all workers'.",
+            "Seconds since the key store was last reached, or the policy (with policy_from_cluster "
+            "also the cluster) last seen to hold what is in use; the longest of all workers'.",
             labels=["what"],
         )
         now = self._clock()

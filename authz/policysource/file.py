@@ -21,12 +21,11 @@ from authz.domain.names import (
 )
 from authz.domain.policy import EVERYONE, Exemption, Grant, Mode, NamespacePolicy, Policy, Role
 from authz.errors import BadPolicy, InvalidIdentity
+from authz.policysource.days import end_of, parse_day
 from authz.yamlfile import STRICT, field_name, line_of, parse_plain
 
 MAX_BYTES: Final = 2 * 1024 * 1024
 """A larger file is refused. A ConfigMap holds at most 1 MiB."""
-
-_EPOCH: Final = dt.date(1970, 1, 1)
 
 
 def _spiffe_id(text: str) -> str:
@@ -56,9 +55,9 @@ def _service_account(text: str) -> str:
 
 def _day(value: object) -> object:
     """A day in quotation marks is the same day: tools quote every text, and JSON has no days."""
-    if isinstance(value, str) and len(value) == len("2027-12-31"):
+    if isinstance(value, str):
         with suppress(ValueError):
-            return dt.date.fromisoformat(value)
+            return parse_day(value)
     return value
 
 
@@ -245,7 +244,7 @@ def _policy(file: _File) -> Policy:
                 Namespace(entry.from_),
                 entry.service_account,
                 entry.port,
-                _end_of(entry.until),
+                None if entry.until is None else end_of(entry.until),
             )
             for entry in file.grants
         ),
@@ -268,13 +267,6 @@ def _namespaces(file: _File) -> dict[Namespace, NamespacePolicy]:
             tenant, entry.mode or tenant_mode, entry.public, entry.plaintext_peers
         )
     return known
-
-
-def _end_of(day: dt.date | None) -> int | None:
-    """The last moment of a day in UTC, so that `until` includes the day that it names."""
-    if day is None:
-        return None
-    return ((day - _EPOCH).days + 1) * 86400
 
 
 def _contradictions(file: _File, data: Any) -> Iterator[str]:

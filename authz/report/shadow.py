@@ -37,7 +37,7 @@ _ADVICE: Final = {
 }
 
 
-class Verdict(StrEnum):
+class Readiness(StrEnum):
     """What is to be said of a namespace."""
 
     SAFE = "safe"
@@ -171,17 +171,17 @@ class Log:
         ]
         return sorted(found, key=lambda one: (-one[1].times_shadowed, one[0].order))
 
-    def verdict(self, namespace: Namespace, unprotected: Iterable[str] = ()) -> Verdict:
+    def readiness(self, namespace: Namespace, unprotected: Iterable[str] = ()) -> Readiness:
         """Whether `namespace` may be enforced."""
         if namespace in set(unprotected):
-            return Verdict.UNPROTECTED
+            return Readiness.UNPROTECTED
         shadowed = [caller for caller, seen in self.of(namespace) if seen.would]
         if shadowed:
             mended = all(self.grant(caller) or self._on_purpose(caller) for caller in shadowed)
-            return Verdict.GRANTS if mended else Verdict.LOOK
+            return Readiness.GRANTS if mended else Readiness.LOOK
         if any(seen.denied for _, seen in self.of(namespace)):
-            return Verdict.ENFORCED
-        return Verdict.SAFE
+            return Readiness.ENFORCED
+        return Readiness.SAFE
 
     def incomplete(self, namespace: Namespace) -> bool:
         """Whether lines about it may have been left out of the log, there or at a hop."""
@@ -258,7 +258,7 @@ def _record(line: str) -> dict[str, Any]:
     for _ in range(_MOST_ENVELOPES):
         if "event" in found:
             break
-        inner = next(found[name] for name in _ENVELOPES if name in found)
+        inner = next((found[name] for name in _ENVELOPES if name in found), None)
         found = json.loads(inner[inner.index("{") :]) if isinstance(inner, str) else inner
     if not isinstance(found, dict):
         raise TypeError("not a record")

@@ -12,7 +12,7 @@ from authz.config import IdentitySource
 from authz.lab.harness.certs import Authority
 from authz.lab.harness.ports import Endpoint
 from loadtest import mesh
-from loadtest.outcome import Outcome
+from loadtest.client_run import ClientRun
 from loadtest.plan import Ask, Plan, Share
 from loadtest.swarm.control import StackFailed
 
@@ -61,5 +61,5 @@ class Flood:
                 process.kill()
         if process.returncode:
             raise StackFailed(f"the driver of the flood ended with {process.returncode}")
-        outcome = Outcome.from_json(said.splitlines()[-1])
+        outcome = ClientRun.from_json(said.splitlines()[-1])
         return {"right": outcome.right, "problems": outcome.problems}

@@ -128,4 +128,4 @@ def test_it_imports_nothing_but_the_standard_library() -> None:
     ],
 )
 def test_what_counts(must: str, came: dict[str, object], ok: bool) -> None:
-    assert Result(Case("a call", "", must, None), outcome(came)).ok is ok
+    assert Result(Case("a call", "", must, None, is_pattern=True), outcome(came)).ok is ok

@@ -21,7 +21,7 @@ from authz.lab.harness.keyfiles import KeyFiles
 from loadtest import mesh
 from loadtest.cli import app, main
 from loadtest.client import Client
-from loadtest.outcome import histogram
+from loadtest.client_run import histogram
 from loadtest.plan import Ask, Plan
 from loadtest.result import figures
 from loadtest.run import Measured, measured

@@ -8,7 +8,7 @@ import pytest
 
 from authz.config import Transport
 from loadtest import targets
-from loadtest.outcome import Outcome, histogram
+from loadtest.client_run import ClientRun, histogram
 from loadtest.processes import Cpu
 from loadtest.run import Measured
 from loadtest.stack import Stack
@@ -25,7 +25,7 @@ def run(transport: Transport, *, cpu_us: float, p50_us: int = 100) -> Measured:
         plan=targets.PLANS["verify"],
         transport=transport,
         workers=1,
-        outcome=Outcome(100_000, 2.5, 1.0, encoded, encoded),
+        outcome=ClientRun(100_000, 2.5, 1.0, encoded, encoded),
         cpu=Cpu(cpu_us / 10, cpu_us / 10, 0),
         resident_before=100 * MIB,
         resident_warm=101 * MIB,

@@ -16,6 +16,7 @@ from tests.pages.generated import ROOT, replaced, stale
 from tests.pages.reference import every_command
 
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+INSTALL = r"```sh\n(registry=.*?)```"
 LINK = re.compile(r"\]\((?!https?://)([^)\s]+)\)")
 
 
@@ -44,6 +45,16 @@ def test_a_part_without_its_comments_is_an_error() -> None:
 
 def test_the_readme_is_short() -> None:
     assert (ROOT / "README.md").stat().st_size <= 10_240
+
+
+def test_both_pages_install_alike() -> None:
+    """README shows what deploy/README.md explains."""
+    blocks = [
+        re.sub(r" +#.*", "", "".join(re.findall(INSTALL, TEXTS[ROOT / name], re.DOTALL)))
+        for name in ("README.md", "deploy/README.md")
+    ]
+    assert blocks[0]
+    assert blocks[0] == blocks[1]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda it: str(it.relative_to(ROOT)))
@@ -116,9 +127,8 @@ def test_labels_by_which_pages_select_the_servers_log_are_theirs() -> None:
             assert container in containers, page
 
 
-@pytest.mark.parametrize("word", ["tenant-authz[", "../shared", "/work/"])
-def test_no_page_names_what_nobody_else_has(word: str) -> None:
-    assert not [page for page, text in TEXTS.items() if word in text]
+def test_no_page_installs_what_no_index_has() -> None:
+    assert not [page for page, text in TEXTS.items() if "tenant-authz[" in text]
 
 
 def test_both_pages_install_by_the_same_commands(tmp_path: Path) -> None:

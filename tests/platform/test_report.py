@@ -21,7 +21,7 @@ from authz.domain.reason import Outward, Reason
 from authz.observe import AuditLog, Metrics, json_log
 from authz.observe.events import DecisionEvent
 from authz.policysource.file import parse_policy
-from authz.report.shadow import Log, Verdict, as_policy
+from authz.report.shadow import Log, Readiness, as_policy
 from authz.testing import NOW, ManualClock, rules, workload
 from tests.command import Run
 from tests.platform.manifests import rendered
@@ -60,8 +60,8 @@ def log_of(*lines: str, policy: str = POLICY) -> Log:
     return log
 
 
-def verdict(log: Log, namespace: str = "acme", unprotected: tuple[str, ...] = ()) -> Verdict:
-    return log.verdict(parse_namespace(namespace), unprotected)
+def readiness(log: Log, namespace: str = "acme", unprotected: tuple[str, ...] = ()) -> Readiness:
+    return log.readiness(parse_namespace(namespace), unprotected)
 
 
 # From the service's own decisions --------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_the_grants_are_a_policy_also_when_there_are_none() -> None:
 def test_a_token_that_was_not_good_never_leads_to_a_grant(reason: Reason) -> None:
     log = log_of(line(reason=reason.slug, claimed_source="globex"))
     assert log.grants() == []
-    assert verdict(log) is Verdict.LOOK
+    assert readiness(log) is Readiness.LOOK
     (caller, _), *_ = log.of(parse_namespace("acme"))
     assert "never a grant" in log.advice(caller)
 
@@ -169,7 +169,7 @@ def test_a_token_that_was_not_good_never_leads_to_a_grant(reason: Reason) -> Non
 def test_nothing_is_granted_to_whom_is_not_proven_or_not_a_tenant(values: dict[str, Any]) -> None:
     log = log_of(line(**values))
     assert log.grants() == []
-    assert verdict(log) is Verdict.LOOK
+    assert readiness(log) is Readiness.LOOK
 
 
 def test_holders_of_a_role_in_the_policy_are_platform_wherever_they_are() -> None:
@@ -181,7 +181,7 @@ def test_holders_of_a_role_in_the_policy_are_platform_wherever_they_are() -> Non
 def test_what_is_not_public_on_purpose_asks_for_nothing() -> None:
     closed = log_of(line(reason="not-public", source="@public", destination="closed"))
     assert closed.grants() == []
-    assert verdict(closed, "closed") is Verdict.GRANTS
+    assert readiness(closed, "closed") is Readiness.GRANTS
 
 
 def test_an_account_that_is_not_known_is_left_out() -> None:
@@ -205,6 +205,10 @@ def test_an_account_that_is_not_known_is_left_out() -> None:
         line(question="why"),
         '{"event": "denials left out of the log", "left_out": {"a at b": "many"}}',
         '{"a": ' * 100_000,
+        '{"a": 1}',
+        '{"log": []}',
+        '{"log": "{\\"a\\": 1}"}',
+        '{"message": 7}',
     ],
 )
 def test_a_line_that_is_not_the_services_is_counted_and_proposes_nothing(text: str) -> None:
@@ -332,11 +336,11 @@ def test_lines_that_were_left_out_make_a_count_the_least() -> None:
 
 
 def test_verdicts() -> None:
-    assert verdict(log_of(), "quiet") is Verdict.SAFE
-    assert verdict(log_of(line())) is Verdict.GRANTS
-    assert verdict(log_of(line(), line(reason="token-expired"))) is Verdict.LOOK
-    assert verdict(log_of(line(event="denied"))) is Verdict.ENFORCED
-    assert verdict(log_of(), "quiet", ("quiet",)) is Verdict.UNPROTECTED
+    assert readiness(log_of(), "quiet") is Readiness.SAFE
+    assert readiness(log_of(line())) is Readiness.GRANTS
+    assert readiness(log_of(line(), line(reason="token-expired"))) is Readiness.LOOK
+    assert readiness(log_of(line(event="denied"))) is Readiness.ENFORCED
+    assert readiness(log_of(), "quiet", ("quiet",)) is Readiness.UNPROTECTED
     assert "quiet" in log_of().namespaces()
 
 
