@@ -5,6 +5,8 @@ fields without a value, unless a file says otherwise: what was to narrow a grant
 is plain data: aliases, which can make a small file grow without bound, and tags are errors, too.
 """
 
+import datetime as dt
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
@@ -18,6 +20,7 @@ from ruamel.yaml.events import AliasEvent
 from authz.errors import ProblemsError
 
 _LONGEST_QUOTE: Final = 80  # characters
+_SCALAR: Final = re.compile(r"[^\s,\[\]{}:#'\"]{1,80}")
 
 
 STRICT: Final = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -51,7 +54,7 @@ def parse_plain(
         model = kind.model_validate(data)
     except ValidationError as error:
         told = [
-            (problem["loc"], _said(problem))
+            (_place(problem), _said(problem, _written(text, data, problem["loc"])))
             for problem in error.errors(include_url=False, include_context=False)
             if problem["loc"] not in problems
         ]
@@ -137,7 +140,40 @@ def _load(text: str, what: str, wrong: type[ProblemsError]) -> Any:
     return data
 
 
-def _said(problem: Mapping[str, Any]) -> str:
+def _place(problem: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """Where the problem is: a key that is no text is named by itself."""
+    location: tuple[int | str, ...] = problem["loc"]
+    return _of_key(location) if problem["type"] == "string_type" else location
+
+
+def _of_key(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Where a mapping's key is at fault, its place."""
+    return location[:-1] if location[-1:] == ("[key]",) else location
+
+
+def _written(text: str, data: Any, location: tuple[int | str, ...]) -> str:
+    """What stands at a place of the file, which may not be what YAML makes of it: `0123`, `off`."""
+    *path, last = _of_key(location) or ("",)
+    try:
+        for step in path:
+            data = data[step]
+        if isinstance(last, int):
+            line, column = data.lc.item(last)
+        else:
+            marks = data.lc.data[_in_file(data, last)]
+            line, column = marks[:2] if location[-1] == "[key]" else marks[2:4]
+        found = _SCALAR.match(text.splitlines()[line], column)
+    except (AttributeError, LookupError, TypeError):
+        return ""
+    return found[0].rstrip() if found else ""
+
+
+def _in_file(data: Mapping[Any, Any], name: object) -> object:
+    """The key itself of a key that stands in a problem as text."""
+    return next((key for key in data if str(key) == str(name)), name)
+
+
+def _said(problem: Mapping[str, Any], written: str) -> str:
     text = str(problem["msg"]).removeprefix("Value error, ")
     match problem["type"]:
         case "missing":
@@ -146,8 +182,11 @@ def _said(problem: Mapping[str, Any]) -> str:
             return "there is no such field"
         case "value_error":
             return text
-        case "date_type":
-            return "write a day without time and quotation marks, such as 2027-01-31"
+        case "date_type" | "date_from_datetime_inexact":
+            return "write a day without time, such as 2027-01-31"
+        case "string_type" if isinstance(problem["input"], bool | int | float | dt.date):
+            shown = written or str(problem["input"])
+            return f'{shown} is text here, and YAML takes it for something else: write "{shown}"'
         case _:
             return f"{text}, not {_quoted(problem['input'])}"
 

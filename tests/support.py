@@ -264,7 +264,7 @@ class Folder(KeyFiles):
         self.kek_file.write_text(KEK)
         self.kek_file.chmod(0o600)
         self.policy_file = path / "policy.yaml"
-        self.policy_file.write_text("{}\n")
+        self.policy_file.write_text("grants: []\n")
 
     def settings(self, **changed: str | None) -> dict[str, str]:
         """Settings for a server, without those that are changed to `None`."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from authz.cli.output import AsJson, print_json, show
-from authz.errors import BadSettings
+from authz.errors import BadSettings, NoEvidence
 from authz.policysource.file import read_policy
 from authz.report.scrape import Counted, scrape
 from authz.report.shadow import Log, Verdict, as_policy
@@ -16,8 +16,9 @@ app = typer.Typer(add_completion=False)
 
 
 @app.command(
-    epilog="Example: kubectl -n authz-system logs -l app=authz --tail=-1 | authz report - "
-    "--policy policy.yaml"
+    epilog="Example: kubectl -n authz-system logs -c authz --tail=-1 --prefix "
+    "-l app.kubernetes.io/name=tenant-authz,app.kubernetes.io/component=server "
+    "| authz report - --policy policy.yaml"
 )
 def report(
     files: Annotated[
@@ -46,7 +47,10 @@ def report(
     nothing. A log says nothing of calls that were allowed: let it cover the rarest of them, such
     as a month's end.
 
-    Exit code 1: something is left to do before all of them can be enforced.
+    Lines may stand in the envelope of a container runtime or log store.
+
+    Exit code 1: something is left to do before all of them can be enforced. Exit code 3: there is
+    no evidence, since no line is a server's, too many cannot be read, or nothing was counted.
     """
     if not files and not metrics:
         raise BadSettings(["LOG: give a decision log (- for standard input), or --metrics URL"])
@@ -67,8 +71,25 @@ def report(
         _show(found)
         if log.grants() and grants is None:
             typer.echo(proposed, nl=False)
+    missing = _missing(log, counted, of_log=bool(files))
+    if missing:
+        raise NoEvidence(missing)
     if any(row["verdict"] not in {Verdict.SAFE, Verdict.ENFORCED} for row in found["namespaces"]):
         raise typer.Exit(1)
+
+
+def _missing(log: Log, counted: Counted, *, of_log: bool) -> list[str]:
+    """Why what was read says nothing, if so."""
+    if of_log and not log.is_evidence:
+        problem = (
+            f"LOG: {log.ours} of {log.lines} lines are a server's: no conclusion is drawn from "
+            "that. A server's lines are JSON with `event` and `timestamp`; select its container "
+            "(-c authz), and see that the log is not empty"
+        )
+        return [problem]
+    if not of_log and not counted.checks:
+        return ["--metrics: the servers have answered no Check yet: ask them later, or give a log"]
+    return []
 
 
 def _read(log: Log, file: Path) -> None:

@@ -31,7 +31,8 @@ def _service_account(text: str) -> str:
 
 
 def _day(text: str) -> str:
-    dt.date.fromisoformat(text)
+    if dt.date.fromisoformat(text).isoformat() != text:  # Python takes more of ISO 8601
+        raise ValueError(f"{text!r} is not a day such as 2027-12-31")
     return text
 
 

@@ -23,6 +23,10 @@ PLATFORM: Final = frozenset({"istio-system", "knative-serving", "knative-eventin
 
 _REASONS: Final = {reason.slug: reason for reason in Reason}
 _GRANTABLE: Final = frozenset({Reason.NO_GRANT, Reason.TOKEN_MISSING, Reason.PEER_UNPROVEN})
+_ENVELOPES: Final = ("log", "message", "msg", "line", "body", "jsonPayload", "_source")
+"""Where container runtimes and log stores put what a program wrote, as text or as an object."""
+_MOST_ENVELOPES: Final = 3
+_FEW: Final = 10  # lines of a log that may be somebody else's
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,16}(?:Z|\+00:00)")
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{32}")  # of a long account's name
 _ADVICE: Final = {
@@ -97,7 +101,7 @@ class Log:
         self.policy = policy or Policy()
         self.callers: dict[Caller, Seen] = {}
         self.first = self.last = ""
-        self.lines = self.unreadable = 0
+        self.lines = self.ours = self.unreadable = 0
         self.left_out: Counter[str] = Counter()
         """Lines that were over the log's limit, by the namespace that asked."""
         self._platform = PLATFORM | {peer.namespace for peer in self.policy.roles}
@@ -109,13 +113,19 @@ class Log:
                 continue
             self.lines += 1
             try:
-                # `kubectl logs --prefix` puts the pod's name in front.
-                self._take(json.loads(line[line.index("{") :]))
+                self._take(_record(line))
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 self.unreadable += 1
+            else:
+                self.ours += 1
+
+    @property
+    def is_evidence(self) -> bool:
+        """Whether lines of ours were read, and nearly all that could have been some."""
+        return self.ours > 0 and self.unreadable <= max(_FEW, self.lines // 100)
 
     def _take(self, record: Mapping[str, Any]) -> None:
-        time = str(record.get("timestamp", ""))
+        time = str(record["timestamp"])
         time = f"{time[:19]}Z" if _TIME.fullmatch(time) else ""
         self.first = min(self.first or time, time or self.first)
         self.last = max(self.last, time)
@@ -240,6 +250,19 @@ def as_policy(log: Log) -> str:
         written = ", ".join(f"{name}: {json.dumps(value)}" for name, value in grant.items())
         lines += [f"  # calls: {times}{when}", f"  - {{{written}}}"]
     return "\n".join(lines) + "\n"
+
+
+def _record(line: str) -> dict[str, Any]:
+    """The record in a line: behind a pod's name (`kubectl logs --prefix`), within envelopes."""
+    found: Any = json.loads(line[line.index("{") :])
+    for _ in range(_MOST_ENVELOPES):
+        if "event" in found:
+            break
+        inner = next(found[name] for name in _ENVELOPES if name in found)
+        found = json.loads(inner[inner.index("{") :]) if isinstance(inner, str) else inner
+    if not isinstance(found, dict):
+        raise TypeError("not a record")
+    return found
 
 
 def _origin(text: str) -> Namespace:

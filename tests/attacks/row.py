@@ -10,6 +10,7 @@ from authz.testing import Case
 from tests.attacks.stage import Move, Without
 
 BOX: Final = "tests/attacks/test_box.py"
+ROW: Final = "tests/test_rows.py::test_without_its_row_a_request_gets_something_else"
 MUTATION: Final = "tests/test_mutation.py::test_a_test_notices_when_this_rule_is_taken_away"
 
 

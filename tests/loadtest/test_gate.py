@@ -1,8 +1,8 @@
 """The gate: short, and relative, since a busy machine makes everything slow alike.
 
-The bounds are far from what is measured (README, "Performance"), so that only a real regression
-meets them: in 20 runs on a busy machine http2 took 1/17 to 1/26 of grpcio's CPU, and traffic of
-1,000 namespaces 0.99 to 1.12 times that of 10. Runs take turns, and medians count.
+The bounds are far from what is measured (loadtest/README.md, "Performance"), so that only a real
+regression meets them: in 20 runs on a busy machine http2 took 1/17 to 1/26 of grpcio's CPU, and
+traffic of 1,000 namespaces 0.99 to 1.12 times that of 10. Runs take turns, and medians count.
 """
 
 import asyncio

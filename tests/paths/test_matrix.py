@@ -1,4 +1,4 @@
-"""Every path, probe, delivery and attack does what the tables say; and so does the README."""
+"""Every path, probe, delivery and attack does what the tables say, and so envoyfilters/PATHS.md."""
 
 from __future__ import annotations
 

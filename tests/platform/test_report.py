@@ -3,14 +3,16 @@
 import http.server
 import io
 import json
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from authz.cli import report
 from authz.domain.decision import Rules, decide
 from authz.domain.facts import Facts, Question
 from authz.domain.names import parse_namespace
@@ -22,6 +24,7 @@ from authz.policysource.file import parse_policy
 from authz.report.shadow import Log, Verdict, as_policy
 from authz.testing import NOW, ManualClock, rules, workload
 from tests.command import Run
+from tests.platform.manifests import rendered
 
 POLICY = """\
 default_mode: shadow
@@ -211,8 +214,75 @@ def test_a_line_that_is_not_the_services_is_counted_and_proposes_nothing(text: s
 
 
 def test_other_lines_of_the_service_are_passed_over() -> None:
-    log = log_of(json.dumps({"event": "serving", "level": "info"}), "", "  \n")
-    assert (log.lines, log.unreadable) == (1, 0)
+    log = log_of(json.dumps({"event": "serving", "timestamp": "2026-11-01T00:00:01Z"}), "", "  \n")
+    assert (log.lines, log.ours, log.unreadable) == (1, 1, 0)
+    assert log.is_evidence
+
+
+# Evidence --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        lambda text: f"[pod/tenant-authz-x7/authz] {text}",
+        lambda text: f"2026-11-01T00:00:01.5Z stdout F {text}",
+        lambda text: json.dumps({"log": text + "\n", "stream": "stdout", "time": "..."}),
+        lambda text: json.dumps({"_source": {"message": text, "host": "node"}}),
+        lambda text: json.dumps({"jsonPayload": json.loads(text), "insertId": "1"}),
+    ],
+    ids=["prefix", "cri", "docker", "search", "cloud"],
+)
+def test_envelopes_of_runtimes_and_log_stores_are_opened(envelope: Callable[[str], str]) -> None:
+    log = log_of(envelope(line()))
+    assert (log.ours, log.unreadable) == (1, 0)
+    assert len(log.grants()) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n\n",
+        "I1101 something.go:12] somebody else's\n" * 50,
+        '{"level": "info", "msg": "an agent\'s"}\n',
+        '{"log": {"log": {"log": {"log": {"event": "x", "timestamp": "y"}}}}}\n',
+    ],
+)
+def test_a_log_without_lines_of_a_server_is_no_evidence(
+    run: Run, tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "log"
+    file.write_text(text)
+    result = run("report", str(file))
+    assert result.code == 3
+    assert "select its container" in result.err
+
+
+def test_a_few_lines_of_others_are_no_matter_and_many_are(run: Run, tmp_path: Path) -> None:
+    ours = json.dumps({"event": "serving", "timestamp": "2026-11-01T00:00:01Z"})
+    file = tmp_path / "log"
+    file.write_text("\n".join([ours, *["agent started"] * 10]))
+    assert run("report", str(file)).code == 0
+    file.write_text("\n".join([ours, *["agent started"] * 11]))
+    assert run("report", str(file)).code == 3
+
+
+def test_the_documented_selector_selects_the_servers_that_ship() -> None:
+    pods = [
+        item["spec"]["template"]
+        for item in rendered(Path("deploy/base"))
+        if item["kind"] == "DaemonSet"
+    ]
+    assert len(pods) == 1
+    help_text = report.app.registered_commands[0].epilog or ""
+    guide = Path("deploy/platform/WHY-DENIED.md").read_text("utf-8")
+    for text in (help_text, guide):
+        found = re.search(r"(app[.]kubernetes[.]io/name=\S+?)['\s]", text)
+        assert found
+        wanted = dict(part.split("=") for part in found[1].split(","))
+        assert wanted.items() <= pods[0]["metadata"]["labels"].items()
+        assert "-c authz" in text
 
 
 # Counting --------------------------------------------------------------------------------------
@@ -252,7 +322,8 @@ def test_first_and_last_are_told_whatever_the_order() -> None:
 
 
 def test_lines_that_were_left_out_make_a_count_the_least() -> None:
-    left_out = '{"event": "denials left out of the log", "left_out": {"globex at acme": 7}}'
+    event, counts = "denials left out of the log", {"globex at acme": 7}
+    left_out = json.dumps({"event": event, "left_out": counts, "timestamp": ""})
     log = log_of(line(), left_out)
     assert log.incomplete(parse_namespace("acme"))
     assert not log.incomplete(parse_namespace("quiet"))
@@ -312,7 +383,8 @@ def test_the_command_reads_files_and_standard_input(run: Run, tmp_path: Path) ->
 
 def test_when_nothing_is_left_to_do_the_command_says_so(run: Run, tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(POLICY)
-    assert run("report", "-", "--policy", "policy.yaml").code == 0
+    ours = json.dumps({"event": "serving", "timestamp": "2026-11-01T00:00:01Z"})
+    assert run("report", "-", "--policy", "policy.yaml", given=ours).code == 0
 
 
 def test_the_grants_go_to_a_file_of_their_own(run: Run, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 from authz.testing import INVALID, MISSING, NOT_ALLOWED
 from tests.attacks import rules
 from tests.attacks.moves import call, past, signed, steered, wakes
-from tests.attacks.row import MUTATION, Attack, Played
+from tests.attacks.row import MUTATION, ROW, Attack, Played
 from tests.attacks.stage import Move
 
 HELLO: Final = "200 acme-db/hello"
@@ -49,7 +49,7 @@ ROWS: Final = [
             INVALID,
         ),
         TWIN,
-        noticed=f"{MUTATION}[tokens for anybody]",
+        noticed=f"{ROW}[verify-meant-for-another]",
     ),
     *(
         Attack(

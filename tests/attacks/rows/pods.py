@@ -230,7 +230,7 @@ ROWS: Final = [
     Attack(
         "tcp-declared",
         "talks to a raw TCP port of a Service (the greeting of a server that speaks first gets"
-        " out: see the README)",
+        " out: see SECURITY.md)",
         "tcp at the pod",
         Played(talks("mallory/plain", "acme-db/plain:7000", b"mine\r\n"), "greeted"),
         Played(talks("acme-web/plain", "acme-db/plain:7000", b"mine\r\n"), "greeted, echoed"),

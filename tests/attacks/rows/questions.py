@@ -7,7 +7,7 @@ from typing import Final
 from authz.testing import INVALID, NOT_ALLOWED
 from tests.attacks import rules
 from tests.attacks.moves import asks, signed, upstream
-from tests.attacks.row import MUTATION, Attack, Played
+from tests.attacks.row import MUTATION, ROW, Attack, Played
 from tests.attacks.stage import Without
 
 UPSTREAM: Final = ("x-authz-upstream", upstream("hello-00001.acme-db"))
@@ -99,7 +99,7 @@ ROWS: Final = [
         outcome=INVALID,
         token=signed("acme-web/plain", "hello-00001.acme-db"),
         principal="spiffe://cluster.local/ns/knative-serving/sa/activator",
-        noticed=f"{MUTATION}[tokens for anybody]",
+        noticed=f"{ROW}[verify-meant-for-another]",
     ),
     _asks(
         "tcp",
