@@ -18,7 +18,15 @@ _COUNTS: Final = harmless("it is for statistics, logs and traces")
 _LIMITS: Final = harmless("it limits what Envoy uses")
 _AGENT: Final = {"/stats/prometheus": "prometheus_stats", "/healthz/ready": "agent"}
 """What the agent's listeners serve, and the cluster of each."""
-_OWN_CLUSTERS: Final = frozenset({*_AGENT.values(), "sds-grpc", "xds-grpc"})
+_OWN_CLUSTERS: Final[dict[str, list[Json]]] = {
+    "prometheus_stats": [],  # the admin endpoint
+    "agent": [
+        {"socket_address": {"address": host, "port_value": 15020}} for host in ("127.0.0.1", "::1")
+    ],
+    "sds-grpc": [{"pipe": {"path": "./var/run/secrets/workload-spiffe-uds/socket"}}],
+    "xds-grpc": [{"pipe": {"path": "./etc/istio/proxy/XDS"}}],
+}
+"""The agent's clusters, and where they may lead."""
 _OBSERVES: Final = frozenset({"zipkin", "envoy_accesslog_service", "envoy_metrics_service"})
 """Clusters that the agent adds where a mesh has them; routes cannot name them, see `routes`."""
 _ORIGINAL_DST: Final = (
@@ -54,17 +62,21 @@ def agents_listener(listener: Json) -> Iterator[Odd]:
     yield from _LISTENER(listener, "")
 
 
-def agents_cluster(name: str, cluster: Json) -> Iterator[Odd]:
-    """What of a static cluster is not the agent's."""
+def agents_cluster(name: str, cluster: Json, admin: Json) -> Iterator[Odd]:
+    """What of a static cluster is not the agent's, where Envoy's admin endpoint is at `admin`."""
     if name in _OBSERVES:
         return
     if name not in _OWN_CLUSTERS:
         what = f"{name} is neither istiod's nor the agent's: where does it lead?"
         yield Odd(Rule.UNKNOWN_CLUSTER, "", what)
         return
+    yield from _CLUSTER(cluster, "")
+    wanted = [admin] if name == "prometheus_stats" else _OWN_CLUSTERS[name]
     for found in _addresses(cluster.get("load_assignment")):
-        if not _is_own(found):
-            yield Odd(Rule.AGENT, "load_assignment", f"leads to {short(found)}, not to the agent")
+        bare = {k: v for k, v in found.get("socket_address", {}).items() if k != "protocol"}
+        if (({"socket_address": bare}) if bare else found) not in wanted:
+            what = f"leads to {short(found)}, which is not the agent's"
+            yield Odd(Rule.AGENT, "load_assignment", what)
 
 
 def is_agents_listener(listener: Json, workload: Workload) -> bool:
@@ -177,6 +189,28 @@ def _agents_route(value: Any, path: str) -> Iterator[Odd]:
                 yield Odd(Rule.AGENT, path, f"sends {short(route)}, which is not the agent's")
 
 
+_CLUSTER: Final = message(
+    Rule.AGENT,
+    {
+        "type": one_of(Rule.AGENT, "STATIC"),
+        "load_assignment": harmless("its addresses are checked"),
+        **dict.fromkeys(
+            (
+                "name",
+                "alt_stat_name",
+                "circuit_breakers",
+                "connect_timeout",
+                "lb_policy",
+                "max_requests_per_connection",
+                "typed_extension_protocol_options",
+                "upstream_connection_options",
+            ),
+            harmless("nothing of it changes where it leads"),
+        ),
+    },
+    need=("type",),
+    unknown=Rule.AGENT,
+)
 _PLAIN_HTTP: Final = message(
     Rule.AGENT,
     {

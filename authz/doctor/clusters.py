@@ -90,9 +90,10 @@ _COMMON: Final[dict[str, Shape]] = {
 def clusters(workload: Workload, expected: Expected) -> Iterator[Finding]:
     """What of each cluster is not as it should be."""
     known = expected.known(workload)
+    admin = workload.bootstrap.get("admin", {}).get("address", {})
     for name, cluster in workload.clusters.items():
         shape = _shape(known, name)
-        found = agents_cluster(name, cluster) if shape is None else shape(cluster, "")
+        found = agents_cluster(name, cluster, admin) if shape is None else shape(cluster, "")
         for odd in found:
             yield Finding(workload.name, f"cluster {name}", str(odd), odd.rule)
 
@@ -108,7 +109,7 @@ def _shape(known: Known, name: str) -> Shape | None:
         return None
     if host.endswith(f".svc.{known.domain}"):
         return _in_the_mesh(known, name, host)
-    return _outside()
+    return _outside(name)
 
 
 def _fixed(kind: str) -> Shape:
@@ -201,12 +202,11 @@ def _matches(context: Shape) -> Shape:
 
 
 @cache
-def _outside() -> Shape:
+def _outside(name: str) -> Shape:
     """A host outside the mesh: it gets no token, so nothing depends on whom it is."""
     free = harmless("nobody outside gets a token")
     names = (
         "type",
-        "eds_cluster_config",
         "load_assignment",
         "transport_socket",
         "transport_socket_matches",
@@ -218,4 +218,10 @@ def _outside() -> Shape:
         "typed_dns_resolver_config",
         "cluster_type",
     )
-    return message(Rule.CLUSTER_LEADS, {**_COMMON, **dict.fromkeys(names, free)})
+    eds = {"eds_config": free, "service_name": one_of(Rule.CLUSTER_LEADS, name)}
+    fields = {
+        **_COMMON,
+        "eds_cluster_config": message(Rule.CLUSTER_LEADS, eds, need=("service_name",)),
+        **dict.fromkeys(names, free),
+    }
+    return message(Rule.CLUSTER_LEADS, fields)
