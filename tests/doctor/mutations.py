@@ -49,7 +49,8 @@ def _changes(value: Any, path: str) -> Iterator[Mutation]:
     """All changes of all that is in a message."""
     if isinstance(value, dict):
         if "@type" in value:
-            path = f"{path.split('/')[0].split('.')[0]}/{str(value['@type']).rpartition('.')[2]}"
+            place = path.partition("/")[0].partition(".")[0]
+            path = f"{place}/{str(value['@type']).rpartition('.')[2]}"
         yield _added(value, path)
         for key in [*value]:
             if key != "@type":
