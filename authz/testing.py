@@ -16,7 +16,7 @@ from authz.domain.identity import SpiffeId
 from authz.domain.keys import Keyring, RootKey, TokenLife
 from authz.domain.policy import Policy
 from authz.domain.reason import InvalidToken
-from authz.wire import REASON_HEADER, TOKEN_HEADER
+from authz.wire import REASON_HEADER, TOKEN_HEADER, virtual_service_name
 
 NOW = 1_800_000_000.0
 """A moment, in seconds since the epoch."""
@@ -58,14 +58,21 @@ def check_request(
     port: int = 8080,
     headers: tuple[tuple[str, str], ...] = (),
     request_id: str = "",
+    route_of: str = "",
 ) -> bytes:
-    """A serialised CheckRequest as Envoy sends it with `encode_raw_headers`."""
+    """A serialised CheckRequest as Envoy sends it with `encode_raw_headers`.
+
+    `route_of` is the namespace whose VirtualService has the route.
+    """
     request = CheckRequest()
     attributes = request.attributes
     attributes.source.principal = principal
     attributes.destination.address.socket_address.port_value = port
     attributes.request.http.host = host
     attributes.request.http.path = path
+    if route_of:
+        istio = attributes.route_metadata_context.filter_metadata["istio"]
+        istio.fields["config"].string_value = virtual_service_name(route_of, "any")
     for name, value in (*headers, *((("x-request-id", request_id),) if request_id else ())):
         attributes.request.http.header_map.headers.add(key=name, raw_value=value.encode("latin-1"))
     return request.SerializeToString()
