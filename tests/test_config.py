@@ -135,9 +135,7 @@ def test_one_file_serves_the_commands_that_need_less(file: Path) -> None:
 
 def test_a_flag_wins_over_the_file_however_that_writes_the_name(file: Path) -> None:
     file.write_text("DRAIN_SECONDS: 1\n")
-    assert problems({**TLS, "drain_seconds": "3"}, file) == [
-        "DRAIN_SECONDS: there is no such setting"
-    ]
+    assert problems({**TLS, "drain_seconds": "3"}, file) == ["DRAIN_SECONDS: unknown setting"]
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}\n"])
@@ -221,7 +219,7 @@ def test_a_bad_value_is_told_by_its_setting_with_the_fix(
 @pytest.mark.parametrize("name", ["Listen", "LISTEN", "port", "kek_file", "config", "listen "])
 def test_an_unknown_name_in_the_file_is_told(file: Path, name: str) -> None:
     file.write_text(f"'{name}': 1\n")
-    assert problems(TLS, file) == [f"{name}: there is no such setting"]
+    assert problems(TLS, file) == [f"{name}: unknown setting"]
 
 
 @pytest.mark.parametrize(
@@ -376,7 +374,7 @@ def test_a_kek_in_a_broken_file_is_not_quoted(file: Path, text: str) -> None:
 
 def test_a_kek_under_another_spelling_is_refused_and_not_quoted(file: Path) -> None:
     file.write_text(f"KEK: {KEK}\n")
-    assert problems(TLS, file) == ["KEK: there is no such setting"]
+    assert problems(TLS, file) == ["KEK: unknown setting"]
 
 
 def test_a_bad_kek_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:

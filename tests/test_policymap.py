@@ -132,7 +132,7 @@ async def test_what_is_gone_stays_in_use(folder: Folder, api: ApiDouble) -> None
         )
         api.delete("configmaps", "authz-system", "policy")
         assert running.line(stays, 2)["problems"] == [
-            "policy_configmap: ConfigMap authz-system/policy does not exist: make it"
+            "policy_configmap: ConfigMap authz-system/policy does not exist: create it"
         ]
         assert await asked(folder, running) == "allowed"
         assert metric(running, FAILURES) == 2
