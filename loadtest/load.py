@@ -15,7 +15,7 @@ from time import perf_counter_ns
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from loadtest.alarm import Alarm
-from loadtest.connection import Tally
+from loadtest.grpc_connection import Tally
 
 DRAIN_SECONDS: Final = 30.0
 _SECOND: Final = 1_000_000_000  # in nanoseconds
@@ -27,7 +27,7 @@ C_contra = TypeVar("C_contra", contravariant=True)
 
 
 class Link(Protocol[C_contra]):
-    """What the loops need of a connection; see `loadtest.connection.Connection`."""
+    """What the loops need of a connection; see `loadtest.grpc_connection.Connection`."""
 
     tally: Tally
     gone: bool

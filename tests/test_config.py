@@ -245,7 +245,8 @@ def test_a_file_that_is_no_settings_file_is_told(file: Path, content: bytes, pro
 def test_there_is_one_policy() -> None:
     (told,) = problems({**TLS, "policy_file": "/p", "policy_configmap": "a/b/c"})
     assert told == (
-        "policy_configmap: there is one policy, and policy_file says /p: take one of them away"
+        "policy_configmap: policy_file is set, too (/p), and there is one policy: "
+        "remove one of the two"
     )
 
 

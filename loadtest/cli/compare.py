@@ -12,7 +12,7 @@ import typer
 from authz.cli.output import show
 from loadtest.cli.common import BUSY, JsonFile, note, with_stack, wrong
 from loadtest.compare.page import page as page_of
-from loadtest.compare.report import View, report
+from loadtest.compare.results import View, report
 from loadtest.compare.rounds import compare as run_compare
 from loadtest.compare.schedule import Schedule
 from loadtest.compare.table import brief

@@ -21,14 +21,14 @@ from loadtest import processes
 from loadtest.client_process import Client, client
 from loadtest.client_run import ClientRun
 from loadtest.compare import sidecars
-from loadtest.compare.client import Task
+from loadtest.compare.http_client import Task
 from loadtest.compare.schedule import Comparison, Point, Sample, Schedule
 from loadtest.compare.sidecars import Certificates, Way
 from loadtest.compare.variants import Variant
 from loadtest.stack import Setup, Stack
 
 _AFTER_SECONDS: Final = 90.0
-_MODULE: Final = "loadtest.compare.client"
+_MODULE: Final = "loadtest.compare.http_client"
 
 
 class WrongOutcome(AuthzError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from loadtest.compare.report import PARTS, View
+from loadtest.compare.results import PARTS, View
 from loadtest.compare.schedule import Point
 
 NOT_SAID: Final = """\

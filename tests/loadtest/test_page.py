@@ -13,7 +13,7 @@ import pytest
 from loadtest.client_run import ClientRun, encoded
 from loadtest.compare import table
 from loadtest.compare.page import page
-from loadtest.compare.report import View, report
+from loadtest.compare.results import View, report
 from loadtest.compare.schedule import Comparison, Point, Sample, Schedule
 from loadtest.compare.variants import built_in, external
 from loadtest.result import machine

@@ -75,7 +75,7 @@ async def measured(stack: Stack, server: Server, plan: Plan) -> Measured:
         async with contextlib.AsyncExitStack() as running:
             shares = stack.shares(plan, server)
             clients = await asyncio.gather(
-                *(running.enter_async_context(client("loadtest.client")) for _ in shares)
+                *(running.enter_async_context(client("loadtest.grpc_client")) for _ in shares)
             )
             async with asyncio.timeout(_PREPARE_SECONDS):
                 for each, share in zip(clients, shares, strict=True):

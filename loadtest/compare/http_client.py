@@ -1,4 +1,4 @@
-"""One client process: `python -m loadtest.compare.client`.
+"""One client process: `python -m loadtest.compare.http_client`.
 
 Reads a task from each line of standard input, connects, warms up and says `ready`. After another
 line it does the task and says what came of it, in one line of JSON. It lives for many tasks, since

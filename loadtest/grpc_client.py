@@ -1,4 +1,4 @@
-"""One client process: `python -m loadtest.client`.
+"""One client process: `python -m loadtest.grpc_client`.
 
 Reads its share of a plan from standard input, connects, warms up and says `ready`. Then it waits
 for a line, does the run, and says what came of it: one line of JSON.
@@ -25,9 +25,9 @@ from authz.config import IdentitySource
 from authz.domain.keys import Keyring
 from authz.domain.names import Namespace
 from authz.lab.harness.keyfiles import KeyFiles
-from loadtest import mesh
+from loadtest import tenants
 from loadtest.client_run import READY, ClientRun, encoded
-from loadtest.connection import Connection, Tally
+from loadtest.grpc_connection import Connection, Tally
 from loadtest.load import DRAIN_SECONDS, ClosedLoop, OpenLoop, Session
 from loadtest.plan import FIRST_SIGHT_CALLS, Share
 from loadtest.traffic import Call, Traffic
@@ -149,9 +149,9 @@ class Client:
             return lambda number: None
 
         def context_of(connection: int) -> ssl.SSLContext:
-            caller = mesh.namespace(plan.callers_of(connection)[0])
+            caller = tenants.namespace(plan.callers_of(connection)[0])
             if caller not in made:
-                context = mesh.certificate(caller, directory).client_context()
+                context = tenants.certificate(caller, directory).client_context()
                 context.set_alpn_protocols(["h2"])
                 made[caller] = context
             return made[caller]
