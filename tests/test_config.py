@@ -22,7 +22,8 @@ from authz.domain.keys import TokenLife
 from authz.errors import BadSettings, KeyStoreError
 from authz.keystore import configured_store
 from authz.policysource.location import ConfigMapKey
-from tests.support import KEK, SERVICE
+from tests.support.certificates import SERVICE
+from tests.support.processes import KEK
 
 TLS = {"tls_cert_file": "/c", "tls_key_file": "/k", "tls_ca_file": "/a"}
 

@@ -11,7 +11,9 @@ import pytest
 from authz.lab.harness.certs import Certificate
 from authz.testing import check_request
 from tests.kube_double import ApiDouble, Object
-from tests.support import Folder, Process, at_last, connected, http_get, outcome, serving
+from tests.support.clients import connected, http_get, outcome
+from tests.support.processes import Folder, Process, serving
+from tests.support.waiting import at_last
 
 WHERE = "authz-system/policy/policy.yaml"
 TENANT = "tenants: {acme: {namespaces: [web, db]}}\n"

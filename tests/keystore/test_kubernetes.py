@@ -51,7 +51,7 @@ from tests.kube_double import (
     raw,
     say_nothing,
 )
-from tests.support import Issuer
+from tests.support.certificates import Issuer
 
 HOME = "authz-system"
 GONE = json.dumps({"type": "ERROR", "object": {"code": 410, "message": "too old"}}).encode()
