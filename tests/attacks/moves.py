@@ -31,7 +31,7 @@ from tests.attacks.stage import (
     claims_of,
     grpc_call,
 )
-from tests.support import eventually, soon
+from tests.support.waiting import eventually, soon
 
 ATTACKER: Final = "mallory/bare"
 """From where an attacker speaks TLS itself: there is no sidecar in the way."""
