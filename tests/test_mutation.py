@@ -378,13 +378,6 @@ MUTATIONS = [
         "True",
         f"{DECISION}::test_every_field_of_an_exemption_must_match",
     ),
-    Mutation(
-        "exempt with any probe header",
-        "policy",
-        "(self.network_probe is None or self.network_probe == network_probe)",
-        "True",
-        f"{DECISION}::test_no_other_mark_exempts_a_peer_that_passes_on_what_tenants_send",
-    ),
     # -- verify: tokens --
     Mutation(
         "plaintext may present a token",

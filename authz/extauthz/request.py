@@ -29,7 +29,6 @@ _KN_NAMESPACE: Final = "kn-namespace"
 _SERVING_NAMESPACE: Final = "knative-serving-namespace"
 _SERVING_REVISION: Final = "knative-serving-revision"
 _CONTENT_LENGTH: Final = "content-length"
-_TRANSFER_ENCODING: Final = "transfer-encoding"
 _READ: Final = frozenset(
     {
         _USER_AGENT,
@@ -38,7 +37,6 @@ _READ: Final = frozenset(
         _SERVING_NAMESPACE,
         _SERVING_REVISION,
         _CONTENT_LENGTH,
-        _TRANSFER_ENCODING,
     }
 )
 _REQUEST_ID: Final = "x-request-id"
@@ -135,9 +133,8 @@ def headers_of(http: AttributeContext.HttpRequest, name: str) -> dict[str, tuple
 
 
 def _announces_body(headers: dict[str, tuple[str, ...]]) -> bool:
-    """Whether a body follows, as far as headers tell: HTTP/2 need not say so."""
-    lengths = headers.get(_CONTENT_LENGTH, _NO_VALUES)
-    return _TRANSFER_ENCODING in headers or any(length != "0" for length in lengths)
+    """Whether a body follows, as far as Envoy tells: of HTTP/2's and chunked ones it does not."""
+    return any(length != "0" for length in headers.get(_CONTENT_LENGTH, _NO_VALUES))
 
 
 def _virtual_service(attributes: AttributeContext) -> str:

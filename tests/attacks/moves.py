@@ -224,6 +224,17 @@ def leaks(move: Move, to: str = ATTACKER) -> Move:
     return moved
 
 
+def shown(move: Move, pod: str) -> Move:
+    """A move, and whether the app of a pod saw anything of it."""
+
+    async def moved(stage: Stage) -> str:
+        await stage.mesh.forget(pod)
+        outcome = await move(stage)
+        return f"{outcome}, {'seen' if await stage.mesh.seen(pod) else 'not seen'}"
+
+    return moved
+
+
 def reaches(move: Move, pod: str) -> Move:
     """A move of which a copy goes to a pod: was it asked about, and did the app see it?"""
 

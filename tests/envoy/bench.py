@@ -121,7 +121,7 @@ class Proxy:
         *,
         path: str = "/path?query=1",
         cert: Certificate | None = None,
-        body: bytes | AsyncIterator[bytes] | None = None,
+        body: bytes | None = None,
     ) -> httpx.Response:
         """Send a request, with `cert` in place of the caller's own."""
         who = cert or self.caller

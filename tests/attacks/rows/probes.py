@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from authz.testing import NOT_ALLOWED
 from tests.attacks import rules
-from tests.attacks.moves import call
+from tests.attacks.moves import call, shown
 from tests.attacks.row import Attack, Played
 from tests.attacks.stage import Move, Without
 
@@ -23,19 +23,27 @@ def _probe(host: str, path: str = "/healthz", *, headers: Any = (AGENT, MARK), *
     return call("outside/server", url, headers=[*headers, HASH], **how)
 
 
-def _row(name: str, does: str, stopped_by: str, move: Move, without: Without) -> Attack:
+def _row(
+    name: str,
+    does: str,
+    stopped_by: str,
+    move: Move,
+    without: Without,
+    *,
+    gets: str = "200",
+) -> Attack:
     return Attack(
         f"probe-{name}",
         does,
         stopped_by,
-        Played(move, NOT_ALLOWED),
-        Played(_probe("slip"), "200"),  # queue-proxy's own answer
+        Played(shown(move, "acme-db/legacy"), f"{NOT_ALLOWED}, not seen"),
+        Played(shown(_probe("slip"), "acme-db/hello"), "200, not seen"),
         without,
-        "200 acme-db/legacy",
+        f"{gets}, seen",
     )
 
 
-ANSWERS: Final = "verify: the pod's containers are told, and queue-proxy is none of them"
+ANSWERS: Final = "verify: the filter tells the pod's containers, and queue-proxy is none of them"
 ONLY: Final = "verify: a probe is what the prober sends, method, path and headers together"
 
 ROWS: Final = [
@@ -48,9 +56,9 @@ ROWS: Final = [
     ),
     _row(
         "app-http2",
-        "the same with HTTP/2, and a body of which no header tells",
+        "the same with HTTP/2",
         ANSWERS,
-        _probe("legacy", body=b"x", http2=True),
+        _probe("legacy", http2=True),
         rules.QUEUE_PROXY,
     ),
     _row(
@@ -73,6 +81,7 @@ ROWS: Final = [
         ONLY,
         _probe("legacy", "/admin"),
         rules.probe_and("a probe has any path"),
+        gets="200 acme-db/legacy",
     ),
     _row(
         "agent",
@@ -86,6 +95,10 @@ ROWS: Final = [
         "the same by the agent alone",
         ONLY,
         _probe("legacy", headers=[AGENT]),
-        rules.probe_and("a probe is one by its agent", "a probe has any method, and a body"),
+        rules.probe_and(
+            "a probe is one by its agent",
+            "a probe has any method, and a body",
+            "a probe has any path",
+        ),
     ),
 ]
