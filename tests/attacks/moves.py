@@ -385,15 +385,34 @@ def denied_for(reason: str, move: Move) -> Move:
     """A move, and whether the service denied something for this reason meanwhile."""
 
     async def moved(stage: Stage) -> str:
-        async def denials() -> float:
-            lines = (await stage.mesh.metrics()).splitlines()
-            return sum(float(it.split()[-1]) for it in lines if f'reason="{reason}"' in it)
-
-        before = await denials()
+        before = await _counted(stage, f'reason="{reason}"')
         outcome = await move(stage)
-        return f"{outcome}, {reason if await denials() > before else 'none denied'}"
+        denied = await _counted(stage, f'reason="{reason}"') > before
+        return f"{outcome}, {reason if denied else 'none denied'}"
 
     return moved
+
+
+def asked_twice(question: str, move: Move) -> Move:
+    """A move that a gateway asks about once, and by which the service is asked once more."""
+
+    async def moved(stage: Stage) -> str:
+        before = await _counted(stage, f'question="{question}"')
+        outcome = await move(stage)
+
+        async def twice() -> bool:  # nobody waits for a copy
+            return await _counted(stage, f'question="{question}"') == before + 2
+
+        await eventually(twice, "the copy arrives")
+        return f"{outcome}, asked twice"
+
+    return moved
+
+
+async def _counted(stage: Stage, label: str) -> float:
+    """How many Checks the service has answered so."""
+    lines = (await stage.mesh.metrics()).splitlines()
+    return sum(float(it.split()[-1]) for it in lines if label in it)
 
 
 def under(text: str, move: Move) -> Move:

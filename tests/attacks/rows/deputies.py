@@ -8,8 +8,10 @@ from authz.testing import NOT_ALLOWED
 from tests.attacks import rules
 from tests.attacks.moves import (
     TTL,
+    asked_twice,
     asks,
     asks_through,
+    call,
     denied_for,
     past,
     ping,
@@ -21,7 +23,15 @@ from tests.attacks.moves import (
     upstream,
 )
 from tests.attacks.row import Attack, Played
-from tests.attacks.stage import CHECK, NAMESPACES, Move, Without, policy
+from tests.attacks.stage import (
+    CHECK,
+    NAMESPACES,
+    Move,
+    Without,
+    check_message,
+    grpc_call,
+    policy,
+)
 
 UPSTREAM: Final = ("x-authz-upstream", upstream("hello-00001.acme-db"))
 AS_GATEWAY: Final = (("x-authz-question", "public"), UPSTREAM)
@@ -126,6 +136,24 @@ ROWS: Final = [
         outcome="503",
         without=None,
         noticed="tests/lab/test_routes.py::test_a_domain_mapping_to_our_port_leads_nowhere",
+    ),
+    _asks_by(
+        "copy",
+        "copies each request of an HTTPRoute of its own to our port, without the marks: we answer"
+        " the gateway, and nobody hears it",
+        "Envoy throws the answer to a copy away; nothing but admission keeps copies off",
+        asked_twice(
+            "public",
+            call(
+                "outside/server",
+                "http://route-asked.example.com" + CHECK,
+                http2=True,
+                **grpc_call(check_message(route_of="acme-db"), AS_GATEWAY),
+            ),
+        ),
+        outcome="200, asked twice",
+        without=None,
+        noticed="tests/lab/test_routes.py::test_a_copy_goes_to_where_an_alias_leads",
     ),
     _asks_by(
         "own-sidecar",
