@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 from typing import Final
 
 from authz import http2
@@ -11,7 +12,7 @@ from authz.domain.names import Namespace
 from authz.transport.acceptor import Acceptor
 from authz.transport.callers import CallerSource
 from authz.transport.connection import Peer, Refused
-from authz.transport.fairness import Share, Shares
+from authz.transport.fairness import TURN_SECONDS, Share, Shares
 from authz.transport.health import Health
 from authz.transport.interface import Limits, Service
 from authz.transport.memory import Memory
@@ -20,7 +21,7 @@ from authz.transport.tls import TlsMaterial, server_context
 
 _SWEEP: Final = 1.0  # seconds
 _SWEEP_WHILE_DRAINING: Final = 0.1
-_AT_ONCE: Final = 500  # connections looked after before Checks have their turn
+_HEADER_BLOCK: Final = 16_384  # bytes, which take a millisecond in Huffman code
 _GOLDEN: Final = 0.6180339887  # its multiples, without their integers, are spread evenly
 _ABORT_SECONDS: Final = 2.0
 
@@ -72,7 +73,9 @@ class Http2Listener:
         self.http2_limits = http2.Limits(
             streams=limits.streams,
             message=limits.message_bytes,
-            resets_cost=caller_of is None,  # else one connection carries many tenants
+            # Else one connection carries many tenants, and none may end it for the others.
+            resets_cost=caller_of is None,
+            header_block=_HEADER_BLOCK if caller_of is None else http2.Limits().header_block,
         )
         self.idle_seconds = limits.idle_seconds
         self.request_seconds = limits.request_seconds
@@ -159,9 +162,9 @@ class Http2Listener:
 
     # -- connections ---------------------------------------------------------------------------
 
-    def opened(self, peer: Peer) -> tuple[Share | None, float]:
+    def opened(self, peer: Peer) -> tuple[Share, float]:
         """See `Owner.opened`."""
-        limits, share = self._limits, None
+        limits = self._limits
         if len(self._peers) >= limits.connections:
             raise Refused("limit")
         if self.caller_of is None:
@@ -169,6 +172,8 @@ class Http2Listener:
             if share.connections >= limits.connections_per_namespace:
                 raise Refused("namespace_limit")
             share.connections += 1
+        else:
+            share = Share(0, self._loop)  # its connection takes turns with others
         self._peers[peer] = None
         self._count += 1
         # Up to a tenth earlier than allowed, or all that came together would go together.
@@ -193,10 +198,12 @@ class Http2Listener:
         while True:
             await asyncio.sleep(every)
             now = self._loop.time()
-            for number, peer in enumerate(list(self._peers)):
+            began = perf_counter()
+            for peer in list(self._peers):
                 peer.tend(now)
-                if number % _AT_ONCE == _AT_ONCE - 1:
+                if perf_counter() - began >= TURN_SECONDS:
                     await asyncio.sleep(0)
+                    began = perf_counter()
             self._shares.tidy(now)
 
 
