@@ -70,3 +70,7 @@ class BadPolicy(ProblemsError):
 
 class BadSettings(ProblemsError):
     """The settings, from file, environment and flags together, do not make a server."""
+
+
+class NoEvidence(ProblemsError):
+    """What was to be judged could not be read, or says nothing: no answer is not a good one."""

@@ -5,6 +5,8 @@ fields without a value, unless a file says otherwise: what was to narrow a grant
 is plain data: aliases, which can make a small file grow without bound, and tags are errors, too.
 """
 
+import datetime as dt
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
@@ -18,6 +20,7 @@ from ruamel.yaml.events import AliasEvent
 from authz.errors import ProblemsError
 
 _LONGEST_QUOTE: Final = 80  # characters
+_SCALAR: Final = re.compile(r"[^\s,\[\]{}:#'\"]{1,80}")
 
 
 STRICT: Final = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -50,8 +53,9 @@ def parse_plain(
     try:
         model = kind.model_validate(data)
     except ValidationError as error:
+        lines = text.splitlines()
         told = [
-            (problem["loc"], _said(problem))
+            (_place(problem), _said(problem, lines, data))
             for problem in error.errors(include_url=False, include_context=False)
             if problem["loc"] not in problems
         ]
@@ -137,7 +141,35 @@ def _load(text: str, what: str, wrong: type[ProblemsError]) -> Any:
     return data
 
 
-def _said(problem: Mapping[str, Any]) -> str:
+def _place(problem: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """Where the problem is: a key that is no text is named by itself."""
+    location: tuple[int | str, ...] = problem["loc"]
+    return location[:-1] if _is_no_text(problem) and location[-1] == "[key]" else location
+
+
+def _is_no_text(problem: Mapping[str, Any]) -> bool:
+    """Whether text is wanted and YAML makes a number, a boolean or a day of what stands there."""
+    return problem["type"] == "string_type" and isinstance(
+        problem["input"], bool | int | float | dt.date
+    )
+
+
+def _written(lines: list[str], data: Any, problem: Mapping[str, Any]) -> str:
+    """What stands at a place of the file, which may not be what YAML makes of it, such as 0123."""
+    location = problem["loc"]
+    path, of_key = (location[:-2], True) if location[-1] == "[key]" else (location[:-1], False)
+    try:
+        for step in path:
+            data = data[step]
+        marks = data.lc.data[problem["input"] if of_key else location[-1]]
+        line, column = marks[:2] if of_key or len(marks) == 2 else marks[2:4]
+        found = _SCALAR.match(lines[line], column)
+    except (AttributeError, LookupError, TypeError):
+        return ""
+    return found[0] if found else ""
+
+
+def _said(problem: Mapping[str, Any], lines: list[str], data: Any) -> str:
     text = str(problem["msg"]).removeprefix("Value error, ")
     match problem["type"]:
         case "missing":
@@ -146,8 +178,11 @@ def _said(problem: Mapping[str, Any]) -> str:
             return "there is no such field"
         case "value_error":
             return text
-        case "date_type":
-            return "write a day without time and quotation marks, such as 2027-01-31"
+        case "date_type" | "date_from_datetime_inexact":
+            return "write a day without time, such as 2027-01-31"
+        case "string_type" if _is_no_text(problem):
+            shown = _written(lines, data, problem) or str(problem["input"])
+            return f'{shown} is text here, and YAML takes it for something else: write "{shown}"'
         case _:
             return f"{text}, not {_quoted(problem['input'])}"
 

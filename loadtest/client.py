@@ -24,11 +24,11 @@ import uvloop
 from authz.config import IdentitySource
 from authz.domain.keys import Keyring
 from authz.domain.names import Namespace
-from authz.keystore import Keks, open_store, read_kek_file
+from authz.lab.harness.keyfiles import KeyFiles
 from loadtest import mesh
+from loadtest.client_run import READY, ClientRun, encoded
 from loadtest.connection import Connection, Tally
 from loadtest.load import DRAIN_SECONDS, ClosedLoop, Lane, OpenLoop
-from loadtest.outcome import READY, Outcome, encoded
 from loadtest.plan import FIRST_SIGHT_CALLS, Share
 from loadtest.traffic import Call, Traffic
 
@@ -72,7 +72,7 @@ class Client:
         if self._plan.warmup:
             await self._run(map(itertools.cycle, self._warm), self._lanes, self._plan.warmup)
 
-    async def measure(self) -> Outcome:
+    async def measure(self) -> ClientRun:
         """Do the run."""
         plan = self._plan
         processes = plan.processes
@@ -93,7 +93,7 @@ class Client:
         await loop.run()
         seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
         total = self._tally()
-        return Outcome(
+        return ClientRun(
             total.right,
             seconds,
             cpu,
@@ -158,19 +158,11 @@ class Client:
 def _read_keyring(share: Share) -> Keyring:
     """The keyring as it is now; blocks for some milliseconds."""
     with ThreadPoolExecutor(1) as pool:  # a loop of its own: ours is running
-        return pool.submit(asyncio.run, _keyring(share)).result()
-
-
-async def _keyring(share: Share) -> Keyring:
-    store = open_store(share.store, Keks(read_kek_file(Path(share.kek_file))))
-    try:
-        return (await store.load()).keyring
-    finally:
-        await store.close()
+        return pool.submit(asyncio.run, KeyFiles(Path(share.keys)).keyring()).result()
 
 
 async def _live(share: Share) -> None:
-    client = Client(share, await _keyring(share))
+    client = Client(share, await KeyFiles(Path(share.keys)).keyring())
     await client.prepare()
     gc.collect()
     gc.freeze()

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from authz.lab.harness.processes import CouldNotStart
-from loadtest.outcome import READY, Outcome
+from loadtest.client_run import READY, ClientRun
 
 _END_SECONDS: Final = 5.0
 _LINE: Final = 16 * 1024 * 1024  # two histograms
@@ -31,14 +31,14 @@ class Client:
         if await self._line() != READY.encode():
             raise CouldNotStart("a client process did not get ready")
 
-    async def outcome(self) -> Outcome:
+    async def outcome(self) -> ClientRun:
         """Let it go, and wait for what comes of it.
 
         Raises:
             CouldNotStart: it ended before.
         """
         await self.say("go")
-        return Outcome.from_json(await self._line())
+        return ClientRun.from_json(await self._line())
 
     async def say(self, line: str) -> None:
         """Write a line to it."""

@@ -24,7 +24,7 @@ _NOT_COMPARED: Final = frozenset(
 )
 
 
-class Verdict(enum.StrEnum):
+class Significance(enum.StrEnum):
     """What a difference is worth."""
 
     DIFFERENT = "different"
@@ -40,7 +40,7 @@ class Difference:
     figure: str
     before: Spread
     after: Spread
-    verdict: Verdict
+    verdict: Significance
 
     @property
     def change(self) -> float:
@@ -67,14 +67,14 @@ def warnings(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     return told
 
 
-def judge(before: list[float], after: list[float]) -> Verdict:
+def judge(before: list[float], after: list[float]) -> Significance:
     """Whether two sets of repeats differ by more than noise."""
     if min(len(before), len(after)) < LEAST_REPEATS:
-        return Verdict.UNKNOWN
+        return Significance.UNKNOWN
     apart = min(after) > max(before) or min(before) > max(after)
     noise = max(max(values) - min(values) for values in (before, after))
     far = abs(median(after) - median(before)) > noise
-    return Verdict.DIFFERENT if apart and far else Verdict.NOISE
+    return Significance.DIFFERENT if apart and far else Significance.NOISE
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:

@@ -100,8 +100,8 @@ class Share:
     number: int
     host: str = "127.0.0.1"
     port: int
-    store: str
-    kek_file: str
+    keys: str
+    """The directory with the server's keys, see `KeyFiles`."""
     certificates: str
     """The directory with the callers' certificates, for mTLS."""
 

@@ -10,8 +10,8 @@ from typing import Final, TypeVar
 
 from authz.lab.harness.processes import CouldNotStart
 from loadtest import processes
+from loadtest.client_run import ClientRun
 from loadtest.crew import client
-from loadtest.outcome import Outcome
 from loadtest.plan import Plan
 from loadtest.stack import Server, Stack
 
@@ -28,7 +28,7 @@ class Measured:
     plan: Plan
     transport: str
     workers: int
-    outcome: Outcome
+    outcome: ClientRun
     cpu: processes.Cpu
     """Of all processes of the server, from the first call to the last answer."""
     resident_before: int
@@ -96,7 +96,7 @@ async def measured(stack: Stack, server: Server, plan: Plan) -> Measured:
         plan=plan,
         transport=server.setup.transport.value,
         workers=server.setup.workers,
-        outcome=Outcome.together(*outcomes),
+        outcome=ClientRun.together(*outcomes),
         cpu=cpu,
         resident_before=before,
         resident_warm=warm,

@@ -105,7 +105,7 @@ def rows(runs: Runs) -> list[Row]:
 
 
 def markdown(made: Iterable[Row]) -> str:
-    """The table for a README."""
+    """The table, as loadtest/README.md has it."""
     signs = {True: "yes", False: "**no**", None: ""}
     lines = ["| what | target | measured | met |", "|---|---|---|---|"]
     lines += [f"| {row.what} | {row.target} | {row.measured} | {signs[row.met]} |" for row in made]

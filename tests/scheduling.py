@@ -15,6 +15,7 @@ TOGETHER: Final = {
     "tests/doctor/test_box.py": "mesh in a box",
     "tests/admission/": "control plane",
     "tests/conformance/": "mesh in a box",
+    "tests/kube/": "installed",
     "tests/mesh/": "mesh in a box",
     "tests/paths/": "mesh in a box",
     "tests/image/": "engine",

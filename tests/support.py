@@ -3,10 +3,8 @@
 import asyncio
 import base64
 import json
-import os
 import ssl
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -23,11 +21,10 @@ from grpc import aio
 
 from authz._proto.ext_authz_pb2 import CheckResponse
 from authz._proto.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from authz.domain import rotation
 from authz.domain.identity import SpiffeId
-from authz.domain.keys import Keyring
-from authz.keystore import Keks, KeyStore, open_store, read_kek_file, update
+from authz.lab.harness import service
 from authz.lab.harness.certs import Authority, Certificate
+from authz.lab.harness.keyfiles import KeyFiles
 from authz.testing import workload
 
 T = TypeVar("T")
@@ -237,8 +234,7 @@ def http_get(url: str) -> tuple[int, str]:
 
 def environment(**extra: str) -> dict[str, str]:
     """An environment without settings of ours but these."""
-    kept = {k: v for k, v in os.environ.items() if not k.upper().startswith("AUTHZ_")}
-    return {**kept, "COLUMNS": "200", "NO_COLOR": "1", **extra}
+    return {**service.environment(), "COLUMNS": "200", "NO_COLOR": "1", **extra}
 
 
 def authz(
@@ -246,7 +242,7 @@ def authz(
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end, in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "authz", *arguments],
+        [*service.COMMAND, *arguments],
         input=given,
         stdin=subprocess.DEVNULL if given is None else None,
         capture_output=True,
@@ -257,30 +253,26 @@ def authz(
     )
 
 
-class Folder:
+class Folder(KeyFiles):
     """A folder with all that a server needs: certificates, KEK, policy, store."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__(path)
         self.path = path
         self.issuer = Issuer(path / "ca")
         self.certificate = self.issuer.server()
-        self.kek_file = path / "kek"
         self.kek_file.write_text(KEK)
         self.kek_file.chmod(0o600)
         self.policy_file = path / "policy.yaml"
-        self.policy_file.write_text("{}\n")
-        self.store = f"sqlite:{path / 'keys.db'}"
+        self.policy_file.write_text("grants: []\n")
 
     def settings(self, **changed: str | None) -> dict[str, str]:
         """Settings for a server, without those that are changed to `None`."""
         values = {
-            "store": self.store,
-            "kek_files": str(self.kek_file),
+            **self.key_settings,
             "listen": "127.0.0.1:0",
             "http_listen": "127.0.0.1:0",
-            "tls_cert_file": str(self.certificate.cert_file),
-            "tls_key_file": str(self.certificate.key_file),
-            "tls_ca_file": str(self.certificate.ca_file),
+            **self.certificate.settings,
             "policy_file": str(self.policy_file),
             "drain_seconds": "0",
             "grace_seconds": "1",
@@ -292,24 +284,6 @@ class Folder:
         """The same as flags for `authz serve`."""
         values = self.settings(**changed)
         return [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
-
-    def opened(self) -> KeyStore:
-        """The key store."""
-        return open_store(self.store, Keks(read_kek_file(self.kek_file)))
-
-    async def make_keys(self, now: float | None = None) -> Keyring:
-        """Make the key store, without a process."""
-        store = self.opened()
-        keyring = rotation.create(time.time() if now is None else now)  # noqa: TID251
-        await store.compare_and_swap(None, keyring)
-        await store.close()
-        return keyring
-
-    async def change_keys(self, change: Callable[[Keyring], Keyring]) -> None:
-        """Change the key store, without a process."""
-        store = self.opened()
-        await update(store, change)
-        await store.close()
 
     def keys(self, *arguments: str) -> Any:
         """Run `authz keys` on the store; its JSON."""
@@ -338,7 +312,7 @@ class Process:
         self._out, self._err = folder / "stdout", folder / "stderr"
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "authz", "serve", *flags],
+                [*service.COMMAND, "serve", *flags],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

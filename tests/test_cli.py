@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from authz.domain.decision import markdown
 from authz.keystore import read_kek_file
 from authz.testing import NOW
 from tests.command import Run, in_process
@@ -38,7 +39,7 @@ def keys(run: Run) -> Run:
 COMMANDS = [
     *(["keys", name] for name in ("init", "list", "rotate", "revoke", "recover", "reseal")),
     *(["token", name] for name in ("mint", "verify", "inspect")),
-    *(["policy", name] for name in ("check", "explain")),
+    *(["policy", name] for name in ("check", "explain", "tables")),
     ["tenant", "render"],
     ["platform", "estimate"],
     ["report"],
@@ -520,8 +521,21 @@ def test_explain_says_what_the_server_would(
     assert done.code == (0 if all(ways.values()) else 1)
     shown = policy("policy", "explain", "policy.yaml", *arguments)
     assert shown.code == done.code
-    for row in done.json:
-        assert row["because"] in shown.out
+    for row in done.json:  # which may be broken into lines
+        assert all(word in shown.out for word in f"{row['because']} {row['row']}".split())
+
+
+def test_explain_names_the_row_and_the_grant(policy: Run) -> None:
+    asked = ("policy", "explain", "policy.yaml", "shop/till", "bank", "--port", "8080", "--json")
+    named = {row["way"]: (row["row"], row["grant"]) for row in policy(*asked).json}
+    grant = "bank from shop/till, port 8080"
+    assert named[STRAIGHT] == ("peer-granted", grant)
+    assert named[TRANSIT] == ("granted", grant)
+    assert named[EVENT] == ("no-grant", None)
+
+
+def test_tables_prints_the_tables_that_decide(run: Run) -> None:
+    assert run("policy", "tables").out == markdown()
 
 
 def test_explain_says_what_shadow_mode_hides(policy: Run) -> None:
@@ -530,7 +544,7 @@ def test_explain_says_what_shadow_mode_hides(policy: Run) -> None:
 
 
 def test_without_a_gateway_nothing_comes_from_outside(policy: Run) -> None:
-    Path("policy.yaml").write_text("{}")
+    Path("policy.yaml").write_text("grants: []")
     done = policy("policy", "explain", "policy.yaml", "@public", "shop", "--json")
     assert done.code == 1
     assert [row["allowed"] for row in done.json] == [False]

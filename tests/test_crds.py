@@ -59,6 +59,14 @@ def test_the_pattern_of_from_takes_what_the_service_takes(spec: Any, source: str
     assert fits == isinstance(grant_of({"spec": {"from": source}}, DB), Grant)
 
 
+@pytest.mark.parametrize(
+    "day", ["2027-12-31", "20271231", "2027-W52-5", "2027-1-31", "2027-12-31T00:00:00Z", ""]
+)
+def test_the_pattern_of_until_takes_what_the_service_takes(spec: Any, day: str) -> None:
+    fits = re.search(spec["properties"]["until"]["pattern"], day) is not None
+    assert fits == isinstance(grant_of({"spec": {"from": "shop", "until": day}}, DB), Grant)
+
+
 def test_the_columns_show_the_condition_that_is_written(version: Any) -> None:
     paths = [column["jsonPath"] for column in version["additionalPrinterColumns"]]
     assert sum(f'@.type=="{TYPE}"' in path for path in paths) == 2

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authz._proto.ext_authz_pb2 import AttributeContext, CheckRequest
-from authz.domain import decision, tokens
+from authz.domain import case, decision, tokens
 from authz.domain.decision import Rules
 from authz.domain.facts import Hop, Question
 from authz.domain.identity import SpiffeId
@@ -513,7 +513,7 @@ SEAMS: dict[str, tuple[Any, str]] = {
     "decide": (service, "decide"),
     "event": (service, "DecisionEvent"),
     "answer": (service, "answer"),
-    "destination": (decision, "destination_of"),
+    "destination": (case, "destination_of"),
     "policy": (Policy, "roles_of"),
     "mint": (tokens, "mint"),
     "parse": (tokens, "parse"),

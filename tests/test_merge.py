@@ -27,7 +27,7 @@ def where(name: str, namespace: Namespace = DB) -> GrantName:
 
 def test_nothing_added_is_the_file() -> None:
     merged = merge(BASE, {}, {})
-    assert (merged.policy, merged.verdicts, merged.problems) == (BASE, {}, ())
+    assert (merged.policy, merged.statuses, merged.problems) == (BASE, {}, ())
 
 
 def test_labels_put_a_namespace_into_a_tenant_and_a_mode() -> None:
@@ -76,7 +76,7 @@ def test_bad_labels_change_nothing_but_themselves() -> None:
 
 def test_a_grant_opens_its_own_namespace() -> None:
     merged = merge(BASE, {}, {where("a"): Grant(DB, SHOP, port=80)})
-    assert merged.verdicts[where("a")].accepted
+    assert merged.statuses[where("a")].accepted
     assert merged.policy.granted(SHOP, "any", DB, 80, NOW)
     assert not merged.policy.granted(SHOP, "any", DB, 81, NOW)
     assert not merged.policy.granted(SHOP, "any", WEB, 80, NOW)
@@ -86,13 +86,13 @@ def test_a_grant_opens_its_own_namespace() -> None:
 def test_a_grant_never_opens_another_namespace() -> None:
     merged = merge(BASE, {}, {where("a"): Grant(BANK, DB), where("b"): Grant(BANK, EVERYONE)})
     assert merged.policy == BASE
-    assert {verdict.reason for verdict in merged.verdicts.values()} == {"Invalid"}
+    assert {status.reason for status in merged.statuses.values()} == {"Invalid"}
 
 
 def test_the_file_beats_a_grant_for_the_same_pair() -> None:
     merged = merge(BASE, {}, {where("wider"): Grant(DB, BANK), where("other"): Grant(DB, SHOP)})
-    assert merged.verdicts[where("wider")].reason == "Conflict"
-    assert "policy file" in merged.verdicts[where("wider")].message
+    assert merged.statuses[where("wider")].reason == "Conflict"
+    assert "policy file" in merged.statuses[where("wider")].message
     assert not merged.policy.granted(BANK, "any", DB, 1, NOW)
     assert merged.policy.granted(BANK, "any", DB, 8012, NOW)
     assert merged.policy.granted(SHOP, "any", DB, 1, NOW)
@@ -100,7 +100,7 @@ def test_the_file_beats_a_grant_for_the_same_pair() -> None:
 
 def test_a_bad_grant_changes_nothing_but_itself() -> None:
     merged = merge(BASE, {}, {where("bad"): "spec.from: is required", where("b"): Grant(DB, SHOP)})
-    assert merged.verdicts[where("bad")].message == "spec.from: is required"
+    assert merged.statuses[where("bad")].message == "spec.from: is required"
     assert merged.policy.grants == (*BASE.grants, Grant(DB, SHOP))
 
 
@@ -110,9 +110,9 @@ def test_a_namespace_has_a_hundred_grants_the_oldest_and_others_theirs() -> None
     }
     many[where("of-shop", SHOP)] = Grant(SHOP, BANK)
     merged = merge(BASE, {}, many)
-    late = [name for name, verdict in merged.verdicts.items() if not verdict.accepted]
+    late = [name for name, status in merged.statuses.items() if not status.accepted]
     assert late == [where(f"g{n}") for n in range(MOST_GRANTS, MOST_GRANTS + 5)]
-    assert {merged.verdicts[name].reason for name in late} == {"TooMany"}
+    assert {merged.statuses[name].reason for name in late} == {"TooMany"}
     assert merged.policy.granted(BANK, "any", SHOP, 1, NOW)
 
 

@@ -3,7 +3,6 @@
 import io
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,13 +13,16 @@ from authz.domain.facts import Question
 from authz.domain.identity import SpiffeId
 from authz.domain.keys import KeyId
 from authz.domain.names import Namespace
-from authz.domain.policy import Mode, Policy, Role
+from authz.domain.policy import Grant, Mode, Policy, Role
 from authz.domain.reason import Reason
 from authz.domain.verdict import Allow, Deny, Ground, HeaderAction, Parties, SetToken
 from authz.extauthz import AuthorizationService
 from authz.observe import AuditLog, DecisionEvent, Metrics, json_log
 from authz.observe.audit import (
+    ENTRY_SECONDS,
     LINES_PER_SECOND,
+    MAX_ENTRIES,
+    MAX_ENTRIES_OF_ONE,
     MAX_LINES_PER_SECOND,
     MAX_UPSTREAMS,
     UPSTREAM_SECONDS,
@@ -30,7 +32,7 @@ from authz.testing import NOW, ManualClock, check_request, rules, workload
 
 SHOP, BANK = workload("shop", "till"), workload("bank", "vault")
 PARTIES = Parties(Namespace("shop"), "till", Namespace("bank"), KeyId("00abcdef", 3))
-DENIAL = Deny(Reason.NO_GRANT, PARTIES)
+DENIAL = Deny(Reason.NO_GRANT, PARTIES, "no-grant")
 
 
 def event(
@@ -70,6 +72,7 @@ def test_a_denial_is_one_line_with_everything_that_is_known() -> None:
         "reason": "no-grant",
         "told": "not-allowed",
         "because": Reason.NO_GRANT.sentence,
+        "row": "no-grant",
         "question": "verify",
         "peer": None,
         "source": "shop",
@@ -102,9 +105,44 @@ def test_what_shadow_mode_lets_pass_is_a_line_too() -> None:
 
 def test_an_allow_is_no_line_and_neither_is_what_mode_off_lets_pass() -> None:
     log = Log()
-    for ground in set(Ground) - {Ground.UPSTREAM_UNREADABLE}:
+    told = {Ground.UPSTREAM_UNREADABLE, Ground.EXEMPT, Ground.GRANTED, Ground.FROM_OUTSIDE}
+    for ground in set(Ground) - told:
         log.audit.decided(event(Allow(ground, HeaderAction.KEEP, PARTIES)))
     assert log.lines == []
+
+
+def test_who_is_let_in_from_elsewhere_is_a_line_an_hour_with_row_and_grant() -> None:
+    log = Log()
+    grant = Grant(BANK.namespace, SHOP.namespace)
+    for parties in (PARTIES, PARTIES, PARTIES._replace(source=BANK.namespace)):
+        allow = Allow(Ground.GRANTED, HeaderAction.REMOVE, parties, row="granted", grant=grant)
+        log.audit.decided(event(allow))
+    assert [line["source"] for line in log.lines] == ["shop", "bank"]
+    assert log.lines[0]["event"] == "let in"
+    assert (log.lines[0]["row"], log.lines[0]["grant"]) == ("granted", "bank from shop")
+    log.clock.now += ENTRY_SECONDS
+    log.audit.decided(event(allow))
+    assert len(log.lines) == 3
+
+
+def test_lines_of_who_is_let_in_have_a_limit() -> None:
+    log = Log()
+    for number in range(MAX_ENTRIES + 10):
+        parties = PARTIES._replace(source=workload(f"n{number}").namespace)
+        log.audit.decided(event(Allow(Ground.EXEMPT, HeaderAction.REMOVE, parties, row="exempt")))
+    assert len(log.lines) == MAX_ENTRIES
+
+
+def test_one_source_hides_no_others_line() -> None:
+    """With as many service accounts as it likes."""
+    log = Log()
+    for number in range(MAX_ENTRIES):
+        parties = PARTIES._replace(service_account=f"robot-{number}")
+        log.audit.decided(event(Allow(Ground.GRANTED, HeaderAction.REMOVE, parties, row="granted")))
+    assert len(log.lines) == MAX_ENTRIES_OF_ONE
+    other = PARTIES._replace(source=BANK.namespace)
+    log.audit.decided(event(Allow(Ground.GRANTED, HeaderAction.REMOVE, other, row="granted")))
+    assert log.lines[-1]["source"] == "bank"
 
 
 def unreadable(caller: SpiffeId) -> DecisionEvent:
@@ -250,7 +288,7 @@ def test_one_tenants_flood_does_not_hide_what_another_does() -> None:
     log = Log()
     for peer, count in ((workload("mallory"), 100), (SHOP, 1)):
         for _ in range(count):
-            parties = replace(PARTIES, peer=peer)
+            parties = PARTIES._replace(peer=peer)
             log.audit.decided(event(Deny(Reason.TOKEN_MISSING, parties), caller=BANK))
     assert [line["peer"] for line in log.lines].count(str(SHOP)) == 1
     assert len(log.lines) == LINES_PER_SECOND + 1
@@ -259,7 +297,7 @@ def test_one_tenants_flood_does_not_hide_what_another_does() -> None:
 def test_all_lines_together_have_a_limit() -> None:
     log = Log()
     for number in range(2 * MAX_LINES_PER_SECOND):
-        parties = replace(PARTIES, peer=workload(f"n{number}"))
+        parties = PARTIES._replace(peer=workload(f"n{number}"))
         log.audit.decided(event(Deny(Reason.TOKEN_MISSING, parties), caller=BANK))
     assert len(log.lines) == MAX_LINES_PER_SECOND
 

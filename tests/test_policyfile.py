@@ -12,7 +12,13 @@ from authz.domain.names import Namespace, Service
 from authz.domain.policy import Exemption, Grant, Mode, NamespacePolicy, Policy, Role
 from authz.errors import BadPolicy
 from authz.policysource import file as policyfile
-from authz.policysource.file import MAX_BYTES, parse_policy, read_policy
+from authz.policysource.file import (
+    MAX_BYTES,
+    parse_policy,
+    parse_policy_as_json,
+    policy_of_json,
+    read_policy,
+)
 from authz.testing import workload
 
 ACTIVATOR = "spiffe://cluster.local/ns/knative-serving/sa/activator"
@@ -86,8 +92,14 @@ def test_every_field_becomes_policy() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# nothing yet\n", "---\n", "{}", "\ufeff{}", "null"])
-def test_an_empty_file_is_the_default_policy(text: str) -> None:
-    assert parse_policy(text) == Policy()
+def test_an_emptied_file_is_no_policy(text: str) -> None:
+    """A disk that is full and a template that rendered to nothing are not told from intent."""
+    with pytest.raises(BadPolicy, match="write at least one field"):
+        parse_policy(text)
+
+
+def test_one_field_is_the_default_policy() -> None:
+    assert parse_policy("grants: []") == Policy()
 
 
 def test_several_exemptions_of_one_peer_all_count() -> None:
@@ -176,13 +188,28 @@ def test_until_includes_the_day_that_it_names(day: str, last_second: int) -> Non
         ("grants: [{to: a, from: b, port: .inf}]", "line 1: grants.0.port: Input should be a val"),
         ("grants: [{to: a, from: b, port: 80.0}]", "line 1: grants.0.port: Input should be a val"),
         (
-            "grants:\n- to: a\n  from: b\n  until: '2027-01-31'",
-            "line 4: grants.0.until: write a day without time and quotation marks, such as 2027",
+            "grants:\n- to: a\n  from: b\n  until: '2027-02-30'",
+            "line 4: grants.0.until: write a day without time, such as 2027-01-31",
         ),
         (
             "grants: [{to: a, from: b, until: 2027-01-31T12:00:00Z}]",
-            "line 1: grants.0.until: write a day without time and quotation marks",
+            "line 1: grants.0.until: write a day without time",
         ),
+        (
+            "tenants: {acme: {namespaces: [0123]}}",
+            "line 1: tenants.acme.namespaces.0: 0123 is text",
+        ),
+        (
+            "tenants:\n  acme:\n    namespaces:\n    - 1.50",
+            "line 4: tenants.acme.namespaces.0: 1.50",
+        ),
+        ("namespaces:\n  0456: {mode: shadow}", "line 2: namespaces.456: 0456 is text here, and "),
+        ("tenants: {a: {namespaces: [2027-01-31]}}", "line 1: tenants.a.namespaces.0: 2027-01-31 "),
+        ("", "the policy has no field: an emptied file is not taken"),
+        ("# all gone\n", "the policy has no field: an emptied file is not taken"),
+        ("{}", "the policy has no field: an emptied file is not taken"),
+        ("grants: [{to: a, from: b, until: 2027-W05-7}]", "line 1: grants.0.until: write a day"),
+        ("grants: [{to: a, from: b, until: '20270131'}]", "line 1: grants.0.until: write a day"),
         ("grants: [{to: a, from: b, until: 2027}]", "line 1: grants.0.until: write a day without"),
         (
             "grants:\n- to: a\n  from: b\n  service_account:",
@@ -432,3 +459,17 @@ def test_no_more_than_the_limit_is_read_of_a_huge_file(tmp_path: Path) -> None:
     with file.open("wb") as output:
         output.truncate(1 << 40)  # a terabyte of nothing, which takes no room
     assert file_problem(file) == f"the policy file is larger than {MAX_BYTES} bytes"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "grants: [{to: a, from: b, until: 2027-01-31}]",
+        "grants: [{to: a, from: b, until: '2027-01-31'}]",
+        '{"grants": [{"to": "a", "from": "b", "until": "2027-01-31"}]}',
+    ],
+)
+def test_a_day_is_the_same_in_quotation_marks_and_in_json(text: str) -> None:
+    (grant,) = parse_policy(text).grants
+    assert grant.until == dt.datetime(2027, 2, 1, tzinfo=dt.UTC).timestamp()
+    assert policy_of_json(parse_policy_as_json(text).encode()).grants == (grant,)

@@ -75,7 +75,7 @@ async def test_a_change_counts_within_a_second(folder: Folder, api: ApiDouble) -
         assert running.line("listening")["policy"] == f"ConfigMap {WHERE}"
         assert await asked(folder, running) == "allowed"
         for number, (text, expected) in enumerate(
-            [("{}", "token-missing"), (TENANT, "allowed")], start=2
+            [("grants: []", "token-missing"), (TENANT, "allowed")], start=2
         ):
             begun = time.monotonic()
             api.put("configmaps", configmap(text))
@@ -83,7 +83,7 @@ async def test_a_change_counts_within_a_second(folder: Folder, api: ApiDouble) -
             assert time.monotonic() - begun < 1
             assert await asked(folder, running) == expected
         api.put("configmaps", configmap(TENANT, who="kubectl"))
-        api.put("configmaps", configmap("{}"))
+        api.put("configmaps", configmap("grants: []"))
         running.line("policy loaded", 4)
         assert len(running.lines("policy loaded")) == 4  # what was no change was none
         assert metric(running, AGE) < 40
@@ -113,7 +113,7 @@ async def test_a_bad_version_is_told_and_counted_and_the_last_good_one_stays(
         assert metric(running, FAILURES) == 1
         assert await asked(folder, running) == "allowed"
         assert http_get(f"{running.http}/readyz")[0] == 200
-        api.put("configmaps", configmap("{}"))
+        api.put("configmaps", configmap("grants: []"))
         running.line("policy loaded", 2)
         assert await asked(folder, running) == "token-missing"
         assert metric(running, FAILURES) == 1
@@ -169,7 +169,7 @@ async def test_without_the_api_server_it_goes_on_with_what_it_has_and_says_so(
             assert http_get(f"{running.http}/readyz")[0] == 200
         running.line("policy readable again")
         assert len(running.lines("policy not readable")) >= 1
-        api.put("configmaps", configmap("{}"))
+        api.put("configmaps", configmap("grants: []"))
         running.line("policy loaded", 2)
         assert metric(running, FAILURES) == 0
 

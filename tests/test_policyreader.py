@@ -19,7 +19,7 @@ def all_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 EXAMPLES = [
-    "",
+    "grants: []",
     WHOLE,
     "grants: [{to: a, from: '*', until: 2027-12-31}]\n",
     "default_mode: off\nnamespaces: {on: {mode: off, public: false}}\n",
@@ -52,7 +52,7 @@ def test_the_other_process_is_given_no_secret(
     monkeypatch.setenv("HARMLESS", "kept")
     monkeypatch.setattr(subprocess, "run", run)
     file = tmp_path / "policy.yaml"
-    file.write_text("")
+    file.write_text("grants: []")
     with pytest.raises(BadPolicy):
         read_policy_apart(file)
     assert "precious" not in given[0].values()

@@ -487,7 +487,29 @@ async def test_a_configmap_that_is_swapped_is_seen(folder: Folder) -> None:
             await until("allowed", lambda: verify(bank, token))
 
 
-@pytest.mark.parametrize("bad", [b"grants: 7\ntenant: {}\n", b"[[[[", b"\xff", b"a: &a [*a]\n"])
+async def test_a_policy_that_loses_what_keeps_the_mesh_going_is_warned_of(folder: Folder) -> None:
+    await folder.make_keys()
+    async with live(folder) as here:
+        await here.ready()
+        replace_file(folder.policy_file, b"default_mode: shadow\n")
+        lost = await here.line(
+            "policy lost all roles: gateways and activator are denied everything"
+        )
+        assert lost["before"]["roles"] > 0
+        assert lost["now"]["roles"] == 0
+        changed = await here.line(
+            "policy changed default_mode, for every namespace without a mode of its own"
+        )
+        assert (changed["before"], changed["now"]) == ("enforce", "shadow")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *(b"grants: 7\ntenant: {}\n", b"[[[[", b"\xff", b"a: &a [*a]\n"),
+        *(b"", b"# written by a template\n", b"{}\n", b"<<<<<<< ours\ngrants: []\n"),
+    ],
+)
 async def test_a_bad_policy_is_told_and_counted_and_the_last_good_one_stays(
     folder: Folder, bad: bytes
 ) -> None:

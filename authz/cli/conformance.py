@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from authz.cli.output import AsJson, print_json, show
-from authz.conformance import MATRIX, Driver, play
+from authz.conformance import MATRIX, MUST, Driver, play
 from authz.errors import BadSettings
 
 app = typer.Typer(add_completion=False)
@@ -47,9 +47,18 @@ def conformance(
     driver = (
         _box(istiod=istiod) if box or istiod else _kubernetes(image, label or [], prepared=prepared)
     )
-    outcomes = asyncio.run(play(driver, MATRIX))
-    different = sum(not it.as_expected for it in outcomes)
-    rows = [it.told() for it in outcomes]
+    results = asyncio.run(play(driver, MATRIX))
+    different = sum(not it.ok for it in results)
+    rows = [
+        {
+            "": "ok" if it.ok else "DIFFERENT",
+            "caller": it.case.call.caller,
+            "call": it.case.name,
+            "must_be": MUST[it.case.expected],
+            "came": it.outcome,
+        }
+        for it in results
+    ]
     if as_json:
         print_json({"calls": rows, "different": different})
     else:

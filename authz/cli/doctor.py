@@ -21,12 +21,13 @@ from authz.doctor import (
     mesh_mode,
     read_documents,
     read_dump,
+    read_pods,
     without_proxy,
 )
 from authz.doctor.collect import Source
 from authz.domain.reason import Reason
 from authz.envoyfilters import shipped
-from authz.errors import BadSettings
+from authz.errors import BadSettings, NoEvidence
 from authz.report.scrape import scrape
 
 app = typer.Typer(add_completion=False)
@@ -86,7 +87,8 @@ def doctor(
     A dump for each pod, without --cluster:
     kubectl -n NS exec POD -c istio-proxy -- pilot-agent request GET config_dump > NS.POD.json
 
-    Exit code 1: there is a hole. 3: a dump cannot be read, and the others are sound.
+    Exit code 1: there is a hole. 3: a dump cannot be read, and the others are sound; or
+    there was none, and no pod.
     """
     if not (dumps or cluster or pods or metrics):
         raise BadSettings(["DUMP: give dumps, --cluster, --pods FILE or --metrics URL"])
@@ -118,6 +120,12 @@ def doctor(
         typer.secho(text, fg=typer.colors.RED, err=True)
     if told or unreadable:
         raise typer.Exit(1 if told else 3)
+    if (dumps or cluster) and not examined:
+        problem = (
+            "no proxy was examined: nothing is known of the mesh. Look at --namespace, and whether "
+            "its pods have sidecars"
+        )
+        raise NoEvidence([problem])
 
 
 def _examined(
@@ -137,7 +145,10 @@ def _from_pods(file: Path) -> Iterator[Finding]:
         text = file.read_text("utf-8")
     except OSError as error:
         raise CannotRead(f"--pods: {file}: {error.strerror}") from None
-    return without_proxy(text, f"--pods: {file}")
+    source = f"--pods: {file}"
+    if not read_pods(text, source):
+        raise NoEvidence([f"{source}: no pod in it runs: give the pods of a cluster in use"])
+    return without_proxy(text, source)
 
 
 def _counted(urls: list[str]) -> Iterator[Finding]:

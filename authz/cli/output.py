@@ -5,13 +5,16 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from authz.errors import AuthzError, BadSettings, InvalidIdentity, InvalidName, KeyringError
+
+_PIPED_COLUMNS: Final = 10_000
+"""Nothing is cut off where no terminal says how wide it is."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -42,7 +45,7 @@ def show(rows: Sequence[Mapping[str, object]], *, title: str, as_json: bool) -> 
         table.add_column(name.replace("_", " "))
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else _PIPED_COLUMNS).print(table)
 
 
 def print_json(value: Any) -> None:

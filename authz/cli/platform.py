@@ -60,7 +60,7 @@ def estimate(
 
     A Gateway is measured: rendered as JSON with one server for each tenant, against etcd's 1.5 MiB.
     Replicas of this service: three Checks a call, 45 microseconds each, cores used to 60 %, two
-    connections of 49 KB for each proxy, 20,000 a replica, and one replica more (README,
+    connections of 49 KB for each proxy, 20,000 a replica, and one replica more (loadtest/README.md,
     Performance). A cluster's limits are Kubernetes' scalability thresholds (10,000 namespaces,
     10,000 Services, 150,000 pods), and one gigabit a second for istiod, each used to 80 %.
 

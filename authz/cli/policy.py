@@ -8,13 +8,13 @@ import typer
 
 from authz.cli.output import AsJson, print_json, show
 from authz.domain import rotation, tokens
-from authz.domain.decision import Rules, decide
+from authz.domain.decision import Rules, decide, markdown
 from authz.domain.facts import Facts, Hop, Question
 from authz.domain.identity import SpiffeId
 from authz.domain.keys import TokenLife
 from authz.domain.names import PUBLIC, Namespace, parse_namespace
 from authz.domain.policy import Policy, Role
-from authz.domain.verdict import Allow, Deny
+from authz.domain.verdict import Deny, Verdict
 from authz.errors import BadPolicy
 from authz.policysource.file import read_policy
 from authz.wire import cluster_name
@@ -72,13 +72,20 @@ def explain(
 ) -> None:
     """Say whether SOURCE may call into DESTINATION, on each way there, and why.
 
-    It asks the same function that the server asks. Exit code 1: some way is closed.
+    It asks the same function that the server asks, and names the row of the decision tables that
+    answers, see `authz policy tables`. Exit code 1: some way is closed.
     """
     policy = read_policy(file)
     rows = _ways(policy, source, parse_namespace(destination), port)
     show(rows, title=f"{source} to {destination}:{port}", as_json=as_json)
     if not all(row["allowed"] for row in rows):
         raise typer.Exit(1)
+
+
+@app.command(epilog="Example: authz policy tables > tables.md")
+def tables() -> None:
+    """Print the decision tables of this version in Markdown: the first row that fits answers."""
+    typer.echo(markdown(), nl=False)
 
 
 def _ways(
@@ -99,7 +106,8 @@ def _ways(
             ways[way] = SpiffeId.parse(holder)
     if not ways:
         because = "nobody holds the role gateway, so nothing comes in from outside"
-        return [{"way": "through a gateway", "allowed": False, "because": because}]
+        closed = {"allowed": False, "because": because, "row": None, "grant": None}
+        return [{"way": "through a gateway", **closed}]
     now = _now()
     rules = Rules(policy, rotation.create(now), TokenLife())
 
@@ -116,7 +124,7 @@ def _ways(
     token = token_for(destination)
     rows: list[dict[str, object]] = []
     for way, presenter in ways.items():
-        verdict: Allow | Deny | None = None
+        verdict: Verdict | None = None
         if not public and str(presenter) != straight:
             upstream = cluster_name(f"any.{destination}.svc.{policy.cluster_domains[0]}", 80)
             hop = Facts(presenter, Hop.GATEWAY, upstream, principal=straight, tokens=(token,))
@@ -133,10 +141,17 @@ def _ways(
     return rows
 
 
-def _said(verdict: Allow | Deny) -> dict[str, object]:
+def _said(verdict: Verdict) -> dict[str, object]:
+    """What is decided, by which row of the decision table, and by which grant if by one."""
     if isinstance(verdict, Deny):
-        return {"allowed": False, "because": verdict.reason.sentence}
-    because = verdict.ground.value
-    if verdict.would_deny is not None:
-        because += f"; enforced, it would be denied: {verdict.would_deny.sentence}"
-    return {"allowed": True, "because": because}
+        because, grant = verdict.reason.sentence, None
+    else:
+        because, grant = verdict.ground.value, verdict.grant
+        if verdict.would_deny is not None:
+            because += f"; enforced, it would be denied: {verdict.would_deny.sentence}"
+    return {
+        "allowed": not isinstance(verdict, Deny),
+        "because": because,
+        "row": verdict.row,
+        "grant": None if grant is None else str(grant),
+    }

@@ -7,17 +7,18 @@ from typing import Annotated, Any
 import typer
 
 from authz.cli.output import AsJson, print_json, show
-from authz.errors import BadSettings
+from authz.errors import BadSettings, NoEvidence
 from authz.policysource.file import read_policy
 from authz.report.scrape import Counted, scrape
-from authz.report.shadow import Log, Verdict, as_policy
+from authz.report.shadow import Log, Readiness, as_policy
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command(
-    epilog="Example: kubectl -n authz-system logs -l app=authz --tail=-1 | authz report - "
-    "--policy policy.yaml"
+    epilog="Example: kubectl -n authz-system logs -c authz --tail=-1 --prefix "
+    "-l app.kubernetes.io/name=tenant-authz,app.kubernetes.io/component=server "
+    "| authz report - --policy policy.yaml"
 )
 def report(
     files: Annotated[
@@ -43,10 +44,13 @@ def report(
     From the decision log come the callers, and the grants that would let them in, as YAML to
     review. A token that was not good never leads to a grant: that is an attack or a fault. From
     /metrics come the totals, and the namespaces that never verify, where enforcing protects
-    nothing. A log says nothing of calls that were allowed: let it cover the rarest of them, such
-    as a month's end.
+    nothing. Who did not call is not in a log: let it cover the rarest caller, such as a month's
+    end.
 
-    Exit code 1: something is left to do before all of them can be enforced.
+    Lines may stand in the envelope of a container runtime or log store.
+
+    Exit code 1: something is left to do before all of them can be enforced. Exit code 3: there is
+    no evidence, since no line is a server's, too many cannot be read, or nothing was counted.
     """
     if not files and not metrics:
         raise BadSettings(["LOG: give a decision log (- for standard input), or --metrics URL"])
@@ -67,8 +71,27 @@ def report(
         _show(found)
         if log.grants() and grants is None:
             typer.echo(proposed, nl=False)
-    if any(row["verdict"] not in {Verdict.SAFE, Verdict.ENFORCED} for row in found["namespaces"]):
+    missing = _missing(log, counted, of_log=bool(files))
+    if missing:
+        raise NoEvidence(missing)
+    if any(
+        row["verdict"] not in {Readiness.SAFE, Readiness.ENFORCED} for row in found["namespaces"]
+    ):
         raise typer.Exit(1)
+
+
+def _missing(log: Log, counted: Counted, *, of_log: bool) -> list[str]:
+    """Why what was read says nothing, if so."""
+    if of_log and not log.is_evidence:
+        problem = (
+            f"LOG: {log.ours} of {log.lines} lines are a server's: no conclusion is drawn from "
+            "that. A server's lines are JSON with `event` and `timestamp`; select its container "
+            "(-c authz), and see that the log is not empty"
+        )
+        return [problem]
+    if not of_log and not counted.checks:
+        return ["--metrics: the servers have answered no Check yet: ask them later, or give a log"]
+    return []
 
 
 def _read(log: Log, file: Path) -> None:
@@ -121,7 +144,7 @@ def _namespace(log: Log, name: Any, counted: Counted) -> dict[str, Any]:
     seen = [one for _, one in log.of(name)]
     return {
         "namespace": name,
-        "verdict": log.verdict(name, counted.unprotected).value,
+        "verdict": log.readiness(name, counted.unprotected).value,
         "would_deny": sum(one.times_shadowed for one in seen),
         "denied": sum(one.times_denied for one in seen),
         "at_least": log.incomplete(name),

@@ -7,11 +7,11 @@
 
 `authz.lab.box.conformance` is a driver for the mesh in a box.
 
-A row that is kept out proves something only beside one that gets in: each target is called by its
+A call that is kept out proves something only beside one that gets in: each target is called by its
 own tenant, too.
 """
 
-from authz.conformance.matrix import MATRIX, Row
-from authz.conformance.run import Driver, Outcome, play
+from authz.conformance.matrix import MATRIX, MUST
+from authz.conformance.run import Driver, play
 
-__all__ = ["MATRIX", "Driver", "Outcome", "Row", "play"]
+__all__ = ["MATRIX", "MUST", "Driver", "play"]

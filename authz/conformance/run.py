@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from authz.conformance.matrix import Caller, Must, Row
+from authz.conformance.matrix import Call, Caller
 from authz.errors import AuthzError
+from authz.testing import LEAKED, Case, Outcome, Result
 
 Json = dict[str, Any]
 
@@ -35,62 +35,36 @@ Driver = AbstractAsyncContextManager[Tenants]
 """Makes the tenants, and takes them away at the end, whatever happened."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one row."""
-
-    row: Row
-    came: Json
-
-    @property
-    def as_expected(self) -> bool:
-        """Whether it was what must be."""
-        status, token = self.came.get("status", 0), self.came.get("token", False)
-        match self.row.must:
-            case Must.ALLOWED:
-                return 200 <= status < 300 and not token
-            case Must.DENIED:
-                return status == 403 and bool(self.came.get("reason"))
-            case Must.KEPT_OUT:
-                return not 200 <= status < 300
-
-    def told(self) -> Json:
-        """As the command line prints it."""
-        status = self.came.get("status") or "no answer"
-        about = [self.came.get("reason"), self.came.get("error")]
-        about += ["the app saw a token"] if self.came.get("token") else []
-        came = " ".join(str(it) for it in (status, *about) if it)
-        return {
-            "": "ok" if self.as_expected else "DIFFERENT",
-            "caller": self.row.caller,
-            "call": self.row.name,
-            "must_be": self.row.must.value,
-            "came": came,
-        }
-
-
-async def play(driver: Driver, matrix: Sequence[Row]) -> list[Outcome]:
-    """Play all rows, in the order of the matrix.
+async def play(driver: Driver, matrix: Sequence[Case[Call]]) -> list[Result[Call]]:
+    """Play all cases, in the order of the matrix.
 
     Raises:
         CouldNotProve: the tenants or a caller could not be made.
     """
-    results: dict[int, Json] = {}
+    results: dict[int, Outcome] = {}
     async with driver as tenants:
         names = await tenants.names()
-        for caller in dict.fromkeys(row.caller for row in matrix):
-            rows = [(number, row) for number, row in enumerate(matrix) if row.caller == caller]
-            came = await tenants.probe(caller, [_call(row, names) for _, row in rows])
-            if len(came) != len(rows):
-                raise CouldNotProve(f"caller {caller}: {len(came)} of {len(rows)} calls were made")
-            results |= {number: one for (number, _), one in zip(rows, came, strict=True)}
-    return [Outcome(row, results[number]) for number, row in enumerate(matrix)]
+        for caller in dict.fromkeys(case.call.caller for case in matrix):
+            calls = {n: it.call for n, it in enumerate(matrix) if it.call.caller == caller}
+            came = await tenants.probe(caller, [_written(call, names) for call in calls.values()])
+            if len(came) != len(calls):
+                raise CouldNotProve(f"caller {caller}: {len(came)} of {len(calls)} calls were made")
+            results |= dict(zip(calls, map(outcome, came), strict=True))
+    return [Result(case, results[number]) for number, case in enumerate(matrix)]
 
 
-def _call(row: Row, names: Mapping[str, str]) -> Json:
-    call: Json = {"url": row.url.format_map(names)}
-    if row.host:
-        call["host"] = row.host.format_map(names)
-    if row.headers:
-        call["headers"] = [[name, value.format_map(names)] for name, value in row.headers]
-    return call
+def outcome(came: Json) -> Outcome:
+    """What came of a call, of what the probe says."""
+    status = came.get("status", 0)
+    who = came.get("reason") if status else came.get("error")
+    return Outcome.of(status, who or "", *[LEAKED] * bool(came.get("token")))
+
+
+def _written(call: Call, names: Mapping[str, str]) -> Json:
+    """A call as the probe takes it."""
+    written: Json = {"url": call.url.format_map(names)}
+    if call.host:
+        written["host"] = call.host.format_map(names)
+    if call.headers:
+        written["headers"] = [[name, value.format_map(names)] for name, value in call.headers]
+    return written

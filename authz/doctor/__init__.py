@@ -19,7 +19,7 @@ from authz.doctor.dump import CannotRead, Workload, read_dump
 from authz.doctor.examine import examine
 from authz.doctor.expected import Expected
 from authz.doctor.finding import Finding, Rule
-from authz.doctor.pods import without_proxy
+from authz.doctor.pods import read_pods, without_proxy
 
 __all__ = [
     "CannotRead",
@@ -33,5 +33,6 @@ __all__ = [
     "mesh_mode",
     "read_documents",
     "read_dump",
+    "read_pods",
     "without_proxy",
 ]

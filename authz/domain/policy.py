@@ -58,6 +58,11 @@ class Grant:
     port: int | None = None
     until: int | None = None
 
+    def __str__(self) -> str:
+        account = "" if self.service_account is None else f"/{self.service_account}"
+        port = "" if self.port is None else f", port {self.port}"
+        return f"{self.destination} from {self.source}{account}{port}"
+
     def covers(self, service_account: str, port: int | None, now: float) -> bool:
         """Whether it counts for a source's account (short form) at `now`.
 
@@ -189,10 +194,10 @@ class Policy:
         destination: Namespace,
         port: int | None,
         now: float,
-    ) -> bool:
-        """Whether the destination grants the source access, see `Grant.covers`."""
-        return any(
-            grant.covers(service_account, port, now)
-            for allowed in (source, EVERYONE)
-            for grant in self._grants_by_pair.get((allowed, destination), ())
-        )
+    ) -> Grant | None:
+        """The grant of the destination that gives the source access, see `Grant.covers`."""
+        for allowed in (source, EVERYONE):
+            for grant in self._grants_by_pair.get((allowed, destination), ()):
+                if grant.covers(service_account, port, now):
+                    return grant
+        return None

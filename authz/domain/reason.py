@@ -88,6 +88,7 @@ class Reason(enum.Enum):
         "whoever asks lacks the role that this question requires",
         Outward.NOT_ALLOWED,
     )
+    NO_ROW = "no row of the question's decision table answers", Outward.NOT_ALLOWED
     REQUEST_MALFORMED = "the CheckRequest cannot be read", Outward.NOT_ALLOWED
     INTERNAL_ERROR = "an unexpected error; see the counter and the log", Outward.NOT_ALLOWED
 

@@ -3,10 +3,12 @@
 import enum
 from dataclasses import dataclass, field
 from math import inf
+from typing import NamedTuple, TypeAlias
 
 from authz.domain.identity import SpiffeId
 from authz.domain.keys import KeyId
 from authz.domain.names import Namespace
+from authz.domain.policy import Grant
 from authz.domain.reason import Reason
 
 
@@ -44,8 +46,7 @@ class SetToken:
     token: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Parties:
+class Parties(NamedTuple):
     """Who is concerned, as far as it is known: for the log, not for deciding."""
 
     source: Namespace | None = None
@@ -60,8 +61,7 @@ class Parties:
     """What the asking proxy says that Envoy chose, where it is no cluster name of istiod's; cut."""
 
 
-@dataclass(frozen=True, slots=True)
-class Allow:
+class Allow(NamedTuple):
     """Let it pass. One answer keeps, removes or sets the token header, never two of them."""
 
     ground: Ground
@@ -72,11 +72,19 @@ class Allow:
     good_until: float = inf
     """By the same rules, the same facts get the same answer until then (seconds since the epoch).
     When the rules themselves change is another question, see `Rules.next_change`."""
+    row: str = ""
+    """The row of the decision table that let it pass; in shadow mode, the one that would deny."""
+    grant: Grant | None = None
+    """The grant that let it pass, where one did."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deny:
+class Deny(NamedTuple):
     """Refuse it."""
 
     reason: Reason
     parties: Parties
+    row: str = ""
+    """The row of the decision table that refuses it; empty: none, so that it is refused."""
+
+
+Verdict: TypeAlias = Allow | Deny

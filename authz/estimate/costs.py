@@ -20,11 +20,11 @@ CLUSTER: Final = 1100
 CLUSTERS_PER_REVISION: Final = 8
 """Ports of a revision's two Services: 80 and 443; 80, 443, 8012, 8013, 9090, 9091."""
 CHECK: Final = 45e-6
-"""Seconds of CPU for a Check whose headers change each time: README, Performance."""
+"""Seconds of CPU for a Check whose headers change each time: loadtest/README.md, Performance."""
 CHECKS_PER_REQUEST: Final = 3
 """sign, transit at the activator, verify."""
 CONNECTION: Final = 48_900
-"""Bytes of an idle mTLS connection: README, Performance."""
+"""Bytes of an idle mTLS connection: loadtest/README.md, Performance."""
 BASE: Final = 150_000_000
 """Bytes of a replica with its answers remembered, without connections."""
 HANDSHAKE: Final = 1.7e-3

@@ -1,8 +1,10 @@
 """The audit log: one JSON line for each denial, also for those that shadow mode let pass.
 
-Allows are counted, not logged, but for what must be a fault: no token where the upstream could not
-be read. The flood of one tenant must not hide what another does, so the limit is per namespace that
-asks and namespace that the request was brought by; what was left out is counted and said.
+Allows are counted, not logged, but for two: no token where the upstream could not be read, which
+must be a fault; and, once an hour, that a namespace was let into one that is not its own tenant's,
+by which row of the decision table and which grant. The flood of one tenant must not hide what
+another does, so the limit is per namespace that asks and namespace that the request was brought by;
+what was left out is counted and said.
 """
 
 from collections import Counter
@@ -24,6 +26,18 @@ UPSTREAM_SECONDS: Final = 60
 """How often upstreams that cannot be read are told of: one of each asking namespace."""
 MAX_UPSTREAMS: Final = 100
 """Of how many namespaces, in that time."""
+ENTRY_SECONDS: Final = 3600
+"""How often it is told who is let in from elsewhere: each source and destination, row and grant."""
+MAX_ENTRIES: Final = 5000
+"""How many lines of that, in that time."""
+MAX_ENTRIES_OF_ONE: Final = 100
+"""How many of those of one source: service accounts are quickly made."""
+_FROM_ELSEWHERE: Final = (
+    Ground.EXEMPT,
+    Ground.PROVEN_PEER,
+    Ground.GRANTED,
+    Ground.FROM_OUTSIDE,
+)
 
 
 class AuditLog:
@@ -39,6 +53,9 @@ class AuditLog:
         self._all = 0
         self._minute = 0
         self._told_of: set[str] = set()
+        self._hour = 0
+        self._entries: set[tuple[object, ...]] = set()
+        self._entries_of: Counter[str | None] = Counter()
 
     def decided(self, event: DecisionEvent) -> None:
         """Write a line if the answer was a denial, or would have been."""
@@ -49,6 +66,8 @@ class AuditLog:
         bringing = parties.peer.namespace if parties.peer else "nobody"
         if isinstance(verdict, Allow) and verdict.ground is Ground.UPSTREAM_UNREADABLE:
             self._unreadable(event, asking)
+        if isinstance(verdict, Allow) and verdict.ground in _FROM_ELSEWHERE:
+            self._let_in(event, verdict)
         if reason is None or not self._may_write(f"{bringing} at {asking}"):
             return
         self._log.warning(
@@ -56,6 +75,7 @@ class AuditLog:
             reason=reason.slug,
             told=reason.outward.value,
             because=reason.sentence,
+            row=verdict.row or None,
             question=event.question.value if event.question else None,
             peer=str(parties.peer) if parties.peer else None,
             source=parties.source,
@@ -81,6 +101,36 @@ class AuditLog:
             upstream=event.verdict.parties.upstream,
             question=event.question.value if event.question else None,
             asked_by=str(event.caller) if event.caller else None,
+        )
+
+    def _let_in(self, event: DecisionEvent, allow: Allow) -> None:
+        if allow.ground is Ground.PROVEN_PEER and allow.grant is None:  # of the tenant itself
+            return
+        hour = int(self._clock() // ENTRY_SECONDS)
+        if hour != self._hour:
+            self._hour = hour
+            self._entries.clear()
+            self._entries_of.clear()
+        parties = allow.parties
+        source, account = parties.source, parties.service_account
+        entry = source, account, parties.destination, allow.row, allow.grant
+        if (
+            entry in self._entries
+            or len(self._entries) >= MAX_ENTRIES
+            or self._entries_of[source] >= MAX_ENTRIES_OF_ONE
+        ):
+            return
+        self._entries.add(entry)
+        self._entries_of[source] += 1
+        self._log.info(
+            "let in",
+            row=allow.row,
+            grant=None if allow.grant is None else str(allow.grant),
+            question=event.question.value if event.question else None,
+            source=parties.source,
+            service_account=parties.service_account or None,
+            destination=parties.destination,
+            peer=str(parties.peer) if parties.peer else None,
         )
 
     def given_again(self, question: Question | None, ground: Ground, caller: SpiffeId) -> None:

@@ -1,15 +1,14 @@
 """The log of TLS handshakes that failed: a client that is not let in can say so nowhere else."""
 
-from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 EVERY_SECONDS: Final = 60
-"""How often one reason is logged; what came in between is counted."""
-MAX_REASONS: Final = 16
-"""Different reasons in that time. They are OpenSSL's, and few; more are not logged."""
+"""How often one reason is logged. What comes in between is counted."""
+MAX_REASONS: Final = 256
+"""Reasons that are remembered. They are OpenSSL's own words, of which a client can cause fewer."""
 
 
 class HandshakeLog:
@@ -20,22 +19,22 @@ class HandshakeLog:
     ) -> None:
         self._log = log
         self._clock = clock
-        self._minute = 0
-        self._seen: Counter[str] = Counter()
-        self._before: Counter[str] = Counter()
+        self._seen: dict[str, tuple[float, int]] = {}
+        """By reason: when it was logged last, and how often it came since then."""
 
     def refused(self, client: str, why: str) -> None:
         """Log that the handshake of the client at this address failed, and why."""
-        minute = int(self._clock() // EVERY_SECONDS)
-        if minute != self._minute:
-            self._minute, self._before, self._seen = minute, self._seen, Counter()
-        if why not in self._seen and len(self._seen) >= MAX_REASONS:
+        now = self._clock()
+        if (seen := self._seen.get(why)) is None:
+            if len(self._seen) >= MAX_REASONS:
+                return
+        elif now < seen[0] + EVERY_SECONDS:
+            self._seen[why] = seen[0], seen[1] + 1
             return
-        self._seen[why] += 1
-        if self._seen[why] == 1:
-            self._log.warning(
-                "TLS handshake failed",
-                because=why,
-                client=client,
-                in_the_minute_before=self._before[why],
-            )
+        self._log.warning(
+            "TLS handshake failed",
+            because=why,
+            client=client,
+            left_out=0 if seen is None else seen[1],
+        )
+        self._seen[why] = now, 0

@@ -1,4 +1,4 @@
-"""Metrics for Prometheus. The README's table says what each means.
+"""Metrics for Prometheus. authz/REFERENCE.md lists them, deploy/observability what to do.
 
 Counting costs a fraction of a microsecond, for it happens at each Check: plain numbers, exported
 when somebody asks. Only the event loop's thread counts. What one process has counted can be added
@@ -34,16 +34,16 @@ _RESTARTS: Final = "authz_worker_restarts"
 
 _COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     _CHECKS: (
-        "Questions answered, by question and by what was said.",
+        "Questions answered, by question, outcome (allow, deny, shadow) and reason.",
         ("question", "outcome", "reason"),
     ),
-    _ERRORS: ("Unexpected errors; each was answered with a denial.", ("kind",)),
+    _ERRORS: ("Bugs; each such Check failed, and Envoy went by its failure mode.", ("kind",)),
     _RELOAD_FAILURES: (
-        "Bad new versions that were not taken; the last good one stays in use.",
+        "New versions that were bad and not used; the last good one stays in use.",
         ("what",),
     ),
-    _CLOSED: ("Connections that ended, by why.", ("reason",)),
-    _LIMITED: ("Times that a client met a limit, by which; see the README's table.", ("limit",)),
+    _CLOSED: ("Connections that ended, by reason.", ("reason",)),
+    _LIMITED: ("Limits reached: a request refused, a connection closed, or a delay.", ("limit",)),
     _RESTARTS: ("Workers that ended by themselves and were started again.", ()),
 }
 _AGING: Final = ("keyring", "policy")
@@ -234,8 +234,8 @@ class Metrics(Collector):
         )
         age = GaugeMetricFamily(
             "authz_age_seconds",
-            "Seconds since the key store was last reached, or the policy file last seen to hold "
-            "what is in use; the longest of all workers'.",
+            "Seconds since the key store was last reached, or the policy (with policy_from_cluster "
+            "also the cluster) last seen to hold what is in use; the longest of all workers'.",
             labels=["what"],
         )
         now = self._clock()

@@ -101,9 +101,9 @@ class _Told:
     def merged(self, merged: Merged) -> None:
         """After each change of what the policy is made of."""
         refused = {
-            f"grant {where}: {verdict.reason}: {verdict.message}"
-            for where, verdict in merged.verdicts.items()
-            if not verdict.accepted
+            f"grant {where}: {status.reason}: {status.message}"
+            for where, status in merged.statuses.items()
+            if not status.accepted
         }
         problems = refused.union(merged.problems)
         fresh = sorted(problems - self._known)

@@ -1,6 +1,5 @@
 """What Kubernetes' objects say, as values: labels of namespaces, `Grant`s."""
 
-import datetime as dt
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -10,13 +9,13 @@ from authz.domain.names import Namespace, parse_namespace
 from authz.domain.policy import EVERYONE, Grant
 from authz.errors import InvalidName
 from authz.kube import Resource
+from authz.policysource.days import end_of, parse_day
 from authz.policysource.merge import GrantName, Labels
 from authz.wire import GROUP, MODE_LABEL, TENANT_LABEL
 
 NAMESPACES: Final = Resource("namespaces", metadata_only=True)
 GRANTS: Final = Resource("grants", group=GROUP, version="v1alpha1")
 
-_EPOCH: Final = dt.date(1970, 1, 1)
 _LONGEST: Final = 300
 
 
@@ -31,7 +30,7 @@ def _service_account(text: str) -> str:
 
 
 def _day(text: str) -> str:
-    dt.date.fromisoformat(text)
+    parse_day(text)
     return text
 
 
@@ -85,13 +84,8 @@ def grant_of(thing: dict[str, Any], destination: Namespace) -> Grant | str:
         Namespace(spec.from_),
         spec.service_account,
         spec.port,
-        None if spec.until is None else _end_of(dt.date.fromisoformat(spec.until)),
+        None if spec.until is None else end_of(parse_day(spec.until)),
     )
-
-
-def _end_of(day: dt.date) -> int:
-    """The last moment of a day in UTC, so that `until` includes the day that it names."""
-    return ((day - _EPOCH).days + 1) * 86400
 
 
 def _said(problem: Any) -> str:

@@ -5,10 +5,11 @@ Nothing is guessed, see `yamlfile`, and a file with one problem changes nothing.
 
 import datetime as dt
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
 from authz.domain.identity import SpiffeId, is_service_account
 from authz.domain.names import (
@@ -20,12 +21,11 @@ from authz.domain.names import (
 )
 from authz.domain.policy import EVERYONE, Exemption, Grant, Mode, NamespacePolicy, Policy, Role
 from authz.errors import BadPolicy, InvalidIdentity
+from authz.policysource.days import end_of, parse_day
 from authz.yamlfile import STRICT, field_name, line_of, parse_plain
 
 MAX_BYTES: Final = 2 * 1024 * 1024
 """A larger file is refused. A ConfigMap holds at most 1 MiB."""
-
-_EPOCH: Final = dt.date(1970, 1, 1)
 
 
 def _spiffe_id(text: str) -> str:
@@ -53,6 +53,14 @@ def _service_account(text: str) -> str:
     return text
 
 
+def _day(value: object) -> object:
+    """A day in quotation marks is the same day: tools quote every text, and JSON has no days."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return parse_day(value)
+    return value
+
+
 def _source(text: str) -> str:
     return text if text == EVERYONE else parse_namespace(text)
 
@@ -66,6 +74,7 @@ _SpiffeId = Annotated[str, AfterValidator(_spiffe_id)]
 _DnsName = Annotated[str, AfterValidator(_dns_name)]
 _Port = Annotated[int, Field(ge=1, le=65535)]
 _Text = Annotated[str, Field(min_length=1)]
+_Day = Annotated[dt.date, BeforeValidator(_day)]
 
 
 class _Model(BaseModel):
@@ -74,46 +83,71 @@ class _Model(BaseModel):
 
 class _Tenant(_Model):
     namespaces: list[_Namespace]
+    """The namespaces that belong together. A namespace belongs to one tenant."""
     mode: Annotated[Mode | None, Field(strict=False)] = None
+    """The mode of the namespaces listed here, in place of `default_mode`."""
 
 
 class _NamespaceEntry(_Model):
     mode: Annotated[Mode | None, Field(strict=False)] = None
+    """Its mode, in place of its tenant's and of `default_mode`."""
     public: bool = True
+    """Whether requests from outside the cluster, by the public gateway, may enter."""
     plaintext_peers: bool = False
+    """Its pods accept plaintext: a token counts although nothing proves who presents it."""
 
 
 class _GrantEntry(_Model):
     to: _Namespace
+    """The namespace that is opened, the destination."""
     from_: Annotated[str, AfterValidator(_source), Field(alias="from")]
+    """The namespace that is let in; `"*"`: every namespace, but not the outside world."""
     service_account: Annotated[str, AfterValidator(_service_account)] | None = None
+    """Only this service account of it."""
     port: _Port | None = None
-    until: dt.date | None = None
+    """Only this port of the pods: Knative's is 8012, or 8013 for HTTP/2. No event has one."""
+    until: _Day | None = None
+    """The last day on which it counts, in UTC."""
 
 
 class _ExemptionEntry(_Model):
     peer: _SpiffeId
+    """The peer that needs no token. It may hold no role."""
     port: _Port
+    """The pod's port."""
     path: Annotated[str, Field(pattern=r"^/[^?#]*$")] | None = None
+    """The whole path before `?`."""
     user_agent: _Text | None = None
+    """What the header `User-Agent` begins with."""
     network_probe: _Text | None = None
+    """The whole header `K-Network-Probe`."""
 
 
 class _File(_Model):
     cluster_domains: Annotated[
         list[Annotated[str, AfterValidator(parse_cluster_domain)]], Field(min_length=1)
     ] = ["cluster.local"]
+    """The cluster's DNS domains, the ends of its Services' names."""
     trust_domains: Annotated[
         list[Annotated[str, AfterValidator(_trust_domain)]], Field(min_length=1)
     ] = ["cluster.local"]
+    """The mesh's trust domains. Several assert that a namespace is the same one in each."""
     relays: list[Annotated[str, AfterValidator(_service)]] = []
+    """Services, `<name>.<namespace>`, that many namespaces share and that route by Host."""
     default_mode: Annotated[Mode, Field(strict=False)] = Mode.ENFORCE
+    """The mode of every namespace for which nothing else is said."""
     roles: dict[Annotated[Role, Field(strict=False)], list[_SpiffeId]] = {}
+    """For each role, the SPIFFE IDs of the platform's workloads that hold it."""
     tenants: dict[_DnsName, _Tenant] = {}
+    """Tenants by name. A namespace that is not listed is a tenant of its own."""
     namespaces: dict[_Namespace, _NamespaceEntry] = {}
+    """What differs for a namespace, by its name."""
     grants: list[_GrantEntry] = []
+    """Which namespaces let others in."""
     exemptions: list[_ExemptionEntry] = []
+    """Requests that need no token. Every field that is given must match."""
     hosts: dict[_DnsName, _Namespace] = {}
+    """Outside Istio: Hosts of yours, and the namespace that each means."""
 
 
 def read_policy(file: Path) -> Policy:
@@ -178,6 +212,10 @@ def _checked(text: str) -> _File:
     if len(text) > MAX_BYTES:
         raise BadPolicy([f"the policy file is larger than {MAX_BYTES} bytes"])
     file, data = parse_plain(text, _File, "policy", BadPolicy)
+    if not data:
+        raise BadPolicy(
+            ["the policy has no field: an emptied file is not taken; write at least one field"]
+        )
     problems = list(_contradictions(file, data))
     if problems:
         raise BadPolicy(problems)
@@ -206,7 +244,7 @@ def _policy(file: _File) -> Policy:
                 Namespace(entry.from_),
                 entry.service_account,
                 entry.port,
-                _end_of(entry.until),
+                None if entry.until is None else end_of(entry.until),
             )
             for entry in file.grants
         ),
@@ -229,13 +267,6 @@ def _namespaces(file: _File) -> dict[Namespace, NamespacePolicy]:
             tenant, entry.mode or tenant_mode, entry.public, entry.plaintext_peers
         )
     return known
-
-
-def _end_of(day: dt.date | None) -> int | None:
-    """The last moment of a day in UTC, so that `until` includes the day that it names."""
-    if day is None:
-        return None
-    return ((day - _EPOCH).days + 1) * 86400
 
 
 def _contradictions(file: _File, data: Any) -> Iterator[str]:

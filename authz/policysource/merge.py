@@ -37,7 +37,7 @@ class GrantName(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class GrantStatus:
     """Whether a `Grant` counts. `reason` is one word, as conditions have it."""
 
     accepted: bool
@@ -45,7 +45,7 @@ class Verdict:
     message: str
 
 
-ACCEPTED: Final = Verdict(True, "Accepted", "this grant counts")
+ACCEPTED: Final = GrantStatus(True, "Accepted", "this grant counts")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Merged:
     """The policy, what became of each grant, and what is wrong with labels, one text each."""
 
     policy: Policy
-    verdicts: Mapping[GrantName, Verdict]
+    statuses: Mapping[GrantName, GrantStatus]
     problems: tuple[str, ...]
 
 
@@ -73,15 +73,15 @@ def merge(
         namespaces[name] = _labelled(name, base.of(name), said, problems)
     in_file = {(grant.source, grant.destination) for grant in base.grants}
     counted: dict[Namespace, int] = {}
-    verdicts: dict[GrantName, Verdict] = {}
+    statuses: dict[GrantName, GrantStatus] = {}
     taken: list[Grant] = []
     for where, grant in grants.items():
         number = counted[where.namespace] = counted.get(where.namespace, 0) + 1
-        verdict = verdicts[where] = _judged(where, grant, number, in_file)
-        if verdict.accepted and isinstance(grant, Grant):
+        status = statuses[where] = _judged(where, grant, number, in_file)
+        if status.accepted and isinstance(grant, Grant):
             taken.append(grant)
     policy = replace(base, namespaces=namespaces, grants=(*base.grants, *taken))
-    return Merged(policy, verdicts, tuple(problems))
+    return Merged(policy, statuses, tuple(problems))
 
 
 def _labelled(
@@ -120,17 +120,17 @@ def _labelled(
 
 def _judged(
     where: GrantName, grant: Grant | str, number: int, in_file: set[tuple[Namespace, Namespace]]
-) -> Verdict:
+) -> GrantStatus:
     if isinstance(grant, str):
-        return Verdict(False, "Invalid", grant)
+        return GrantStatus(False, "Invalid", grant)
     if grant.destination != where.namespace:  # whoever made it of an object made a mistake
-        return Verdict(False, "Invalid", "a grant opens the namespace that it is in, no other")
+        return GrantStatus(False, "Invalid", "a grant opens the namespace that it is in, no other")
     if number > MOST_GRANTS:
-        return Verdict(
+        return GrantStatus(
             False, "TooMany", f"{where.namespace} has {MOST_GRANTS} older grants: delete some"
         )
     if (grant.source, grant.destination) in in_file:
-        return Verdict(
+        return GrantStatus(
             False,
             "Conflict",
             f"the platform's policy file says what {grant.source} may do in "

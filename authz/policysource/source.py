@@ -164,7 +164,7 @@ class ClusterPolicy:
             grants = {where: grant for where, (_, grant) in oldest_first}
             # With 10,000 namespaces it takes 25 ms, for which requests must not wait.
             merged = await asyncio.to_thread(merge, self._base, dict(self._labels), grants)
-            self._statuses.want(merged.verdicts)
+            self._statuses.want(merged.statuses)
             if merged != last:
                 last = merged
                 self._merged(merged)

@@ -15,7 +15,7 @@ from authz.backoff import Backoff
 from authz.kube import ApiServer, KubeError, Pace
 from authz.kube.api import Object
 from authz.policysource.cluster_objects import GRANTS
-from authz.policysource.merge import GrantName, Verdict
+from authz.policysource.merge import GrantName, GrantStatus
 
 TYPE: Final = "Accepted"
 
@@ -24,7 +24,7 @@ _HESITATE: Final = 2.0  # seconds at most, in which another server may have said
 
 
 class StatusWriter:
-    """`saw` objects, `want` verdicts, `run` for ever.
+    """`saw` objects, `want` statuses, `run` for ever.
 
     `now` is in seconds since the epoch; `complain` is told why a status cannot be written.
     """
@@ -42,8 +42,8 @@ class StatusWriter:
         self._complain = complain
         self._backoff = Backoff(pace.uniform)
         self._objects: dict[GrantName, Object] = {}
-        self._wanted: Mapping[GrantName, Verdict] = {}
-        self._said: dict[GrantName, tuple[Any, Any, Verdict]] = {}
+        self._wanted: Mapping[GrantName, GrantStatus] = {}
+        self._said: dict[GrantName, tuple[Any, Any, GrantStatus]] = {}
         self._to_do = asyncio.Event()
 
     def saw(self, where: GrantName, thing: Object) -> None:
@@ -62,9 +62,9 @@ class StatusWriter:
         self._objects.pop(where, None)
         self._said.pop(where, None)
 
-    def want(self, verdicts: Mapping[GrantName, Verdict]) -> None:
+    def want(self, statuses: Mapping[GrantName, GrantStatus]) -> None:
         """This is what became of the grants."""
-        self._wanted = verdicts
+        self._wanted = statuses
         self._to_do.set()
 
     async def run(self) -> None:
@@ -88,21 +88,21 @@ class StatusWriter:
         Raises:
             KubeError: it could not be, and is to be tried again.
         """
-        thing, verdict = self._objects.get(where), self._wanted.get(where)
-        if thing is None or verdict is None:
+        thing, wanted = self._objects.get(where), self._wanted.get(where)
+        if thing is None or wanted is None:
             return False
         metadata = thing["metadata"]
         generation = metadata.get("generation")
-        saying = metadata.get("uid"), generation, verdict
+        saying = metadata.get("uid"), generation, wanted
         if self._said.get(where) == saying:
             return False
         conditions = _conditions(thing)
         before = next((c for c in conditions if c.get("type") == TYPE), None)
         said = {
             "type": TYPE,
-            "status": "True" if verdict.accepted else "False",
-            "reason": verdict.reason,
-            "message": verdict.message,
+            "status": "True" if wanted.accepted else "False",
+            "reason": wanted.reason,
+            "message": wanted.message,
             **({} if generation is None else {"observedGeneration": generation}),
         }
         if before is not None and said.items() <= before.items():

@@ -23,6 +23,10 @@ PLATFORM: Final = frozenset({"istio-system", "knative-serving", "knative-eventin
 
 _REASONS: Final = {reason.slug: reason for reason in Reason}
 _GRANTABLE: Final = frozenset({Reason.NO_GRANT, Reason.TOKEN_MISSING, Reason.PEER_UNPROVEN})
+_ENVELOPES: Final = ("log", "message", "msg", "line", "body", "jsonPayload", "_source")
+"""Where container runtimes and log stores put what a program wrote, as text or as an object."""
+_MOST_ENVELOPES: Final = 3
+_FEW: Final = 10  # lines of a log that may be somebody else's
 _TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,16}(?:Z|\+00:00)")
 _HASH: Final = re.compile(r"sha256:[0-9a-f]{32}")  # of a long account's name
 _ADVICE: Final = {
@@ -33,7 +37,7 @@ _ADVICE: Final = {
 }
 
 
-class Verdict(StrEnum):
+class Readiness(StrEnum):
     """What is to be said of a namespace."""
 
     SAFE = "safe"
@@ -97,7 +101,7 @@ class Log:
         self.policy = policy or Policy()
         self.callers: dict[Caller, Seen] = {}
         self.first = self.last = ""
-        self.lines = self.unreadable = 0
+        self.lines = self.ours = self.unreadable = 0
         self.left_out: Counter[str] = Counter()
         """Lines that were over the log's limit, by the namespace that asked."""
         self._platform = PLATFORM | {peer.namespace for peer in self.policy.roles}
@@ -109,13 +113,19 @@ class Log:
                 continue
             self.lines += 1
             try:
-                # `kubectl logs --prefix` puts the pod's name in front.
-                self._take(json.loads(line[line.index("{") :]))
+                self._take(_record(line))
             except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 self.unreadable += 1
+            else:
+                self.ours += 1
+
+    @property
+    def is_evidence(self) -> bool:
+        """Whether lines of ours were read, and nearly all that could have been some."""
+        return self.ours > 0 and self.unreadable <= max(_FEW, self.lines // 100)
 
     def _take(self, record: Mapping[str, Any]) -> None:
-        time = str(record.get("timestamp", ""))
+        time = str(record["timestamp"])
         time = f"{time[:19]}Z" if _TIME.fullmatch(time) else ""
         self.first = min(self.first or time, time or self.first)
         self.last = max(self.last, time)
@@ -161,17 +171,17 @@ class Log:
         ]
         return sorted(found, key=lambda one: (-one[1].times_shadowed, one[0].order))
 
-    def verdict(self, namespace: Namespace, unprotected: Iterable[str] = ()) -> Verdict:
+    def readiness(self, namespace: Namespace, unprotected: Iterable[str] = ()) -> Readiness:
         """Whether `namespace` may be enforced."""
         if namespace in set(unprotected):
-            return Verdict.UNPROTECTED
+            return Readiness.UNPROTECTED
         shadowed = [caller for caller, seen in self.of(namespace) if seen.would]
         if shadowed:
             mended = all(self.grant(caller) or self._on_purpose(caller) for caller in shadowed)
-            return Verdict.GRANTS if mended else Verdict.LOOK
+            return Readiness.GRANTS if mended else Readiness.LOOK
         if any(seen.denied for _, seen in self.of(namespace)):
-            return Verdict.ENFORCED
-        return Verdict.SAFE
+            return Readiness.ENFORCED
+        return Readiness.SAFE
 
     def incomplete(self, namespace: Namespace) -> bool:
         """Whether lines about it may have been left out of the log, there or at a hop."""
@@ -240,6 +250,19 @@ def as_policy(log: Log) -> str:
         written = ", ".join(f"{name}: {json.dumps(value)}" for name, value in grant.items())
         lines += [f"  # calls: {times}{when}", f"  - {{{written}}}"]
     return "\n".join(lines) + "\n"
+
+
+def _record(line: str) -> dict[str, Any]:
+    """The record in a line: behind a pod's name (`kubectl logs --prefix`), within envelopes."""
+    found: Any = json.loads(line[line.index("{") :])
+    for _ in range(_MOST_ENVELOPES):
+        if "event" in found:
+            break
+        inner = next((found[name] for name in _ENVELOPES if name in found), None)
+        found = json.loads(inner[inner.index("{") :]) if isinstance(inner, str) else inner
+    if not isinstance(found, dict):
+        raise TypeError("not a record")
+    return found
 
 
 def _origin(text: str) -> Namespace:

@@ -229,10 +229,20 @@ class Sources:
             self._use_policy(policy)
 
     def _use_policy(self, policy: Policy) -> None:
-        self.policy = policy
-        self._log.info(
-            "policy loaded", namespaces=len(policy.namespaces), grants=len(policy.grants)
-        )
+        before, self.policy = self.policy, policy
+        self._log.info("policy loaded", **_counts(policy))
+        if before is not None and (before.roles and not policy.roles):
+            self._log.warning(
+                "policy lost all roles: gateways and activator are denied everything",
+                before=_counts(before),
+                now=_counts(policy),
+            )
+        if before is not None and policy.default_mode is not before.default_mode:
+            self._log.warning(
+                "policy changed default_mode, for every namespace without a mode of its own",
+                before=before.default_mode.value,
+                now=policy.default_mode.value,
+            )
         self._changed()
 
     async def _follow_tls(self, files: TlsFiles, watched: Files) -> None:
@@ -259,6 +269,14 @@ class Sources:
         there_is_one = what != "policy" or self.policy is not None
         stays = "the last good one stays" if there_is_one else "and there is no other: not ready"
         self._log.error(f"new version is bad, {stays}", what=what, problems=problems)
+
+
+def _counts(policy: Policy) -> dict[str, int]:
+    return {
+        "namespaces": len(policy.namespaces),
+        "grants": len(policy.grants),
+        "roles": len(policy.roles),
+    }
 
 
 def _parsed(look: str | BadPolicy) -> Policy:

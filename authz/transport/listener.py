@@ -42,7 +42,7 @@ class Http2Listener:
     (`memory`); we had no file descriptor for it (`accept`) or raised (`error`); else it is an error
     code of RFC 9113. `limited` is told which limit was met, and how often, be it that this ended a
     request, a connection, or nothing: a field of `http2.Limits`, `slow`, `watches`, or `rate`.
-    `failed` is told what raised.
+    `failed` is told what raised, `refused` the client's address and why its TLS handshake failed.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ def with_stack(act: Callable[[Stack, Path, Tell], Coroutine[Any, Any, T]], *, st
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         with tempfile.TemporaryDirectory(prefix="authz-loadtest-") as directory:
             stack = Stack(Path(directory))
-            await stack.make_keys()
+            await stack.keys.make_keys()
             return await act(stack, Path(directory), tell)
 
     with progress(steps) as tell:

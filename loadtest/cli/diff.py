@@ -9,7 +9,7 @@ import typer
 
 from authz.cli.output import AsJson, print_json, show
 from loadtest.cli.common import note
-from loadtest.diff import Verdict, differences, warnings
+from loadtest.diff import Significance, differences, warnings
 from loadtest.stored import read
 
 app = typer.Typer()
@@ -47,12 +47,12 @@ def diff(
             "verdict": each.verdict.value,
         }
         for each in found
-        if everything or as_json or each.verdict is not Verdict.NOISE
+        if everything or as_json or each.verdict is not Significance.NOISE
     ]
     if as_json:
         print_json(rows)
         return
     if rows:
         show(rows, title="", as_json=False)
-    same = sum(each.verdict is Verdict.NOISE for each in found)
-    typer.echo(f"{same} of {len(found)} figures: {Verdict.NOISE}")
+    same = sum(each.verdict is Significance.NOISE for each in found)
+    typer.echo(f"{same} of {len(found)} figures: {Significance.NOISE}")

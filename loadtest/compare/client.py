@@ -20,9 +20,9 @@ from typing import Any, Self
 
 import uvloop
 
+from loadtest.client_run import READY, ClientRun, encoded
 from loadtest.compare.http1 import HttpConnection
 from loadtest.load import ClosedLoop, Lane, OpenLoop
-from loadtest.outcome import READY, Outcome, encoded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ async def _lanes(task: Task) -> list[Lane[HttpConnection]]:
     return lanes
 
 
-async def _run(task: Task, lanes: list[Lane[HttpConnection]], seconds: float) -> Outcome:
+async def _run(task: Task, lanes: list[Lane[HttpConnection]], seconds: float) -> ClientRun:
     begun, cpu = time.perf_counter(), time.process_time()
     lateness: Counter[int] = Counter()
     loop: ClosedLoop | OpenLoop
@@ -85,7 +85,7 @@ async def _run(task: Task, lanes: list[Lane[HttpConnection]], seconds: float) ->
     for lane in lanes:
         latencies.update(lane.connection.tally.latencies)
         problems.update(lane.connection.tally.problems)
-    return Outcome(
+    return ClientRun(
         latencies.total(), seconds, cpu, encoded(latencies), encoded(lateness), dict(problems)
     )
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from loadtest.client_run import ClientRun
 from loadtest.compare.variants import Variant
-from loadtest.outcome import Outcome
 from loadtest.plan import MAX_SECONDS, BadPlan
 
 OPEN_CONNECTIONS: Final = 64
@@ -65,7 +65,7 @@ class Sample:
 
     variant: str
     point: Point
-    outcome: Outcome
+    outcome: ClientRun
     client_envoy: float
     server_envoy: float
     authz: float | None

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
 
+from loadtest.client_run import added, histogram
 from loadtest.compare.course import OPEN_CONNECTIONS, Comparison, Point, Sample
-from loadtest.outcome import added, histogram
 from loadtest.result import PERCENTILES, Spread
 from loadtest.stored import Result
 

@@ -18,13 +18,13 @@ from authz.lab.harness.processes import CouldNotStart
 from authz.lab.loopback.server import POLICY
 from authz.wire import TOKEN_HEADER
 from loadtest import processes
+from loadtest.client_run import ClientRun
 from loadtest.compare import sidecars
 from loadtest.compare.client import Task
 from loadtest.compare.course import Comparison, Course, Point, Sample
 from loadtest.compare.sidecars import Certificates, Way
 from loadtest.compare.variants import Variant
 from loadtest.crew import Client, client
-from loadtest.outcome import Outcome
 from loadtest.stack import Setup, Stack
 
 _AFTER_SECONDS: Final = 90.0
@@ -146,7 +146,7 @@ async def _sample(crew: Sequence[Client], way: Way, point: Point, course: Course
                 await each.say(task.to_json())
             await asyncio.gather(*(each.ready() for each in busy))
             before = _cpu(way)
-            outcome = Outcome.together(*await asyncio.gather(*(each.outcome() for each in busy)))
+            outcome = ClientRun.together(*await asyncio.gather(*(each.outcome() for each in busy)))
             after = _cpu(way)
     except TimeoutError:
         raise CouldNotStart("a run took too long, and was given up") from None

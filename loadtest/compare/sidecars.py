@@ -18,7 +18,7 @@ from typing import Final
 from authz.envoyfilters import Patches, shipped
 from authz.lab.harness import envoy
 from authz.lab.harness.certs import Certificate
-from authz.lab.harness.ports import Endpoint
+from authz.lab.harness.ports import Endpoint, free_ports
 from authz.lab.loopback import plain
 from authz.lab.loopback.mesh import ACTIVATOR, AUTHZ_CLUSTER, AUTHZ_PORT, WORLD, host
 from authz.lab.recordings import Files, Places, on_loopback, played
@@ -28,7 +28,7 @@ from authz.lab.world.model import Json, Pod
 from authz.wire import TOKEN_HEADER
 from loadtest import processes
 from loadtest.compare.variants import Variant
-from loadtest.stack import Server, Stack, free_ports
+from loadtest.stack import Server, Stack
 
 SAW: Final = "x-app-saw"
 """The app's answer repeats in this header what it was given as a token."""
@@ -78,7 +78,7 @@ class Certificates:
 @asynccontextmanager
 async def app(directory: Path, host: str) -> AsyncIterator[Endpoint]:
     """Run the app as long as the block lasts: an Envoy that answers by itself."""
-    endpoint = Endpoint(host, free_ports(host, 1)[0])
+    (endpoint,) = free_ports([host], each=1)
     answer = {
         "match": {"prefix": "/"},
         "direct_response": {"status": 200, "body": {"inline_string": "ok\n"}},
@@ -103,7 +103,7 @@ async def way(
     Raises:
         CouldNotStart: one did not come up.
     """
-    signed, bare, inbound = (Endpoint(behind.host, port) for port in free_ports(behind.host, 3))
+    signed, bare, inbound = free_ports([behind.host], each=3)
     endpoints = {Endpoint(_DESTINATION.address, _PORT): inbound}
     us = variant.target or (Endpoint(server.host, server.port) if server else None)
     if us is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from authz.lab.loopback.scenarios.row import NOT_ALLOWED
+from authz.testing import NOT_ALLOWED
 from loadtest.swarm.session import session
 
 INITECH: Final = "initech"
@@ -15,16 +15,16 @@ GRANT: Final = "the grant of acme-db for initech"
 KEYS: Final = "the keys of initech"
 
 
-def outcome(source: str, expected: str, begun: float, ended: float) -> str | None:
+def expected(source: str, usual: str, begun: float, ended: float) -> str | None:
     """What must come of a call that took from `begun` to `ended`; None where it may be either.
 
-    `expected` is what must, as long as nothing is changed. A call that is denied anyway stays so.
+    `usual` is what must, as long as nothing is changed. A call that is denied anyway stays so.
     """
     if source != INITECH:
-        return expected
+        return usual
     if session.timeline.version(KEYS, begun, ended) is None:
         return None
     withdrawn = session.timeline.version(GRANT, begun, ended)
-    if withdrawn is None and expected != NOT_ALLOWED:
+    if withdrawn is None and usual != NOT_ALLOWED:
         return None
-    return expected if not withdrawn or withdrawn % 2 == 0 else NOT_ALLOWED
+    return usual if not withdrawn or withdrawn % 2 == 0 else NOT_ALLOWED

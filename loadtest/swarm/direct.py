@@ -7,37 +7,49 @@ import secrets
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import grpc
 from locust import User, between, task
 
 from authz._proto.ext_authz_pb2 import CheckResponse
-from authz.domain import tokens
-from authz.domain.reason import InvalidToken
 from authz.lab.loopback.mesh import ACTIVATOR
-from authz.lab.loopback.scenarios.row import INVALID, MISSING, NOT_ALLOWED
-from authz.testing import check_request
+from authz.testing import (
+    INVALID,
+    LEAKED,
+    MISSING,
+    NOT_ALLOWED,
+    Case,
+    Outcome,
+    check_request,
+    token_set,
+)
 from authz.wire import QUESTION, TOKEN_HEADER, UPSTREAM, cluster_name
 from loadtest.swarm import changed
 from loadtest.swarm.changed import INITECH, KEYS
 from loadtest.swarm.control import StackFailed
-from loadtest.swarm.expect import LEAKED
 from loadtest.swarm.session import now, record, session
 
-ALLOWED: Final = "200"
+ALLOWED: Final = "allowed, token removed"
 _KIND: Final = "CHECK"
 _SECONDS: Final = 10.0
 _METHOD: Final = "/envoy.service.auth.v3.Authorization/Check"
 _SERVICE_CONFIG: Final = '{"loadBalancingConfig": [{"round_robin": {}}]}'
 
-# Who calls whom, and what must come of it.
+
+class Pair(NamedTuple):
+    """Of whom the one calls the other."""
+
+    source: str
+    destination: str
+
+
 PAIRS: Final = [
-    ("acme-web", "acme-web", ALLOWED),
-    ("acme-web", "acme-db", ALLOWED),
-    (INITECH, "acme-db", ALLOWED),
-    ("globex", "acme-db", NOT_ALLOWED),
-    (INITECH, "acme-web", NOT_ALLOWED),
+    Case("verify", "its own namespace", ALLOWED, Pair("acme-web", "acme-web")),
+    Case("verify", "its own tenant", ALLOWED, Pair("acme-web", "acme-db")),
+    Case("verify", "granted", ALLOWED, Pair(INITECH, "acme-db")),
+    Case("verify, foreign", "another tenant", NOT_ALLOWED, Pair("globex", "acme-db")),
+    Case("verify, foreign", "a grant elsewhere", NOT_ALLOWED, Pair(INITECH, "acme-web")),
 ]
 
 Ask = Callable[..., CheckResponse]
@@ -79,24 +91,23 @@ class Checks(User):
 
     def ask(
         self, ask: Ask, question: str, request: bytes, upstream: str = ""
-    ) -> CheckResponse | str:
-        """Ask a question; the answer, or why there is none."""
+    ) -> tuple[Outcome, str]:
+        """Ask a question; what came of it, and the token that was set."""
         metadata = [(QUESTION, question)]
         if upstream:
             metadata.append((UPSTREAM, upstream))
         try:
-            return ask(request, metadata=metadata, timeout=_SECONDS)
+            answer = ask(request, metadata=metadata, timeout=_SECONDS)
         except grpc.RpcError as error:
-            return f"no answer: {error.code().name}"
+            return Outcome.of(0, error.code().name), ""
+        return Outcome.of_check(answer), token_set(answer)
 
     def sign(self, ask: Ask, source: str, destination: str, name: str = "sign") -> str:
         """Ask for a token; empty if there was none."""
         host = f"app.{destination}.svc.cluster.local"
         begun = now()
-        answer = self.ask(ask, "sign", check_request(host=host), cluster_name(host, 80))
-        token = _token(answer)
-        seen = answer if isinstance(answer, str) else _parties(token)
-        wanted = f"200 {source} to {destination}"
+        seen, token = self.ask(ask, "sign", check_request(host=host), cluster_name(host, 80))
+        wanted = f"token from {source} to {destination}"
         record(self, _KIND, name, begun, seen=seen, expected=wanted)
         return token if seen == wanted else ""
 
@@ -110,8 +121,9 @@ class Checks(User):
             host=f"app.{destination}.svc.cluster.local", principal=principal, headers=headers
         )
         begun = now()
-        answer = self.ask(ask, "verify", request)
-        seen = answer if isinstance(answer, str) else _outcome(answer)
+        seen, _ = self.ask(ask, "verify", request)
+        if seen == "allowed":
+            seen = seen.also(LEAKED)  # it goes on with what it had
         record(self, _KIND, name, begun, seen=seen, expected=expected(begun, now()))
 
 
@@ -127,17 +139,17 @@ class DirectCheck(Checks):
     @task(10)
     def sign_and_verify(self) -> None:
         """A token is made for a request, which shows it behind the hop."""
-        source, destination, expected = random.choice(PAIRS)  # noqa: S311
+        pair = random.choice(PAIRS)  # noqa: S311
+        source, destination = pair.call
         begun = now()
         token = self.sign(self._of(source), source, destination)
         if not token:
             return
 
         def outcome(_: float, ended: float) -> str | None:
-            return changed.outcome(source, expected, begun, ended)
+            return changed.expected(source, pair.expected, begun, ended)
 
-        name = "verify" if expected == ALLOWED else "verify, foreign"
-        self.verify(self._of(destination), name, outcome, token, destination)
+        self.verify(self._of(destination), pair.name, outcome, token, destination)
 
     @task(3)
     def verify_held(self) -> None:
@@ -154,7 +166,7 @@ class DirectCheck(Checks):
         def outcome(begun: float, ended: float) -> str | None:
             revoked = session.timeline.version(KEYS, begun, ended)
             if revoked is None or revoked == signed:
-                return changed.outcome(INITECH, ALLOWED, begun, ended)
+                return changed.expected(INITECH, ALLOWED, begun, ended)
             self._held = None
             return INVALID
 
@@ -200,7 +212,8 @@ class NewTenant(Checks):
         try:
             certificate = session.tell("issue", namespace=name)
         except StackFailed as error:
-            record(self, _KIND, "certificate", now(), seen=f"no answer: {error}", expected=ALLOWED)
+            seen = Outcome.of(0, str(error))
+            record(self, _KIND, "certificate", now(), seen=seen, expected=ALLOWED)
             return
         with channel(certificate) as through:
             ask = asking(through)
@@ -215,27 +228,3 @@ class NewTenant(Checks):
 
 def _always(expected: str) -> Callable[[float, float], str]:
     return lambda _begun, _ended: expected
-
-
-def _token(answer: CheckResponse | str) -> str:
-    """The token that an answer sets, if it does."""
-    if isinstance(answer, str) or answer.status.code:
-        return ""
-    return next((it.header.value for it in answer.ok_response.headers), "")
-
-
-def _parties(token: str) -> str:
-    try:
-        claims = tokens.parse(token).claims
-    except InvalidToken:
-        return "200 without a token"
-    return f"200 {claims.source} to {claims.destination}"
-
-
-def _outcome(answer: CheckResponse) -> str:
-    """What Envoy would make of an answer to verify."""
-    if answer.status.code == 0:  # an absent status too: Envoy would let the request in
-        kept = TOKEN_HEADER not in answer.ok_response.headers_to_remove
-        return f"200, {LEAKED}" if kept else ALLOWED
-    reasons = [it.header.value for it in answer.denied_response.headers]
-    return " ".join(["403", *reasons])

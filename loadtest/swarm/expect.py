@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from authz.testing import MALFORMED, MISSING, Outcome
+
 WINDOW: Final = 1.0
 """Seconds within which every server has taken a change."""
 
@@ -45,7 +47,7 @@ class Timeline:
         return sum(change.closes < begun for change in here)
 
 
-class Verdict(enum.Enum):
+class Worth(enum.Enum):
     """What a seen outcome is worth."""
 
     RIGHT = "right"
@@ -56,35 +58,35 @@ class Verdict(enum.Enum):
     """There was no answer, or it came of there having been none to a sidecar before."""
 
 
-LEAKED: Final = "WITH A TOKEN"
 UNTOUCHED: Final = "with what its app wrote for a token"
 UNSIGNED: Final = "unsigned"
-_NO_TOKEN: Final = "403 token-missing"  # noqa: S105 - what a denial says
 
 
-def judge(seen: str, expected: str | None) -> tuple[Verdict, str]:
-    """Compare an outcome, such as `200 acme-db` or `403 not-allowed`, with the expected one.
+def judge(seen: Outcome, expected: str | None) -> tuple[Worth, str]:
+    """Compare an outcome with the expected one.
 
     Args:
-        seen: a status and one word more, or what else came of the request.
+        seen: what came of the request.
         expected: None where it may go either way.
 
     Returns:
-        The verdict and, unless it is right, what is the matter.
+        What it is worth and, unless it is right, what is the matter.
     """
-    if LEAKED in seen:
-        return Verdict.WRONG, f"the app got the token: {seen}"
+    if seen.leaked:
+        return Worth.WRONG, f"the app got the token: {seen}"
+    if seen.startswith(MALFORMED):
+        return Worth.WRONG, seen
     if seen == expected:
-        return Verdict.RIGHT, ""
-    if seen[:3] not in {"200", "403"}:
-        return Verdict.FAILED, seen
+        return Worth.RIGHT, ""
+    if seen.status not in {200, 403}:
+        return Worth.FAILED, seen
     if expected is None:
-        return Verdict.EITHER, ""
+        return Worth.EITHER, ""
     # Signing fails open. Whether it really was not answered is looked up after the run.
     if UNTOUCHED in seen:
-        return Verdict.FAILED, f"{UNSIGNED}: sent out as it was, for nobody had answered"
-    if seen == _NO_TOKEN:
-        return Verdict.FAILED, f"{UNSIGNED}: denied, for nobody had answered the caller's sidecar"
-    if expected[:3] == seen[:3] == "403":
-        return Verdict.FAILED, f"denied for another reason: {seen}, not {expected}"
-    return Verdict.WRONG, f"{seen}, and should be {expected}"
+        return Worth.FAILED, f"{UNSIGNED}: sent out as it was, for nobody had answered"
+    if seen == MISSING:
+        return Worth.FAILED, f"{UNSIGNED}: denied, for nobody had answered the caller's sidecar"
+    if seen.status == Outcome(expected).status == 403:
+        return Worth.FAILED, f"denied for another reason: {seen}, not {expected}"
+    return Worth.WRONG, f"{seen}, and should be {expected}"

@@ -12,7 +12,7 @@ from authz.config import IdentitySource
 from authz.lab.harness.certs import Authority
 from authz.lab.harness.ports import Endpoint
 from loadtest import mesh
-from loadtest.outcome import Outcome
+from loadtest.client_run import ClientRun
 from loadtest.plan import Ask, Plan, Share
 from loadtest.swarm.control import StackFailed
 
@@ -46,8 +46,7 @@ class Flood:
             number=0,
             host=target.host,
             port=target.port,
-            store=f"sqlite:{self._directory / 'keys.db'}",
-            kek_file=str(self._directory / "kek"),
+            keys=str(self._directory),
             certificates=str(self._certificates),
         )
         process = await asyncio.create_subprocess_exec(
@@ -62,5 +61,5 @@ class Flood:
                 process.kill()
         if process.returncode:
             raise StackFailed(f"the driver of the flood ended with {process.returncode}")
-        outcome = Outcome.from_json(said.splitlines()[-1])
+        outcome = ClientRun.from_json(said.splitlines()[-1])
         return {"right": outcome.right, "problems": outcome.problems}

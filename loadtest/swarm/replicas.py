@@ -11,8 +11,6 @@ import json
 import os
 import random
 import signal
-import sys
-import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -20,7 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from authz.lab.harness.ports import Endpoint
-from authz.lab.harness.processes import Child, child
+from authz.lab.harness.processes import Child
+from authz.lab.harness.service import serving
 from authz.lab.world.model import Json
 from loadtest import processes
 from loadtest.swarm.control import StackFailed
@@ -28,7 +27,6 @@ from loadtest.swarm.control import StackFailed
 COUNT: Final = 2
 WORKERS: Final = 2
 _KNOWN_SECONDS: Final = 0.5  # until sidecars hear that a pod is going
-_COMMAND: Final = (sys.executable, "-m", "authz", "serve")
 
 
 @dataclass
@@ -38,18 +36,6 @@ class Place:
     listen: Endpoint
     http: Endpoint
     child: Child | None = field(default=None, repr=False)
-
-    async def ready(self) -> bool:
-        """Whether the one here says that it is."""
-
-        def look() -> bool:
-            try:
-                with urllib.request.urlopen(f"http://{self.http}/readyz", timeout=2) as answer:
-                    return bool(answer.status == 200)
-            except OSError:
-                return False
-
-        return await asyncio.to_thread(look)
 
 
 class Replicas:
@@ -131,9 +117,8 @@ class Replicas:
             "AUTHZ_WORKERS": str(WORKERS),
         }
         log = self._directory / f"authz-{place.listen.port}.log"
-        started = child("authz serve", _COMMAND, log, {**self._environment, **named})
+        started = serving({**self._environment, **named}, log)
         place.child = await self._stack.enter_async_context(started)
-        await place.child.until(place.ready)
 
     def _publish(self) -> None:
         """Tell the sidecars, as istiod does by EDS. Envoy watches for a file that is moved here."""

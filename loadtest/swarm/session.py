@@ -19,8 +19,9 @@ import locust
 from locust.env import Environment
 from locust.runners import MasterRunner
 
+from authz.testing import Outcome
 from loadtest.swarm.control import PATIENCE, StackFailed, tell
-from loadtest.swarm.expect import WINDOW, Change, Timeline, Verdict, judge
+from loadtest.swarm.expect import WINDOW, Change, Timeline, Worth, judge
 
 _ROOT: Final = Path(__file__).parent.parent.parent
 _LEAD: Final = 0.3  # seconds in which a message reaches all of Locust's processes
@@ -152,7 +153,7 @@ def now() -> float:
 
 
 def record(
-    user: locust.User, kind: str, name: str, begun: float, *, seen: str, expected: str | None
+    user: locust.User, kind: str, name: str, begun: float, *, seen: Outcome, expected: str | None
 ) -> None:
     """Count a request. Wrong outcomes get a row of their own, and so do those in a window.
 
@@ -161,26 +162,26 @@ def record(
         kind: the way in: HTTP or CHECK.
         name: the row.
         begun: when, in seconds since the epoch.
-        seen: its outcome.
+        seen: what came of it.
         expected: see `judge`.
     """
-    verdict, why = judge(seen, expected)
-    if verdict is Verdict.WRONG:
+    worth, why = judge(seen, expected)
+    if worth is Worth.WRONG:
         kind = "WRONG"
         _log.error("wrong outcome: %s: %s", name, why)
-    elif verdict is Verdict.EITHER:
+    elif worth is Worth.EITHER:
         kind = "WINDOW"
     user.environment.events.request.fire(
         request_type=kind,
         name=name,
         response_time=(now() - begun) * 1000,
         response_length=0,
-        exception=None if verdict in {Verdict.RIGHT, Verdict.EITHER} else Outcome(why),
+        exception=None if worth in {Worth.RIGHT, Worth.EITHER} else Unexpected(why),
         context={},
     )
 
 
-class Outcome(Exception):
+class Unexpected(Exception):
     """What was the matter with a request, as Locust lists it."""
 
     def __repr__(self) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import signal
 import sys
 import tempfile
@@ -23,10 +22,11 @@ from authz.domain.identity import SpiffeId
 from authz.domain.keys import Keyring, TokenLife
 from authz.domain.names import parse_namespace
 from authz.errors import AuthzError
-from authz.keystore import Keks, SealedStore, generate_kek_file, open_store, read_kek_file, update
 from authz.lab.harness.certs import Certificate
 from authz.lab.harness.envoy import Envoy
+from authz.lab.harness.keyfiles import KeyFiles
 from authz.lab.harness.ports import free_ports
+from authz.lab.harness.service import environment
 from authz.lab.loopback import mesh as demo
 from authz.lab.loopback.mesh import AUTHZ_CLUSTER, AUTHZ_HOST, Mesh
 from authz.lab.loopback.server import POLICY
@@ -54,7 +54,7 @@ class Stack:
         self._envoys = envoys
         self._policy = policy
         self._policy_text = policy.read_text()
-        self._store = _opened(directory)
+        self._keys = KeyFiles(directory)
         self._flood = Flood(mesh.authority, directory)
         self._busy = asyncio.Lock()
         self._replacing = asyncio.Lock()
@@ -106,7 +106,7 @@ class Stack:
 
     async def _change(self, change: Callable[[Keyring, float], Keyring]) -> Mapping[str, Any]:
         async with self._busy:
-            await update(self._store, lambda keyring: change(keyring, _now()))
+            await self._keys.change_keys(lambda keyring: change(keyring, _now()))
         return {"at": _now()}
 
     def _rotated(self, keyring: Keyring, now: float, order: Mapping[str, Any]) -> Keyring:
@@ -149,11 +149,6 @@ def _now() -> float:
     return time.time()  # noqa: TID251 - keys and tokens live by the real clock
 
 
-def _opened(directory: Path) -> SealedStore:
-    keks = Keks(read_kek_file(directory / "kek"))
-    return open_store(f"sqlite:{directory / 'keys.db'}", keks)
-
-
 async def _run(policy: str | None, drain_seconds: float) -> None:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - there is one here
@@ -185,28 +180,21 @@ async def _servers(
     mesh: Mesh, directory: Path, policy: str | None, drain_seconds: float, stack: AsyncExitStack
 ) -> tuple[Replicas, Path]:
     """The service's replicas, with keys, and the file of their policy."""
-    generate_kek_file(directory / "kek")
-    store = _opened(directory)
-    await store.compare_and_swap(None, rotation.create(_now()))
-    await store.close()
+    keys = KeyFiles(directory)
+    await keys.make_keys()
     policy_file = directory / "policy.yaml"
     policy_file.write_text(POLICY if policy is None else policy)
     certificate = mesh.authority.issue(demo.AUTHZ, dns_name=AUTHZ_HOST)
-    kept = {k: v for k, v in os.environ.items() if not k.upper().startswith("AUTHZ_")}
-    environment = {
-        **kept,
-        "AUTHZ_TLS_CERT_FILE": str(certificate.cert_file),
-        "AUTHZ_TLS_KEY_FILE": str(certificate.key_file),
-        "AUTHZ_TLS_CA_FILE": str(certificate.ca_file),
-        "AUTHZ_STORE": f"sqlite:{directory / 'keys.db'}",
-        "AUTHZ_KEK_FILES": str(directory / "kek"),
-        "AUTHZ_POLICY_FILE": str(policy_file),
-        "AUTHZ_DRAIN_SECONDS": str(drain_seconds),
+    settings = {
+        **certificate.settings,
+        **keys.key_settings,
+        "policy_file": policy_file,
+        "drain_seconds": drain_seconds,
     }
     free = iter(free_ports([mesh.authz.host], each=2 * COUNT))
     places = [Place(mesh.authz, mesh.authz_http)]
     places += [Place(next(free), next(free)) for _ in range(COUNT)]
-    replicas = Replicas(places, environment, AUTHZ_CLUSTER, directory, stack)
+    replicas = Replicas(places, environment(settings), AUTHZ_CLUSTER, directory, stack)
     await replicas.start()
     return replicas, policy_file
 

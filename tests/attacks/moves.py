@@ -6,21 +6,18 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 from authz import envoyfilters
-from authz._proto.ext_authz_pb2 import CheckResponse
 from authz.domain import tokens
 from authz.domain.identity import SpiffeId
 from authz.domain.keys import RootKey, TokenLife
-from authz.keystore import Keks, open_store, read_kek_file
 from authz.lab.box.istio.client import Tls
 from authz.lab.box.istio.mesh import AUTHZ
 from authz.lab.box.istio.programs import GREETING
-from authz.lab.loopback.ask import in_words as answer_in_words
 from authz.lab.world.model import DOMAIN
 from authz.lab.world.variants import component
+from authz.testing import NO_ANSWER, Outcome
 from tests.attacks.stage import TOKEN, Headers, Loot, Move, Stage, claims_of
 from tests.support import eventually, soon
 
@@ -78,15 +75,7 @@ def minted(source: str, destination: str, *, age: int = 0, guessed: bool = False
     """A token made by hand, `age` seconds ago; with the real keys, or with a guessed secret."""
 
     async def get(stage: Stage) -> str:
-        environment = stage.mesh.authz.environment
-
-        store = open_store(
-            environment["AUTHZ_STORE"], Keks(read_kek_file(Path(environment["AUTHZ_KEK_FILES"])))
-        )
-        try:
-            keyring = (await store.load()).keyring
-        finally:
-            await store.close()
+        keyring = await stage.mesh.authz.keys.keyring()
         if guessed:
             (root,) = keyring.roots
             guess = RootKey(root.id, secret=b"guess".ljust(32), sign_from=0)
@@ -167,7 +156,7 @@ def raw_http(pod: str, to: str, head: str, *, body: bytes = b"") -> Move:
         words = [line.split(b" ")[1].decode() for line in lines]
         if b'"app": "' in received:
             words.append(received.split(b'"app": "')[1].split(b'"')[0].decode())
-        return " ".join(words) or "no answer"
+        return " ".join(words) or NO_ANSWER
 
     return move
 
@@ -321,13 +310,9 @@ def asks(
             headers=[*headers, *carried],
             principal=principal,
         )
-        return _told(response)
+        return NO_ANSWER if response is None else Outcome.of_check(response)
 
     return move
-
-
-def _told(response: CheckResponse | None) -> str:
-    return "no answer" if response is None else answer_in_words(response)
 
 
 # -- eventing ----------------------------------------------------------------------------------

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from authz.testing import Case
 from tests.attacks.stage import Move, Without
 
 BOX: Final = "tests/attacks/test_box.py"
+ROW: Final = "tests/test_rows.py::test_without_its_row_a_request_gets_something_else"
 MUTATION: Final = "tests/test_mutation.py::test_a_test_notices_when_this_rule_is_taken_away"
 
 
@@ -17,7 +19,7 @@ class Played:
     """What is done in the box, and what comes of it."""
 
     move: Move
-    outcome: str
+    expected: str
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,19 @@ class Attack:
     """Else the test that notices when the rule is missing."""
     source: str = ""
     """Where it is known from: a CVE, say."""
+
+    @property
+    def cases(self) -> dict[str, Case[Move]]:
+        """What is played in the box: the attack, its twin, the attack without what stops it."""
+        ways = {"attack": self.attack, "twin": self.twin}
+        found = {
+            which: Case(self.name, self.does, it.expected, it.move)
+            for which, it in ways.items()
+            if isinstance(it, Played)
+        }
+        if self.without is not None:
+            found["removal"] = replace(found["attack"], expected=self.gets)
+        return found
 
     def tests(self) -> Iterator[tuple[str, str]]:
         """Its tests: which of the three, and where."""

@@ -17,11 +17,23 @@ from tests.attacks.stage import (
 )
 from tests.test_mutation import MUTATIONS, Mutation
 
+_EXEMPT: Final = "    for exemption in exemptions:"
+_TABLES: Final = '"""What each question is decided by."""'
 _KNOWN: Final = {it.name: it for it in MUTATIONS}
 
 
 def _rule(*names: str) -> Without:
     return without_rule(*(_KNOWN[name] for name in names))
+
+
+def _row(*names: str) -> Without:
+    """Without rows of the decision tables."""
+    return without_rule(*map(_dropped, names))
+
+
+def _dropped(name: str) -> Mutation:
+    kept = f"{{q: tuple(r for r in rows if r.name != {name!r}) for q, rows in TABLES.items()}}"
+    return Mutation(name, "decision", _TABLES, f"{_TABLES}\nTABLES = {kept}  # type: ignore", "")
 
 
 def _own(name: str, module: str, rule: str, instead: str) -> Without:
@@ -179,18 +191,20 @@ TELLS_FAILURE: Final = changed_filter(
 
 # -- what the server decides by --
 
-PRESENTER: Final = _rule("anybody may present a token")
-PRESENTER_AND_DESTINATION: Final = _rule("anybody may present a token", "tokens for anybody")
-DESTINATION_AND_GRANT: Final = _rule("tokens for anybody", "grants are for everybody")
-DESTINATION_AND_PUBLIC: Final = _rule("tokens for anybody", "the public gets in everywhere")
+PRESENTER: Final = _row("stranger")
+PRESENTER_AND_DESTINATION: Final = _row("stranger", "meant-for-another")
+DESTINATION_AND_GRANT: Final = without_rule(
+    _dropped("meant-for-another"), _KNOWN["grants are for everybody"]
+)
+DESTINATION_AND_PUBLIC: Final = _row("meant-for-another", "not-public")
 PUBLIC_PRESENTER: Final = _own(
     "anybody may present a public token, and a namespace alone",
-    "decision",
-    "return source != PUBLIC and (arrival.peer.namespace == source or",
-    "return source == PUBLIC or (arrival.peer.namespace == source or",
+    "entry",
+    "return source != PUBLIC and (\n        case.peer.namespace == source or",
+    "return source == PUBLIC or (\n        case.peer.namespace == source or",
 )
-MEANT_FOR: Final = _rule("tokens for anybody")
-SEVERAL: Final = _rule("several tokens, the first counts")
+MEANT_FOR: Final = _row("meant-for-another")
+SEVERAL: Final = _row("token-repeated")
 SIGNATURE: Final = _rule("any signature")
 EXPIRY: Final = _rule("expired tokens")
 FUTURE: Final = _rule("tokens from the future")
@@ -209,7 +223,7 @@ PREFIX: Final = _own(
     "if one == other:",
     "if one.startswith(other) or other.startswith(one):",
 )
-PUBLIC_EVERYWHERE: Final = _rule("the public gets in everywhere")
+PUBLIC_EVERYWHERE: Final = _row("not-public")
 STEERING: Final = _rule("the activator's headers are not looked at")
 UNKNOWN_UPSTREAM: Final = _own(
     "what goes to none of our clusters is signed for, too",
@@ -226,10 +240,10 @@ BY_VIRTUAL_SERVICE: Final = _own(
     "if not at_gateway and (service is None or service not in policy.relays):",
 )
 ON_BEHALF: Final = _rule("everybody signs on behalf of others")
-TRANSIT_ROLE: Final = _rule("transit without a role")
-PUBLIC_ROLE: Final = _rule("public without a role")
+TRANSIT_ROLE: Final = _row("hop-only")
+PUBLIC_ROLE: Final = _row("gateway-only")
 ANY_QUESTION: Final = _rule("any question")
-ANY_CALLER: Final = _rule("callers of any trust domain")
+ANY_CALLER: Final = _row("caller-untrusted")
 ROLE_BY_NAMESPACE: Final = _own(
     "a role is for the whole namespace",
     "policy",
@@ -239,15 +253,15 @@ ROLE_BY_NAMESPACE: Final = _own(
 )
 PROBE_HEADER: Final = _own(
     "whoever sends K-Network-Probe is exempt",
-    "decision",
-    "if _exempt(arrival, peer, policy):",
-    "if arrival.facts.network_probe or _exempt(arrival, peer, policy):",
+    "entry",
+    _EXEMPT,
+    f"    if facts.network_probe:\n        return case.let_in(Ground.EXEMPT)\n{_EXEMPT}",
 )
 PROBE_AGENT: Final = _own(
     "whoever says that it is a probe is exempt",
-    "decision",
-    "if _exempt(arrival, peer, policy):",
-    'if "robe" in arrival.facts.user_agent or _exempt(arrival, peer, policy):',
+    "entry",
+    _EXEMPT,
+    f'    if "robe" in facts.user_agent:\n        return case.let_in(Ground.EXEMPT)\n{_EXEMPT}',
 )
 INGRESS_PROBE: Final = _own(
     "a gateway's user agent is exempt",

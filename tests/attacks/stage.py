@@ -14,11 +14,13 @@ from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
 from authz.domain import tokens
 from authz.domain.identity import SpiffeId
 from authz.domain.reason import InvalidToken
-from authz.lab.box.istio.client import Answer, NoAnswer, Tls
+from authz.lab.box.istio.client import NoAnswer, Tls
 from authz.lab.box.istio.mesh import AUTHZ, Mesh
+from authz.lab.box.paths.table import called
 from authz.lab.harness.certs import Certificate
 from authz.lab.world.model import DOMAIN, Json
 from authz.lab.world.standard_policy import standard_policy
+from authz.testing import Outcome, token_set
 from tests.test_mutation import ROOT, Mutation
 
 TOKEN: Final = "x-tenant-token"
@@ -103,11 +105,6 @@ def without_rule(*mutants: Mutation) -> Without:
 Headers: TypeAlias = Sequence[tuple[str, str]]
 
 
-def in_words(answer: Answer) -> str:
-    """The status, and who answered or why it was denied."""
-    return f"{answer.status} {answer.app or answer.reason}".strip()
-
-
 def claims_of(token: str) -> str:
     """`token acme-web→acme-db`, or what was sent, if that is no token."""
     try:
@@ -129,18 +126,14 @@ class Stage:
 
     async def call(
         self, pod: str, url: str, *, token: Loot | str = "", headers: Headers = (), **how: Any
-    ) -> str:
-        """A request, and what came of it: `200 acme-db/hello`, `403 not-allowed`, `no answer`."""
+    ) -> Outcome:
+        """A request, and what came of it."""
         value = token if isinstance(token, str) else await token(self)
         if "/" in how.get("via", ""):  # a pod's name, as everywhere here
             name, _, port = how["via"].partition(":")
             how["via"] = f"{self.mesh.address(name)}:{port}"
         carried = [(TOKEN, value)] if value else []
-        try:
-            answer = await self.mesh.call(pod, url, headers=[*headers, *carried], **how)
-        except NoAnswer:
-            return "no answer"
-        return in_words(answer)
+        return await called(self.mesh, pod, url, headers=[*headers, *carried], **how)
 
     async def raw(
         self, pod: str, to: str, sent: bytes, *, first: float, seconds: float, **how: Any
@@ -194,8 +187,7 @@ class Stage:
         asked = ("x-authz-question", question), ("x-authz-upstream", cluster_name)
         response = await self.check(who, *asked)
         assert response is not None
-        (option,) = response.ok_response.headers
-        return option.header.value or option.header.raw_value.decode()
+        return token_set(response)
 
     async def taken(self, pod: str) -> str:
         """The tokens that a pod's app saw, since they were last forgotten."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from authz.conformance import MATRIX, play
+from authz.conformance.matrix import ALLOWED
 from authz.lab.box.istio.box import Patched, without
 from authz.lab.box.istio.mesh import Source
 from authz.lab.world import attacked as worlds
@@ -23,9 +24,9 @@ pytestmark = [
 
 
 async def different(patched: Patched, source: Source | None) -> set[str]:
-    outcomes = await play(box.driver(patched, source), MATRIX)
-    assert [it.row for it in outcomes] == list(MATRIX)
-    return {it.row.name for it in outcomes if not it.as_expected}
+    results = await play(box.driver(patched, source), MATRIX)
+    assert [it.case for it in results] == list(MATRIX)
+    return {it.case.name for it in results if not it.ok}
 
 
 async def test_all_is_as_it_must_be(istiod: Source | None) -> None:
@@ -40,7 +41,7 @@ async def test_it_is_not_without_the_filters(istiod: Source | None) -> None:
         return [it for it in documents if it["kind"] not in kinds] + [OPEN]
 
     found = await different(nothing, istiod)
-    for name in {row.name for row in MATRIX if row.must.value != "allowed"} - KEPT_OUT_ANYHOW:
+    for name in {it.name for it in MATRIX if it.expected != ALLOWED} - KEPT_OUT_ANYHOW:
         assert name in found
 
 

@@ -10,21 +10,21 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from authz.conformance import MATRIX, Row, play
+from authz.conformance import MATRIX, play
 from authz.conformance.kubernetes import NAMES, Site, driver
-from authz.conformance.matrix import Must
+from authz.conformance.matrix import ALLOWED, DENIED, KEPT_OUT
 from authz.conformance.run import CouldNotProve
 from authz.kube import KubeError
 from tests.command import Run, in_process
 from tests.kube_double import ApiDouble, Fault
 
 Json = dict[str, Any]
-Says = Callable[[Row], Json]
+Says = Callable[[str], Json]
 
-IDEAL: Mapping[Must, Json] = {
-    Must.ALLOWED: {"status": 200},
-    Must.DENIED: {"status": 403, "reason": "not-allowed"},
-    Must.KEPT_OUT: {"status": 0, "error": "ConnectionResetError"},
+IDEAL: Mapping[str, Json] = {
+    ALLOWED: {"status": 200},
+    DENIED: {"status": 403, "reason": "not-allowed"},
+    KEPT_OUT: {"status": 0, "error": "ConnectionResetError"},
 }
 SITE = Site("registry.example/tenant-authz:0.1.0", patience=3)
 
@@ -34,7 +34,7 @@ class Cluster:
 
     def __init__(self, api: ApiDouble) -> None:
         self.api = api
-        self.says: Says = lambda row: IDEAL[row.must]
+        self.says: Says = lambda must: IDEAL[must]
         self.ready = True
         self.made: dict[str, Json] = {}
         """Everything that there was, by kind, namespace and name."""
@@ -55,7 +55,7 @@ class Cluster:
             self._running(space, {"serving.knative.dev/service": name}, "10.0.0.2")
         elif name.startswith("probe-"):
             caller = name.split("-")[1]
-            results = [self.says(row) for row in MATRIX if row.caller == caller]
+            results = [self.says(it.expected) for it in MATRIX if it.call.caller == caller]
             ended = {"terminated": {"exitCode": 0, "message": json.dumps(results)}}
             status = {"containerStatuses": [{"name": "probe", "state": ended}]}
             self.api.put(plural, thing | {"status": status})
@@ -88,9 +88,9 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 
 
 async def test_all_is_made_played_and_taken_away(cluster: Cluster) -> None:
-    outcomes = await play(driver(SITE, cluster.pause), MATRIX)
-    assert [it.row for it in outcomes] == list(MATRIX)
-    assert all(it.as_expected for it in outcomes)
+    results = await play(driver(SITE, cluster.pause), MATRIX)
+    assert [it.case for it in results] == list(MATRIX)
+    assert all(it.ok for it in results)
     assert cluster.left == set()
     spaces = [f"Namespace /{it}" for it in NAMES.values()]
     assert all(
@@ -130,9 +130,9 @@ async def test_calls_name_the_tenants_and_addresses(cluster: Cluster) -> None:
 
 
 async def test_a_difference_is_told(cluster: Cluster) -> None:
-    cluster.says = lambda row: {"status": 200}
-    outcomes = await play(driver(SITE, cluster.pause), MATRIX)
-    assert {it.row.must for it in outcomes if not it.as_expected} == {Must.DENIED, Must.KEPT_OUT}
+    cluster.says = lambda must: {"status": 200}
+    results = await play(driver(SITE, cluster.pause), MATRIX)
+    assert {it.case.expected for it in results if not it.ok} == {DENIED, KEPT_OUT}
 
 
 async def test_prepared_namespaces_stay_and_what_was_made_in_them_goes(cluster: Cluster) -> None:
@@ -168,8 +168,8 @@ async def test_what_an_earlier_run_leaves_is_waited_for(cluster: Cluster) -> Non
             cluster.api.delete("namespaces", "", NAMES["a"])
         await cluster.pause()
 
-    outcomes = await play(driver(SITE, pause), MATRIX)
-    assert all(it.as_expected for it in outcomes)
+    results = await play(driver(SITE, pause), MATRIX)
+    assert all(it.ok for it in results)
     assert cluster.left == set()
 
 
@@ -221,10 +221,10 @@ async def test_a_pod_without_a_sidecar_that_is_not_admitted_is_kept_out(cluster:
             text = "ValidatingAdmissionPolicy 'tenant-authz' denied request: no opt-out"
             cluster.api.fault("create", Fault(422, text))
 
-    outcomes = await play(driver(SITE, strict), MATRIX)
-    bare = [it for it in outcomes if it.row.caller == "bare"]
-    assert all(it.as_expected for it in outcomes)
-    assert {it.came["error"] for it in bare} == {"its pod is not admitted"}
+    results = await play(driver(SITE, strict), MATRIX)
+    bare = [it for it in results if it.case.call.caller == "bare"]
+    assert all(it.ok for it in results)
+    assert {it.outcome for it in bare} == {"no answer: its pod is not admitted"}
 
 
 async def test_a_refusal_by_rbac_is_not_taken_for_proof(cluster: Cluster) -> None:

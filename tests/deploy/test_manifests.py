@@ -282,9 +282,10 @@ def test_there_is_time_to_drain(name: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_memory_is_enough_for_all_connections(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By README's figures: 49 KB a connection, 0.9 KB for each of 24,576 answers, 100 MB before.
+    """By the sizes of deploy/README.md: 49 KB a connection, 0.9 KB an answer, 100 MB before.
 
-    And 120 MB for the process that reads a policy of 1 MiB, as much as a ConfigMap holds.
+    There are up to 24,576 answers. And 120 MB for the process that reads a policy of 1 MiB, as
+    much as a ConfigMap holds.
     """
     found = settings(name, monkeypatch)
     held = found.max_connections * 49e3 + found.max_buffered_bytes

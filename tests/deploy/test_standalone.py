@@ -19,7 +19,7 @@ from authz.config import Settings
 from authz.lab.harness import envoy
 from authz.lab.harness.certs import Certificate
 from authz.lab.harness.ports import Endpoint
-from authz.lab.loopback.client import REFUSED
+from authz.testing import NO_ANSWER, Outcome
 from authz.wire import REASON_HEADER
 from tests.deploy.manifests import DEPLOY, load
 from tests.envoy.bench import free_port
@@ -121,14 +121,13 @@ class Standalone:
 
 async def _answer(
     url: str, host: str, *headers: tuple[str, str], tls: ssl.SSLContext | bool = False
-) -> str:
+) -> Outcome:
     async with httpx.AsyncClient(verify=tls, trust_env=False, timeout=PATIENCE) as client:
         try:
             answer = await client.get(url, headers=[("host", host), *headers])
         except (httpx.TransportError, OSError):
-            return REFUSED
-    said = answer.headers.get(REASON_HEADER) or answer.text
-    return f"{answer.status_code} {said}".strip()
+            return Outcome.of(0)
+    return Outcome.of(answer.status_code, answer.headers.get(REASON_HEADER) or answer.text.strip())
 
 
 def _placed(value: Any, places: Mapping[str, Endpoint], certs: Path) -> Any:
@@ -200,7 +199,7 @@ async def test_two_tenants_are_kept_apart_but_for_a_grant(folder: Path) -> None:
         bank = Certificate(certs / "bank.pem", certs / "bank.key", certs / "ca.pem")
         assert await running.calls_past_its_envoy("shop", bank) == "403 token-missing"
         assert await running.calls_past_its_envoy("shop", bank, forged) == "403 token-invalid"
-        assert await running.calls_past_its_envoy("shop", None) == REFUSED
+        assert await running.calls_past_its_envoy("shop", None) == NO_ANSWER
 
 
 @pytest.mark.envoy

@@ -203,8 +203,9 @@ def test_pods_without_a_proxy(run: Run, tmp_path: Path) -> None:
     assert ran.code == 1
     assert found.keys() == {"acme/bare", "acme/node"}
     assert "node's network" in found["acme/node"]
-    (tmp_path / "pods.json").write_text('{"items": [{}]}')
-    assert run("doctor", "--pods", "pods.json").code == 3
+    for nothing in ('{"items": [{}]}', '{"items": []}'):
+        (tmp_path / "pods.json").write_text(nothing)
+        assert run("doctor", "--pods", "pods.json").code == 3
 
 
 def test_namespaces_that_sign_and_never_verify(run: Run) -> None:
@@ -316,5 +317,8 @@ def test_every_proxy_of_a_cluster(
     wanted = ["exec", "--namespace=acme", "sound", "--container=istio-proxy"]
     assert wanted in [it[:4] for it in asked]
     assert run("doctor", "--cluster", "--namespace", "acme", "--accept", "no-proxy").code == 0
+    nobody = run("doctor", "--cluster", "--namespace", "acne", "--accept", "no-proxy")
+    assert nobody.code == 3
+    assert "no proxy was examined" in nobody.err
     monkeypatch.setenv("PATH", "/nowhere")
     assert run("doctor", "--cluster").code == 3

@@ -6,7 +6,7 @@ cut off for a while or start anew. What must hold in every story:
 - What was revoked never counts again at a server that has seen the revocation, whatever is put back
   and whatever is made of it, also if somebody has stolen every key there ever was.
 - What a server signs is believed until it expires, by itself and by every other, unless it was
-  revoked. Servers may be cut off from the store for as long as the README says.
+  revoked. Servers may be cut off from the store for as long as deploy/OPERATIONS.md says.
 - No token is made that outlives its key, and a root that has stopped signing never signs again.
 - After `recover`, all servers that can reach the store agree.
 

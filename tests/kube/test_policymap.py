@@ -90,7 +90,7 @@ async def test_a_change_counts_within_a_second(
     await folder.make_keys()
     flags = folder.flags(policy_file=None, policy_configmap=f"{name}/{_NAME}/{_KEY}")
     env = {"KUBECONFIG": str(kubeconfig(client, name, tmp_path / "kubeconfig"))}
-    client.create(configmap(name, "{}"))
+    client.create(configmap(name, "grants: []"))
     with serving(folder.path, flags, **env) as server:
         server.ready()
         took = []
@@ -104,7 +104,7 @@ async def test_a_change_counts_within_a_second(
         server.line("new version is bad, the last good one stays")
         client.delete(ConfigMap, _NAME, namespace=name)
         server.line("new version is bad, the last good one stays", 2)
-        client.create(configmap(name, "{}"))
+        client.create(configmap(name, "grants: []"))
         server.line("policy loaded", CHANGES + 2)
 
 
@@ -113,12 +113,12 @@ async def test_the_account_may_read_nothing_else(
 ) -> None:
     client, name = namespace
     config = lightkube.KubeConfig.from_file(kubeconfig(client, name, tmp_path / "kubeconfig")).get()
-    client.create(configmap(name, "{}"))
+    client.create(configmap(name, "grants: []"))
     with ExitStack() as stack:
         own = stack.enter_context(closing(lightkube.Client(config)))
         chosen: Any = {"metadata.name": _NAME}
         (found,) = own.list(ConfigMap, namespace=name, fields=chosen)
-        assert found.data == {_KEY: "{}"}
+        assert found.data == {_KEY: "grants: []"}
         for attempt in (
             lambda: list(own.list(ConfigMap, namespace=name)),
             lambda: list(own.list(ConfigMap, namespace="kube-system", fields=chosen)),

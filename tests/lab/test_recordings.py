@@ -13,7 +13,7 @@ from authz.lab.recordings.writing import Writer, file_of
 from authz.lab.world import cluster, objects
 from authz.lab.world.variants import variants
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[1] / "README.md"
 VARIANTS = {it.name: it for it in variants()}
 STANDARD = cluster.standard()
 
@@ -39,7 +39,7 @@ def test_there_is_nothing_in_a_file_but_what_is_played(istio: str) -> None:
     about = recordings.about
     assert (about["istio"], about["module"]) == (istio, ISTIODS[istio])
     assert (about["kubernetes"], about["etcd"]) == (KUBERNETES, ETCD)
-    lines = README.read_text().splitlines()
+    lines = PAGE.read_text().splitlines()
     assert f"| etcd | {ETCD} | `go.etcd.io/etcd/server/v3` |" in lines
     assert f"| kube-apiserver | {KUBERNETES} | `k8s.io/kubernetes` |" in lines
     assert any(f"called {istio} |" in it and ISTIODS[istio] in it for it in lines)

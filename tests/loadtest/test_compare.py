@@ -40,7 +40,7 @@ def of(word: str) -> Variant:
 async def compared(*variants: Variant, course: Course = QUICK) -> Comparison:
     with tempfile.TemporaryDirectory() as directory:
         stack = Stack(Path(directory))
-        await stack.make_keys()
+        await stack.keys.make_keys()
         return await compare(stack, Path(directory), variants, course, lambda text: None)
 
 

@@ -8,24 +8,26 @@ import pytest
 from typer.testing import CliRunner
 
 from loadtest.cli import app
-from loadtest.diff import Verdict, judge
+from loadtest.diff import Significance, judge
 from loadtest.plan import BadPlan
 from loadtest.stored import put, read, save
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "verdict"),
+    ("before", "after", "expected"),
     [
-        ([10, 11, 12], [15, 16, 17], Verdict.DIFFERENT),
-        ([15, 16, 17], [10, 11, 12], Verdict.DIFFERENT),
-        ([10, 11, 12], [11, 12, 13], Verdict.NOISE),
-        ([10, 11, 15], [16, 16, 16], Verdict.NOISE),  # apart, but by no more than the noise
-        ([10, 10, 10], [10, 10, 10], Verdict.NOISE),
-        ([10, 11], [15, 16, 17], Verdict.UNKNOWN),
+        ([10, 11, 12], [15, 16, 17], Significance.DIFFERENT),
+        ([15, 16, 17], [10, 11, 12], Significance.DIFFERENT),
+        ([10, 11, 12], [11, 12, 13], Significance.NOISE),
+        ([10, 11, 15], [16, 16, 16], Significance.NOISE),  # apart, but by no more than the noise
+        ([10, 10, 10], [10, 10, 10], Significance.NOISE),
+        ([10, 11], [15, 16, 17], Significance.UNKNOWN),
     ],
 )
-def test_what_is_more_than_noise(before: list[float], after: list[float], verdict: Verdict) -> None:
-    assert judge(before, after) is verdict
+def test_what_is_more_than_noise(
+    before: list[float], after: list[float], expected: Significance
+) -> None:
+    assert judge(before, after) is expected
 
 
 def stored(directory: Path, name: str, figures: dict[str, Any], **machine: str) -> str:

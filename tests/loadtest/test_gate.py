@@ -1,8 +1,8 @@
 """The gate: short, and relative, since a busy machine makes everything slow alike.
 
-The bounds are far from what is measured (README, "Performance"), so that only a real regression
-meets them: in 20 runs on a busy machine http2 took 1/17 to 1/26 of grpcio's CPU, and traffic of
-1,000 namespaces 0.99 to 1.12 times that of 10. Runs take turns, and medians count.
+The bounds are far from what is measured (loadtest/README.md, "Performance"), so that only a real
+regression meets them: in 20 runs on a busy machine http2 took 1/17 to 1/26 of grpcio's CPU, and
+traffic of 1,000 namespaces 0.99 to 1.12 times that of 10. Runs take turns, and medians count.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ pytestmark = pytest.mark.xdist_group("loadtest")
 async def stack() -> AsyncIterator[Stack]:
     with tempfile.TemporaryDirectory() as directory:
         made = Stack(Path(directory))
-        await made.make_keys()
+        await made.keys.make_keys()
         yield made
 
 
@@ -84,7 +84,7 @@ async def test_no_wrong_answer_while_keys_rotate_and_the_policy_changes(
     async with stack.serving(Setup(namespaces=20)) as server:
         whole = asyncio.create_task(measured(stack, server, plan))
         await asyncio.sleep(5)  # the load is a matter of time, and so is this
-        await stack.change_keys(
+        await stack.keys.change_keys(
             lambda keyring: rotation.rotate_root(
                 keyring,
                 time.time(),  # noqa: TID251 - the server is a real one

@@ -11,8 +11,9 @@ import pytest
 
 from authz.lab.loopback import mesh as demo
 from authz.lab.world.model import Json
+from authz.testing import Outcome
 from loadtest.swarm.control import StackFailed, listening, tell
-from loadtest.swarm.expect import Change, Timeline, Verdict, judge
+from loadtest.swarm.expect import Change, Timeline, Worth, judge
 from loadtest.swarm.result import Result, unanswered
 from loadtest.swarm.stack import _with_endpoints
 
@@ -20,33 +21,33 @@ GOOD = Result(requests=1000, failed=0, wrong=0, either=5, unsigned=0, p50_ms=3, 
 
 
 @pytest.mark.parametrize(
-    ("seen", "expected", "verdict"),
+    ("seen", "expected", "worth"),
     [
-        ("200 acme-db", "200 acme-db", Verdict.RIGHT),
-        ("403 not-allowed", "403 not-allowed", Verdict.RIGHT),
-        ("403 token-missing", "403 token-missing", Verdict.RIGHT),
-        ("200 acme-db", "403 not-allowed", Verdict.WRONG),
-        ("403 not-allowed", "200 acme-db", Verdict.WRONG),
-        ("403 token-invalid", "200 acme-db", Verdict.WRONG),
-        ("403", "200 acme-db", Verdict.WRONG),
-        ("200 mallory", "200 acme-db", Verdict.WRONG),
-        ("200 acme-db, WITH A TOKEN", "200 acme-db", Verdict.WRONG),
-        ("200 acme-db, WITH A TOKEN", None, Verdict.WRONG),
-        ("200 acme-db", None, Verdict.EITHER),
-        ("403 not-allowed", None, Verdict.EITHER),
-        ("200 external, with what its app wrote for a token", "200 external", Verdict.FAILED),
-        ("503", None, Verdict.FAILED),
-        ("503", "403 not-allowed", Verdict.FAILED),
-        ("no answer: UNAVAILABLE", "200", Verdict.FAILED),
-        ("403 token-missing", "200 acme-db", Verdict.FAILED),
-        ("403 token-missing", "403 not-allowed", Verdict.FAILED),
-        ("403 token-invalid", "403 not-allowed", Verdict.FAILED),
+        ("200 acme-db", "200 acme-db", Worth.RIGHT),
+        ("403 not-allowed", "403 not-allowed", Worth.RIGHT),
+        ("403 token-missing", "403 token-missing", Worth.RIGHT),
+        ("200 acme-db", "403 not-allowed", Worth.WRONG),
+        ("403 not-allowed", "200 acme-db", Worth.WRONG),
+        ("403 token-invalid", "200 acme-db", Worth.WRONG),
+        ("403", "200 acme-db", Worth.WRONG),
+        ("200 mallory", "200 acme-db", Worth.WRONG),
+        ("200 acme-db, WITH A TOKEN", "200 acme-db", Worth.WRONG),
+        ("200 acme-db, WITH A TOKEN", None, Worth.WRONG),
+        ("200 acme-db", None, Worth.EITHER),
+        ("403 not-allowed", None, Worth.EITHER),
+        ("200 external, with what its app wrote for a token", "200 external", Worth.FAILED),
+        ("503", None, Worth.FAILED),
+        ("503", "403 not-allowed", Worth.FAILED),
+        ("no answer: UNAVAILABLE", "200", Worth.FAILED),
+        ("403 token-missing", "200 acme-db", Worth.FAILED),
+        ("403 token-missing", "403 not-allowed", Worth.FAILED),
+        ("403 token-invalid", "403 not-allowed", Worth.FAILED),
     ],
 )
-def test_an_outcome_is_judged(seen: str, expected: str | None, verdict: Verdict) -> None:
-    found, why = judge(seen, expected)
-    assert found is verdict
-    assert bool(why) == (verdict in {Verdict.WRONG, Verdict.FAILED})
+def test_an_outcome_is_judged(seen: str, expected: str | None, worth: Worth) -> None:
+    found, why = judge(Outcome(seen), expected)
+    assert found is worth
+    assert bool(why) == (worth in {Worth.WRONG, Worth.FAILED})
 
 
 def test_a_change_counts_before_and_after_its_window_and_not_in_it() -> None:

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from loadtest.client_run import ClientRun, encoded
 from loadtest.compare import table
 from loadtest.compare.course import Comparison, Course, Point, Sample
 from loadtest.compare.page import page
 from loadtest.compare.report import View, report
 from loadtest.compare.variants import built_in, external
-from loadtest.outcome import Outcome, encoded
 from loadtest.result import machine
 
 NASTY = '<b>"opa"&</b>'
@@ -52,7 +52,7 @@ def made(rates: tuple[float, ...] = (100, 200, 400), *, slow: str = "") -> dict[
     ):
         latencies = encoded({100 + number * 3: 900, 500 + number * 40: 90, 30_000: 10 + repeat})
         right = int((point.rate or 1000) * (0.5 if each.name == slow else 1))
-        outcome = Outcome(right, 1.0 + repeat / 100, 0.2, latencies, latencies)
+        outcome = ClientRun(right, 1.0 + repeat / 100, 0.2, latencies, latencies)
         authz = 0.05 if each.transport else None
         done.samples.append(Sample(each.name, point, outcome, 0.1, 0.12, authz, 0.2))
     return report(done, machine(), "python -m loadtest compare")

@@ -17,10 +17,11 @@ import pytest
 from typer.testing import CliRunner
 
 from authz.config import IdentitySource, Transport
+from authz.lab.harness.keyfiles import KeyFiles
 from loadtest import mesh
 from loadtest.cli import app, main
-from loadtest.client import Client, _keyring
-from loadtest.outcome import histogram
+from loadtest.client import Client
+from loadtest.client_run import histogram
 from loadtest.plan import Ask, Plan
 from loadtest.result import figures
 from loadtest.run import Measured, measured
@@ -34,7 +35,7 @@ SHORT = ("--seconds", "0.3", "--warmup", "0.1")
 async def serving(setup: Setup, policy: str | None = None) -> AsyncIterator[tuple[Stack, Server]]:
     with tempfile.TemporaryDirectory() as directory:
         stack = Stack(Path(directory))
-        await stack.make_keys()
+        await stack.keys.make_keys()
         async with stack.serving(setup, policy) as server:
             yield stack, server
 
@@ -113,7 +114,7 @@ async def test_a_stall_counts_for_every_call_that_should_have_begun_in_it() -> N
     plan = replace(QUICK, rate=1000, seconds=0.9, in_flight=4)
     async with serving(Setup()) as (stack, server):
         (share,) = stack.shares(plan, server)
-        client = Client(share, await _keyring(share))
+        client = Client(share, await KeyFiles(Path(share.keys)).keyring())
         await client.prepare()
         running = asyncio.create_task(client.measure())
         await asyncio.sleep(0.2)

@@ -4,8 +4,9 @@ import ipaddress
 import os
 import socket
 
+from authz.lab.harness.ports import free_ports
 from loadtest import processes
-from loadtest.stack import free_ports, own_host
+from loadtest.stack import own_host
 
 
 def test_a_stack_has_a_loopback_address_of_its_own() -> None:
@@ -17,10 +18,10 @@ def test_a_stack_has_a_loopback_address_of_its_own() -> None:
 
 def test_free_ports_differ_and_are_free() -> None:
     host = own_host()
-    ports = free_ports(host, 20)
+    ports = free_ports([host], each=20)
     assert len(set(ports)) == 20
     for port in ports:
-        socket.create_server((host, port)).close()
+        socket.create_server(port).close()
 
 
 def test_who_listens_on_a_port_is_found() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from authz.config import Transport
 from loadtest import targets
-from loadtest.outcome import Outcome, histogram
+from loadtest.client_run import ClientRun, histogram
 from loadtest.processes import Cpu
 from loadtest.run import Measured
 from loadtest.stack import Stack
@@ -25,7 +25,7 @@ def run(transport: Transport, *, cpu_us: float, p50_us: int = 100) -> Measured:
         plan=targets.PLANS["verify"],
         transport=transport,
         workers=1,
-        outcome=Outcome(100_000, 2.5, 1.0, encoded, encoded),
+        outcome=ClientRun(100_000, 2.5, 1.0, encoded, encoded),
         cpu=Cpu(cpu_us / 10, cpu_us / 10, 0),
         resident_before=100 * MIB,
         resident_warm=101 * MIB,
@@ -83,7 +83,7 @@ async def test_runs_are_repeated_in_turn_on_servers_of_their_own(
     told: list[str] = []
     with tempfile.TemporaryDirectory() as directory:
         stack = Stack(Path(directory))
-        await stack.make_keys()
+        await stack.keys.make_keys()
         done = await targets.measure(stack, repeat=2, seconds=0.1, tell=told.append)
     assert {place: len(each) for place, each in done.items()} == {
         ("verify", "http2"): 2,

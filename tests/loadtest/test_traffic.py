@@ -108,8 +108,7 @@ def test_a_plan_reaches_a_process_as_it_is() -> None:
         plan=Plan(identity=IdentitySource.MTLS, ask=Ask.BOTH, connections=5, processes=2),
         number=1,
         port=1,
-        store="sqlite:x",
-        kek_file="k",
+        keys="k",
         certificates="c",
     )
     assert Share.from_json(share.to_json()) == share

@@ -1,8 +1,7 @@
-"""The README's tables of paths, made of what the tests play: `python -m tests.paths.matrix`."""
+"""The tables of paths of envoyfilters/PATHS.md, made of what the tests play."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 from authz.lab.box.paths import probes, table
@@ -10,7 +9,7 @@ from authz.lab.box.paths.deliveries import DELIVERIES
 
 
 def markdown() -> str:
-    """The tables, as the README must have them."""
+    """The tables, as the page must have them."""
     relations = table.RELATIONS
     calls = [[it.way, _asked(it.asked), *_cells(it.outcomes, relations)] for it in table.PATHS]
     inside = relations[:-1]
@@ -49,7 +48,3 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [
         f"| {' | '.join(line)} |".replace("|  |", "| |").replace("|  |", "| |") for line in lines
     ]
-
-
-if __name__ == "__main__":
-    sys.stdout.write(markdown())

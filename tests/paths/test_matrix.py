@@ -1,4 +1,4 @@
-"""Every path, probe, delivery and attack does what the tables say; and so does the README."""
+"""Every path, probe, delivery and attack does what the tables say, and so envoyfilters/PATHS.md."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import pytest
 
 from authz.lab.box.istio.mesh import Mesh
 from authz.lab.box.paths import table
+from authz.lab.box.paths.attacks import Move
 from authz.lab.box.paths.play import scenarios
-from authz.lab.loopback.scenarios.row import Scenario
+from authz.testing import Case, Result
 from tests.paths.conftest import in_the_box
 
 pytestmark = in_the_box
@@ -16,8 +17,9 @@ SCENARIOS = list(scenarios())
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=[it.name for it in SCENARIOS])
-async def test_scenario(mesh: Mesh, scenario: Scenario[Mesh]) -> None:
-    assert await scenario.play(mesh) == scenario.expected
+async def test_scenario(mesh: Mesh, scenario: Case[Move]) -> None:
+    result = Result(scenario, await scenario.call(mesh))
+    assert result.ok, result
 
 
 async def test_no_two_scenarios_have_one_name() -> None:

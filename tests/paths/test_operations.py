@@ -76,10 +76,7 @@ class Box:
         prefix = self.mesh.network[pod.id].argv(0)
         policy = first.policy_file.read_text()
         site = Site(f"{pod.address}:9000", address, first._site.certificate, policy, ready, prefix)
-        server = AuthzServer(site, directory, self._stack)
-        for name in ("AUTHZ_STORE", "AUTHZ_KEK_FILES"):
-            server.environment[name] = first.environment[name]
-        return server
+        return AuthzServer(site, directory, self._stack, first.keys)
 
     async def proxy_again(self, pod: str, config: Json) -> None:
         """Start a pod's Envoy again with another configuration."""

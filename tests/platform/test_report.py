@@ -3,14 +3,16 @@
 import http.server
 import io
 import json
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from authz.cli import report
 from authz.domain.decision import Rules, decide
 from authz.domain.facts import Facts, Question
 from authz.domain.names import parse_namespace
@@ -19,9 +21,10 @@ from authz.domain.reason import Outward, Reason
 from authz.observe import AuditLog, Metrics, json_log
 from authz.observe.events import DecisionEvent
 from authz.policysource.file import parse_policy
-from authz.report.shadow import Log, Verdict, as_policy
+from authz.report.shadow import Log, Readiness, as_policy
 from authz.testing import NOW, ManualClock, rules, workload
 from tests.command import Run
+from tests.platform.manifests import rendered
 
 POLICY = """\
 default_mode: shadow
@@ -57,8 +60,8 @@ def log_of(*lines: str, policy: str = POLICY) -> Log:
     return log
 
 
-def verdict(log: Log, namespace: str = "acme", unprotected: tuple[str, ...] = ()) -> Verdict:
-    return log.verdict(parse_namespace(namespace), unprotected)
+def readiness(log: Log, namespace: str = "acme", unprotected: tuple[str, ...] = ()) -> Readiness:
+    return log.readiness(parse_namespace(namespace), unprotected)
 
 
 # From the service's own decisions --------------------------------------------------------------
@@ -143,7 +146,7 @@ def test_the_grants_are_a_policy_also_when_there_are_none() -> None:
 def test_a_token_that_was_not_good_never_leads_to_a_grant(reason: Reason) -> None:
     log = log_of(line(reason=reason.slug, claimed_source="globex"))
     assert log.grants() == []
-    assert verdict(log) is Verdict.LOOK
+    assert readiness(log) is Readiness.LOOK
     (caller, _), *_ = log.of(parse_namespace("acme"))
     assert "never a grant" in log.advice(caller)
 
@@ -166,7 +169,7 @@ def test_a_token_that_was_not_good_never_leads_to_a_grant(reason: Reason) -> Non
 def test_nothing_is_granted_to_whom_is_not_proven_or_not_a_tenant(values: dict[str, Any]) -> None:
     log = log_of(line(**values))
     assert log.grants() == []
-    assert verdict(log) is Verdict.LOOK
+    assert readiness(log) is Readiness.LOOK
 
 
 def test_holders_of_a_role_in_the_policy_are_platform_wherever_they_are() -> None:
@@ -178,7 +181,7 @@ def test_holders_of_a_role_in_the_policy_are_platform_wherever_they_are() -> Non
 def test_what_is_not_public_on_purpose_asks_for_nothing() -> None:
     closed = log_of(line(reason="not-public", source="@public", destination="closed"))
     assert closed.grants() == []
-    assert verdict(closed, "closed") is Verdict.GRANTS
+    assert readiness(closed, "closed") is Readiness.GRANTS
 
 
 def test_an_account_that_is_not_known_is_left_out() -> None:
@@ -202,6 +205,10 @@ def test_an_account_that_is_not_known_is_left_out() -> None:
         line(question="why"),
         '{"event": "denials left out of the log", "left_out": {"a at b": "many"}}',
         '{"a": ' * 100_000,
+        '{"a": 1}',
+        '{"log": []}',
+        '{"log": "{\\"a\\": 1}"}',
+        '{"message": 7}',
     ],
 )
 def test_a_line_that_is_not_the_services_is_counted_and_proposes_nothing(text: str) -> None:
@@ -211,8 +218,75 @@ def test_a_line_that_is_not_the_services_is_counted_and_proposes_nothing(text: s
 
 
 def test_other_lines_of_the_service_are_passed_over() -> None:
-    log = log_of(json.dumps({"event": "serving", "level": "info"}), "", "  \n")
-    assert (log.lines, log.unreadable) == (1, 0)
+    log = log_of(json.dumps({"event": "serving", "timestamp": "2026-11-01T00:00:01Z"}), "", "  \n")
+    assert (log.lines, log.ours, log.unreadable) == (1, 1, 0)
+    assert log.is_evidence
+
+
+# Evidence --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        lambda text: f"[pod/tenant-authz-x7/authz] {text}",
+        lambda text: f"2026-11-01T00:00:01.5Z stdout F {text}",
+        lambda text: json.dumps({"log": text + "\n", "stream": "stdout", "time": "..."}),
+        lambda text: json.dumps({"_source": {"message": text, "host": "node"}}),
+        lambda text: json.dumps({"jsonPayload": json.loads(text), "insertId": "1"}),
+    ],
+    ids=["prefix", "cri", "docker", "search", "cloud"],
+)
+def test_envelopes_of_runtimes_and_log_stores_are_opened(envelope: Callable[[str], str]) -> None:
+    log = log_of(envelope(line()))
+    assert (log.ours, log.unreadable) == (1, 0)
+    assert len(log.grants()) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n\n",
+        "I1101 something.go:12] somebody else's\n" * 50,
+        '{"level": "info", "msg": "an agent\'s"}\n',
+        '{"log": {"log": {"log": {"log": {"event": "x", "timestamp": "y"}}}}}\n',
+    ],
+)
+def test_a_log_without_lines_of_a_server_is_no_evidence(
+    run: Run, tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "log"
+    file.write_text(text)
+    result = run("report", str(file))
+    assert result.code == 3
+    assert "select its container" in result.err
+
+
+def test_a_few_lines_of_others_are_no_matter_and_many_are(run: Run, tmp_path: Path) -> None:
+    ours = json.dumps({"event": "serving", "timestamp": "2026-11-01T00:00:01Z"})
+    file = tmp_path / "log"
+    file.write_text("\n".join([ours, *["agent started"] * 10]))
+    assert run("report", str(file)).code == 0
+    file.write_text("\n".join([ours, *["agent started"] * 11]))
+    assert run("report", str(file)).code == 3
+
+
+def test_the_documented_selector_selects_the_servers_that_ship() -> None:
+    pods = [
+        item["spec"]["template"]
+        for item in rendered(Path("deploy/base"))
+        if item["kind"] == "DaemonSet"
+    ]
+    assert len(pods) == 1
+    help_text = report.app.registered_commands[0].epilog or ""
+    guide = Path("deploy/platform/WHY-DENIED.md").read_text("utf-8")
+    for text in (help_text, guide):
+        found = re.search(r"(app[.]kubernetes[.]io/name=\S+?)['\s]", text)
+        assert found
+        wanted = dict(part.split("=") for part in found[1].split(","))
+        assert wanted.items() <= pods[0]["metadata"]["labels"].items()
+        assert "-c authz" in text
 
 
 # Counting --------------------------------------------------------------------------------------
@@ -252,7 +326,8 @@ def test_first_and_last_are_told_whatever_the_order() -> None:
 
 
 def test_lines_that_were_left_out_make_a_count_the_least() -> None:
-    left_out = '{"event": "denials left out of the log", "left_out": {"globex at acme": 7}}'
+    event, counts = "denials left out of the log", {"globex at acme": 7}
+    left_out = json.dumps({"event": event, "left_out": counts, "timestamp": ""})
     log = log_of(line(), left_out)
     assert log.incomplete(parse_namespace("acme"))
     assert not log.incomplete(parse_namespace("quiet"))
@@ -261,11 +336,11 @@ def test_lines_that_were_left_out_make_a_count_the_least() -> None:
 
 
 def test_verdicts() -> None:
-    assert verdict(log_of(), "quiet") is Verdict.SAFE
-    assert verdict(log_of(line())) is Verdict.GRANTS
-    assert verdict(log_of(line(), line(reason="token-expired"))) is Verdict.LOOK
-    assert verdict(log_of(line(event="denied"))) is Verdict.ENFORCED
-    assert verdict(log_of(), "quiet", ("quiet",)) is Verdict.UNPROTECTED
+    assert readiness(log_of(), "quiet") is Readiness.SAFE
+    assert readiness(log_of(line())) is Readiness.GRANTS
+    assert readiness(log_of(line(), line(reason="token-expired"))) is Readiness.LOOK
+    assert readiness(log_of(line(event="denied"))) is Readiness.ENFORCED
+    assert readiness(log_of(), "quiet", ("quiet",)) is Readiness.UNPROTECTED
     assert "quiet" in log_of().namespaces()
 
 
@@ -312,7 +387,8 @@ def test_the_command_reads_files_and_standard_input(run: Run, tmp_path: Path) ->
 
 def test_when_nothing_is_left_to_do_the_command_says_so(run: Run, tmp_path: Path) -> None:
     (tmp_path / "policy.yaml").write_text(POLICY)
-    assert run("report", "-", "--policy", "policy.yaml").code == 0
+    ours = json.dumps({"event": "serving", "timestamp": "2026-11-01T00:00:01Z"})
+    assert run("report", "-", "--policy", "policy.yaml", given=ours).code == 0
 
 
 def test_the_grants_go_to_a_file_of_their_own(run: Run, tmp_path: Path) -> None:

@@ -29,6 +29,15 @@ class Certificate:
     key_file: Path
     ca_file: Path
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings of a server that presents it."""
+        return {
+            "tls_cert_file": str(self.cert_file),
+            "tls_key_file": str(self.key_file),
+            "tls_ca_file": str(self.ca_file),
+        }
+
     def client_context(self) -> ssl.SSLContext:
         """TLS as this workload would speak it without its sidecar."""
         return self._loaded(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))

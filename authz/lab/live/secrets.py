@@ -6,6 +6,7 @@ by the id of its node. What a gateway shows to clients outside istiod delivers.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -76,8 +77,15 @@ async def serving(
 def _secret(name: str, certificate: Certificate) -> Json:
     secret: Json = {"@type": _KIND, "name": name}
     if name == "ROOTCA":
-        trusted = {"filename": str(certificate.ca_file)}
-        return secret | {"validation_context": {"trusted_ca": trusted}}
-    chain = {"filename": str(certificate.cert_file)}
-    key = {"filename": str(certificate.key_file)}
+        return secret | {"validation_context": {"trusted_ca": _inline(certificate.ca_file)}}
+    chain, key = _inline(certificate.cert_file), _inline(certificate.key_file)
     return secret | {"tls_certificate": {"certificate_chain": chain, "private_key": key}}
+
+
+def _inline(file: Path) -> Json:
+    """A file's content, as Istio's agent sends it.
+
+    Of a file's name Envoy makes an inotify instance for each secret, and it aborts where there is
+    none left: Linux gives a user 128, and two boxes at once need more.
+    """
+    return {"inline_bytes": b64encode(file.read_bytes()).decode()}

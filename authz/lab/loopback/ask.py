@@ -8,10 +8,10 @@ from typing import Final
 import grpc
 
 from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
-from authz.domain import tokens
 from authz.lab.harness.certs import Certificate
 from authz.lab.loopback.mesh import AUTHZ_HOST, Mesh
-from authz.wire import QUESTION, REASON_HEADER, TOKEN_HEADER, UPSTREAM
+from authz.testing import token_set
+from authz.wire import QUESTION, UPSTREAM
 
 _CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
 _SECONDS: Final = 10.0
@@ -55,29 +55,4 @@ async def check(
 async def token(mesh: Mesh, certificate: Certificate, upstream: str, question: str = "sign") -> str:
     """A real token for a request to the cluster `upstream`, as the certificate's owner gets it."""
     metadata = [(QUESTION, question), (UPSTREAM, upstream)]
-    return _token_set(await check(mesh, certificate, metadata))
-
-
-def in_words(response: CheckResponse) -> str:
-    """What an answer means, in a few words."""
-    if not response.HasField("status"):
-        return "MALFORMED, and Envoy would allow"
-    if response.status.code != 0:
-        reasons = [
-            it.header.value or it.header.raw_value.decode()
-            for it in response.denied_response.headers
-            if it.header.key == REASON_HEADER
-        ]
-        return " ".join(["denied", *reasons])
-    if given := _token_set(response):
-        claims = tokens.parse(given).claims
-        return f"token from {claims.source} to {claims.destination}"
-    removed = TOKEN_HEADER in response.ok_response.headers_to_remove
-    return "allowed, token removed" if removed else "allowed"
-
-
-def _token_set(response: CheckResponse) -> str:
-    for option in response.ok_response.headers:
-        if option.header.key == TOKEN_HEADER:
-            return option.header.value or option.header.raw_value.decode()
-    return ""
+    return token_set(await check(mesh, certificate, metadata))

@@ -1,7 +1,4 @@
-"""How the demo calls: as an app behind its sidecar, from outside, or past all sidecars.
-
-What came of a call is told in a few words, which the scenarios compare with what they expect.
-"""
+"""How the demo calls: as an app behind its sidecar, from outside, or past all sidecars."""
 
 from __future__ import annotations
 
@@ -12,9 +9,8 @@ from typing import Final, TypeAlias
 import httpx
 
 from authz.lab.harness.ports import Endpoint
+from authz.testing import LEAKED, Outcome
 from authz.wire import REASON_HEADER, TOKEN_HEADER
-
-REFUSED: Final = "connection refused"
 
 Headers: TypeAlias = Sequence[tuple[str, str]]
 
@@ -23,8 +19,8 @@ _SECONDS: Final = 10.0
 
 async def call(
     to: Endpoint, host: str, headers: Headers = (), tls: ssl.SSLContext | None = None
-) -> str:
-    """Send a request for `host` to the address `to`; say what came of it."""
+) -> Outcome:
+    """Send a request for `host` to the address `to`."""
     scheme = "http" if tls is None else "https"
     # Sidecars do not mind which; a context without certificates spares loading the system's.
     context = tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -32,14 +28,9 @@ async def call(
         try:
             answer = await client.get(f"{scheme}://{to}/hello", headers=[("host", host), *headers])
         except (httpx.TransportError, OSError):  # a late TLS alert comes as the latter
-            return REFUSED
-    if answer.is_success:
-        return _echoed(answer)
-    return f"{answer.status_code} {answer.headers.get(REASON_HEADER, '')}".rstrip()
-
-
-def _echoed(answer: httpx.Response) -> str:
-    """Who answered, and whether a token had reached it."""
+            return Outcome.of(0)
+    if not answer.is_success:
+        return Outcome.of(answer.status_code, answer.headers.get(REASON_HEADER, ""))
     seen = answer.json()
     leaked = any(name == TOKEN_HEADER for name, _ in seen["headers"])
-    return f"200 {seen['app']}{', WITH A TOKEN' if leaked else ''}"
+    return Outcome.of(answer.status_code, seen["app"], *[LEAKED] * leaked)

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from authz.domain import tokens
 from authz.domain.keys import Keyring, RootKey, TokenLife
 from authz.domain.names import Namespace
-from authz.keystore import Keks, open_store, read_kek_file
 from authz.lab.loopback import ask
 from authz.lab.loopback.mesh import app_cluster
 from authz.lab.loopback.stage import Stage
@@ -57,13 +55,7 @@ def aged(source: str, destination: str, *, expires_in: int) -> TokenSource:
     """A token with the right signature, made so long ago that it expires in that many seconds."""
 
     async def get(stage: Stage) -> str:
-        environment = stage.authz.environment
-        kek = read_kek_file(Path(environment["AUTHZ_KEK_FILES"]))
-        store = open_store(environment["AUTHZ_STORE"], Keks(kek))
-        try:
-            keyring = (await store.load()).keyring
-        finally:
-            await store.close()
+        keyring = await stage.authz.keys.keyring()
         return _mint(source, destination, keyring, age=TokenLife().seconds - expires_in)
 
     return get
@@ -78,6 +70,10 @@ def forged(source: str, destination: str) -> TokenSource:
         return _mint(source, destination, keyring, age=0)
 
     return get
+
+
+INITECH: Final = stolen("initech", "acme-db")
+"""The token that leaks: initech's, whom acme-db lets in."""
 
 
 async def signed(stage: Stage, source: str, destination: str) -> str:

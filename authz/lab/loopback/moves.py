@@ -1,6 +1,6 @@
 """The moves of which scenarios are made: calls, questions, thefts, and what an operator does.
 
-A move is a function of the running stage that says in a few words what came of it.
+A move is a function of the running stage.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from authz.domain.keys import KeyId
 from authz.lab.harness.certs import Authority
 from authz.lab.harness.ports import Endpoint
 from authz.lab.loopback import ask
-from authz.lab.loopback.client import REFUSED, Headers, call
+from authz.lab.loopback.client import Headers, call
 from authz.lab.loopback.loot import TokenSource, signed
 from authz.lab.loopback.mesh import ACTIVATOR, app_cluster, steering
 from authz.lab.loopback.names import app, idle
 from authz.lab.loopback.stage import Stage
 from authz.lab.recordings.loopback import ORIGINAL_DESTINATION
+from authz.testing import Outcome
 from authz.wire import QUESTION, TOKEN_HEADER, UPSTREAM
 
 CLAIMS_ACTIVATOR: Final = ("x-forwarded-client-cert", f"By=spiffe://x;URI={ACTIVATOR}")
 """A header that nobody should believe."""
 
-Move: TypeAlias = Callable[[Stage], Awaitable[str]]
+Move: TypeAlias = Callable[[Stage], Awaitable[Outcome]]
 
 _CHANGE_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.05
@@ -41,7 +42,7 @@ _POLL_SECONDS: Final = 0.05
 def through_sidecar(source: str, host: str, headers: Headers = ()) -> Move:
     """An app in `source` calls `host`; its sidecar does the rest."""
 
-    async def play(stage: Stage) -> str:
+    async def play(stage: Stage) -> Outcome:
         return await call(stage.mesh.tenants[source].outbound, host, headers)
 
     return play
@@ -52,7 +53,7 @@ def to_address(
 ) -> Move:
     """An app in `source` calls an address that is no service of the mesh, by `host` or by IP."""
 
-    async def play(stage: Stage) -> str:
+    async def play(stage: Stage) -> Outcome:
         address = str(target(stage))
         shown = [(TOKEN_HEADER, await token(stage)) for token in held]
         headers = [(ORIGINAL_DESTINATION, address), *shown]
@@ -64,7 +65,7 @@ def to_address(
 def from_outside(host: str, token: TokenSource | None = None) -> Move:
     """Somebody on the Internet calls `host` at the public gateway."""
 
-    async def play(stage: Stage) -> str:
+    async def play(stage: Stage) -> Outcome:
         headers = [(TOKEN_HEADER, await token(stage))] if token else []
         return await call(stage.mesh.gateway.outbound, host, headers)
 
@@ -79,7 +80,7 @@ def past_sidecar(
     It has its own certificate, since that lies in the pod, and whatever tokens it holds.
     """
 
-    async def play(stage: Stage) -> str:
+    async def play(stage: Stage) -> Outcome:
         tls = stage.mesh.tenants[source].certificate.sidecar_context()
         to = stage.mesh.activator if hop else stage.mesh.tenants[target]
         shown = [(TOKEN_HEADER, await token(stage)) for token in held]
@@ -93,7 +94,7 @@ def past_sidecar(
 def without_identity(target: str, tls: Callable[[Stage], ssl.SSLContext] | None) -> Move:
     """Somebody without a certificate of the mesh calls `target`'s pod."""
 
-    async def play(stage: Stage) -> str:
+    async def play(stage: Stage) -> Outcome:
         context = tls(stage) if tls else None
         return await call(stage.mesh.tenants[target].inbound, "app", (), context)
 
@@ -142,7 +143,7 @@ def question(
 ) -> Move:
     """Mallory asks the service, with its own certificate, about a call to acme-db."""
 
-    async def play(stage: Stage) -> str:
+    async def play(stage: Stage) -> Outcome:
         shown = [(TOKEN_HEADER, await token(stage))] if token else []
         response = await ask.check(
             stage.mesh,
@@ -155,21 +156,21 @@ def question(
             headers=[*shown, *headers],
             principal=principal,
         )
-        return ask.in_words(response)
+        return Outcome.of_check(response)
 
     return play
 
 
-async def question_of_an_impostor(stage: Stage) -> str:
+async def question_of_an_impostor(stage: Stage) -> Outcome:
     """Somebody asks whose certificate no authority of the mesh has signed."""
     other = Authority(stage.directory / "impostor-certs", "somebody else")
     untrusted = other.issue(stage.mesh.tenants["acme-web"].identity)
     certificate = replace(untrusted, ca_file=stage.mesh.authority.ca_file)
     asked = [(QUESTION, "sign")]
     try:
-        return ask.in_words(await ask.check(stage.mesh, certificate, asked))
+        return Outcome.of_check(await ask.check(stage.mesh, certificate, asked))
     except grpc.aio.AioRpcError:
-        return REFUSED
+        return Outcome.of(0)
 
 
 # ---- what an operator does, and what befalls the service ----
@@ -203,7 +204,7 @@ def operator(*arguments: str, of: str) -> Callable[[Stage], Awaitable[None]]:
 def after(act: Callable[[Stage], Awaitable[None]], move: Move) -> Move:
     """A move that something happens before."""
 
-    async def play(stage: Stage) -> str:
+    async def play(stage: Stage) -> Outcome:
         await act(stage)
         return await move(stage)
 

@@ -11,8 +11,9 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from authz.lab.loopback import mesh, report, server
-from authz.lab.loopback.scenarios import SCENARIOS, played
+from authz.lab.loopback.scenarios import SCENARIOS
 from authz.lab.loopback.stage import Stage
+from authz.testing import played
 
 
 async def play(*, once: bool, json: bool) -> bool:
@@ -34,7 +35,7 @@ async def play(*, once: bool, json: bool) -> bool:
         envoys = await stack.enter_async_context(mesh.running(cluster, directory))
         say("playing the scenarios")
         stage = Stage(cluster, authz, directory)
-        results = [result async for result in played(SCENARIOS, stage)]
+        results = [it async for it in played(SCENARIOS, lambda case: case.call(stage))]
         as_expected = report.differences(results) == 0
         report.show(results, await envoys[0].version(), json=json)
         if not as_expected:

@@ -6,14 +6,14 @@ import json as json_module
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
 from authz.lab.harness import processes
 from authz.lab.loopback.mesh import Mesh
-from authz.lab.loopback.scenarios.row import Result
+from authz.testing import Result
 
 _WIDTH: Final = 160  # where there is no terminal to fit into
 
@@ -26,12 +26,12 @@ _EXAMPLES: Final = (
 )
 
 
-def differences(results: Sequence[Result]) -> int:
+def differences(results: Sequence[Result[Any]]) -> int:
     """How many rows are not as expected."""
     return sum(not result.ok for result in results)
 
 
-def show(results: Sequence[Result], envoy_version: str, *, json: bool) -> None:
+def show(results: Sequence[Result[Any]], envoy_version: str, *, json: bool) -> None:
     """Print all rows to standard output."""
     if json:
         sys.stdout.write(_as_json(results, envoy_version) + "\n")
@@ -60,13 +60,13 @@ def last_words(directory: Path) -> str:
     return "\n".join(f"--- {name}\n{tail}" for name, tail in tails.items() if tail)
 
 
-def _as_json(results: Sequence[Result], envoy_version: str) -> str:
+def _as_json(results: Sequence[Result[Any]], envoy_version: str) -> str:
     rows = [
         {
-            "name": result.scenario.name,
-            "shows": result.scenario.shows,
-            "expected": result.scenario.expected,
-            "seen": result.seen,
+            "name": result.case.name,
+            "shows": result.case.shows,
+            "expected": result.case.expected,
+            "seen": result.outcome,
             "ok": result.ok,
         }
         for result in results
@@ -75,7 +75,7 @@ def _as_json(results: Sequence[Result], envoy_version: str) -> str:
     return json_module.dumps(whole, indent=2)
 
 
-def _print_table(results: Sequence[Result], envoy_version: str) -> None:
+def _print_table(results: Sequence[Result[Any]], envoy_version: str) -> None:
     console = Console()
     if not console.is_terminal:
         console.width = _WIDTH
@@ -85,8 +85,8 @@ def _print_table(results: Sequence[Result], envoy_version: str) -> None:
     table.add_column("expected")
     table.add_column("seen", overflow="fold")
     for result in results:
-        row = result.scenario
+        row = result.case
         style = None if result.ok else "bold red"
-        table.add_row(row.name, row.shows, row.expected, result.seen, style=style)
+        table.add_row(row.name, row.shows, row.expected, result.outcome, style=style)
     console.print(table)
     console.print(f"{len(results)} scenarios, differences: {differences(results)}")

@@ -7,8 +7,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-import httpx
-
 from authz.lab.harness.service import AuthzServer, Site
 from authz.lab.loopback.mesh import ACTIVATOR, AUTHZ, AUTHZ_HOST, GATEWAY, Mesh
 
@@ -35,16 +33,7 @@ async def running(mesh: Mesh, directory: Path) -> AsyncIterator[AuthzServer]:
     """Make keys and run the service as long as the block lasts, but for the crashes in between."""
     async with AsyncExitStack() as stack:
         certificate = mesh.authority.issue(AUTHZ, dns_name=AUTHZ_HOST)
-        url = f"http://{mesh.authz_http}/readyz"
-
-        async def ready() -> bool:
-            try:
-                async with httpx.AsyncClient(trust_env=False) as client:
-                    return (await client.get(url)).is_success
-            except httpx.HTTPError:
-                return False
-
-        site = Site(str(mesh.authz), str(mesh.authz_http), certificate, POLICY, ready)
+        site = Site(mesh.authz, mesh.authz_http, certificate, POLICY)
         server = AuthzServer(site, directory, stack)
         await server.command("keys", "init", "--generate-kek")
         await server.start()

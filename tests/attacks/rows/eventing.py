@@ -19,7 +19,7 @@ from tests.attacks.moves import (
     trigger_of,
     triggers,
 )
-from tests.attacks.row import MUTATION, Attack, Played
+from tests.attacks.row import MUTATION, ROW, Attack, Played
 
 DOMAIN: Final = "svc.cluster.local"
 BROKER: Final = f"http://broker-ingress.knative-eventing.{DOMAIN}"
@@ -171,7 +171,7 @@ ROWS: Final = [
         "tests/test_decision.py"
         "::test_a_transit_hop_takes_its_requests_token_off_on_the_way_out_of_the_mesh",
         "tests/test_decision.py::test_a_transit_hop_passes_its_requests_token_on_untouched",
-        noticed=f"{MUTATION}[transit passes tokens on out of the mesh]",
+        noticed=f"{ROW}[sign-leaves-the-mesh]",
     ),
     Attack(
         "channel",

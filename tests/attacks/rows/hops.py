@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from authz.testing import INVALID, MISSING, NOT_ALLOWED
 from tests.attacks import rules
 from tests.attacks.moves import call, past, signed, steered, wakes
-from tests.attacks.row import MUTATION, Attack, Played
+from tests.attacks.row import MUTATION, ROW, Attack, Played
 from tests.attacks.stage import Move
 
-INVALID: Final = "403 token-invalid"
-MISSING: Final = "403 token-missing"
-NOT_ALLOWED: Final = "403 not-allowed"
 HELLO: Final = "200 acme-db/hello"
 IDLE: Final = "200 acme-db/idle"
 ACTIVATOR: Final = "knative-serving/activator:8012"
@@ -51,7 +49,7 @@ ROWS: Final = [
             INVALID,
         ),
         TWIN,
-        noticed=f"{MUTATION}[tokens for anybody]",
+        noticed=f"{ROW}[verify-meant-for-another]",
     ),
     *(
         Attack(

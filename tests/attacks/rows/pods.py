@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from authz.testing import MISSING, NOT_ALLOWED
 from tests.attacks import rules
 from tests.attacks.moves import (
     ATTACKER,
@@ -20,8 +21,6 @@ from tests.attacks.moves import (
 from tests.attacks.row import MUTATION, Attack, Played
 from tests.attacks.stage import TOKEN, Move
 
-NOT_ALLOWED: Final = "403 not-allowed"
-MISSING: Final = "403 token-missing"
 HELLO: Final = "200 acme-db/hello"
 PLAIN: Final = "200 acme-db/plain"
 ASK: Final = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -231,7 +230,7 @@ ROWS: Final = [
     Attack(
         "tcp-declared",
         "talks to a raw TCP port of a Service (the greeting of a server that speaks first gets"
-        " out: see the README)",
+        " out: see SECURITY.md)",
         "tcp at the pod",
         Played(talks("mallory/plain", "acme-db/plain:7000", b"mine\r\n"), "greeted"),
         Played(talks("acme-web/plain", "acme-db/plain:7000", b"mine\r\n"), "greeted, echoed"),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from authz.testing import INVALID, NOT_ALLOWED
 from tests.attacks import rules
 from tests.attacks.moves import asks, signed, upstream
-from tests.attacks.row import MUTATION, Attack, Played
+from tests.attacks.row import MUTATION, ROW, Attack, Played
 from tests.attacks.stage import Without
 
 UPSTREAM: Final = ("x-authz-upstream", upstream("hello-00001.acme-db"))
-DENIED: Final = "denied not-allowed"
 TWIN: Final = Played(
     asks("acme-web/plain", ("x-authz-question", "sign"), UPSTREAM), "token from acme-web to acme-db"
 )
@@ -25,7 +25,7 @@ def _asks(
     does: str,
     stopped_by: str,
     *metadata: tuple[str, str],
-    outcome: str = DENIED,
+    outcome: str = NOT_ALLOWED,
     without: Without | None = None,
     gets: str = "",
     noticed: str = "",
@@ -96,10 +96,10 @@ ROWS: Final = [
         "asks verify whether a stolen token is good, as if the activator showed it",
         "verify is about the asking namespace; a token for another is invalid",
         ("x-authz-question", "verify"),
-        outcome="denied token-invalid",
+        outcome=INVALID,
         token=signed("acme-web/plain", "hello-00001.acme-db"),
         principal="spiffe://cluster.local/ns/knative-serving/sa/activator",
-        noticed=f"{MUTATION}[tokens for anybody]",
+        noticed=f"{ROW}[verify-meant-for-another]",
     ),
     _asks(
         "tcp",
@@ -146,7 +146,7 @@ ROWS: Final = [
             asks(
                 "spiffe://other.domain/ns/acme-web/sa/plain", ("x-authz-question", "sign"), UPSTREAM
             ),
-            DENIED,
+            NOT_ALLOWED,
         ),
         TWIN,
         rules.ANY_CALLER,

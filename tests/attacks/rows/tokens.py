@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from authz.testing import INVALID, MISSING, NOT_ALLOWED
 from tests.attacks import rules
 from tests.attacks.moves import (
     ATTACKER,
@@ -23,9 +24,6 @@ from tests.attacks.moves import (
 from tests.attacks.row import MUTATION, Attack, Played
 from tests.attacks.stage import TOKEN, Loot, Move, Without
 
-INVALID: Final = "403 token-invalid"
-NOT_ALLOWED: Final = "403 not-allowed"
-MISSING: Final = "403 token-missing"
 HELLO: Final = "200 acme-db/hello"
 IDLE: Final = "200 acme-db/idle"
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, TypeAlias
 
-from authz.lab.box.istio.client import NoAnswer
 from authz.lab.box.istio.mesh import GATEWAY, Mesh
 from authz.lab.box.istio.programs import UNLISTED_TCP_PORT
 from authz.lab.box.paths.deliveries import BROKER, EVENT
-from authz.lab.box.paths.table import ACTIVATOR, Call, watched
-from authz.lab.loopback.scenarios.row import Scenario
+from authz.lab.box.paths.table import ACTIVATOR, Call, called, watched
 from authz.lab.world import cluster
 from authz.lab.world.model import DOMAIN
 from authz.lab.world.paths import CHANNEL
+from authz.testing import NO_ANSWER, Case, Outcome
 from authz.wire import TOKEN_HEADER
 
 Headers: TypeAlias = Iterable[tuple[str, str]]
-Move: TypeAlias = Callable[[Mesh], Awaitable[str]]
+Move: TypeAlias = Callable[[Mesh], Awaitable[Outcome]]
 
 POD: Final = "acme-db/hello"
 IDLE: Final = "acme-db/idle"
@@ -36,7 +35,7 @@ def _call(to: str, url: str, headers: Headers = (), pod: str = TENANT, **options
 def _past(to: str, of: str, port: int, host: str, headers: Headers = ()) -> Move:
     """Past its sidecar, with the certificate that the attacker has anyway."""
 
-    async def move(mesh: Mesh) -> str:
+    async def move(mesh: Mesh) -> Outcome:
         options = {
             "headers": [*headers],
             "via": f"{mesh.address(of)}:{port}",
@@ -51,33 +50,28 @@ def _past(to: str, of: str, port: int, host: str, headers: Headers = ()) -> Move
 def _with_stolen_token(to: str, of: str, port: int, host: str) -> Move:
     """The same with a token that leaked from initech, whom acme-db lets in."""
 
-    async def move(mesh: Mesh) -> str:
+    async def move(mesh: Mesh) -> Outcome:
         token = await mesh.authz.command("token", "mint", "initech", "acme-db")
         return await _past(to, of, port, host, [(TOKEN_HEADER, token.strip())])(mesh)
 
     return move
 
 
-async def _raw(mesh: Mesh) -> str:
+async def _raw(mesh: Mesh) -> Outcome:
     """What a connection that says that it is not HTTP gets from a port that no Service names."""
     to = f"{mesh.address(PLAIN)}:{UNLISTED_TCP_PORT}"
     tls = mesh.tls(TENANT, alpn=["istio"])
     async with mesh.connected(TENANT, to, tls=tls, through_sidecar=False) as connection:
         await connection.send(b"anybody there?\r\n")
-        return f"{len(await connection.everything())} bytes"
+        return Outcome(f"{len(await connection.everything())} bytes")
 
 
-async def _plaintext(mesh: Mesh) -> str:
-    to = f"http://{mesh.address(POD)}:8012/"
-    try:
-        answer = await mesh.call("mallory/bare", to)
-    except NoAnswer:
-        return "refused"
-    return str(answer.status)
+async def _plaintext(mesh: Mesh) -> Outcome:
+    return await called(mesh, "mallory/bare", f"http://{mesh.address(POD)}:8012/")
 
 
-ATTACKS: Final[tuple[Scenario[Mesh], ...]] = (
-    Scenario(
+ATTACKS: Final[tuple[Case[Move], ...]] = (
+    Case(
         "steered-activator",
         "by its own revision's Service, the activator is told another revision",
         "403 token-invalid; sign, transit",
@@ -87,37 +81,37 @@ ATTACKS: Final[tuple[Scenario[Mesh], ...]] = (
             [("Knative-Serving-Namespace", "acme-db"), ("Knative-Serving-Revision", "idle-00001")],
         ),
     ),
-    Scenario(
+    Case(
         "activator-by-host",
         "the activator's own Service, with another's Host",
         "403 not-allowed; sign, transit",
         _call(IDLE, "http://activator-service.knative-serving/", [("host", _IDLE_HOST)]),
     ),
-    Scenario(
+    Case(
         "forged-token",
         "a forged token: the own sidecar replaces it",
         "403 not-allowed; sign, transit",
         _call(IDLE, "http://idle.acme-db/", [(TOKEN_HEADER, "v1.a.b.c"), (TOKEN_HEADER, "again")]),
     ),
-    Scenario(
+    Case(
         "stolen-token",
         "a token that leaked, shown to the activator by who does not own it",
         "403 token-invalid; transit",
         _with_stolen_token(IDLE, ACTIVATOR, 8012, _IDLE_HOST),
     ),
-    Scenario(
+    Case(
         "stolen-token-gateway",
         "the same at the local gateway",
         "403 token-invalid; transit",
         _with_stolen_token(POD, GATEWAY, 8081, "hello.acme-db"),
     ),
-    Scenario(
+    Case(
         "stolen-token-pod",
         "the same at the pod",
         "403 token-invalid; verify",
         _with_stolen_token(POD, POD, 8012, "hello.acme-db"),
     ),
-    Scenario(
+    Case(
         "claimed-identity",
         "a header says that the activator calls",
         "403 token-missing; verify",
@@ -129,7 +123,7 @@ ATTACKS: Final[tuple[Scenario[Mesh], ...]] = (
             [("x-forwarded-client-cert", f"URI=spiffe://{DOMAIN}/ns/knative-serving/sa/activator")],
         ),
     ),
-    Scenario(
+    Case(
         "claimed-probe",
         "the activator's probe, from a tenant",
         "403 not-allowed; sign, verify",
@@ -139,39 +133,39 @@ ATTACKS: Final[tuple[Scenario[Mesh], ...]] = (
             [("user-agent", "Knative-Activator-Probe"), ("k-network-probe", "queue")],
         ),
     ),
-    Scenario(
+    Case(
         "claimed-kubelet-probe",
         "the kubelet's probe, from a tenant",
         "403 not-allowed; sign, verify",
         _call(POD, "http://hello.acme-db/", [("K-Kubelet-Probe", "queue")]),
     ),
-    Scenario(
+    Case(
         "claimed-event",
         "an app says, as only Eventing may, for whom it sends",
         "403 not-allowed; sign, verify",
         _call(POD, "http://hello.acme-db/", [("Kn-Namespace", "acme-db"), *EVENT], method="POST"),
     ),
-    Scenario(
+    Case(
         "original-host",
         "to the own service, with another's name for behind the activator",
         "200 globex/idle; sign, transit, sign, verify",
         _call("globex/idle", "http://idle.globex/", [("K-Original-Host", "idle.acme-db")]),
     ),
-    Scenario(
+    Case(
         "scrape",
         "the metrics that the autoscaler reads",
         "403 not-allowed; sign, verify",
         _call(POD, "http://hello-00001-private.acme-db:9090/metrics"),
     ),
-    Scenario(
+    Case(
         "app-port",
         "a port that no Service names, past queue-proxy",
         "403 token-missing; verify",
         _past(POD, POD, cluster.APP_PORT, "hello.acme-db"),
     ),
-    Scenario("raw-tcp", "the same, called something else than HTTP", "0 bytes", _raw),
-    Scenario("plaintext", "a pod without a sidecar, in plaintext", "refused", _plaintext),
-    Scenario(
+    Case("raw-tcp", "the same, called something else than HTTP", "0 bytes", _raw),
+    Case("plaintext", "a pod without a sidecar, in plaintext", NO_ANSWER, _plaintext),
+    Case(
         "gateway-host",
         "the public gateway, with the Host of a private service",
         "404",
@@ -182,7 +176,7 @@ ATTACKS: Final[tuple[Scenario[Mesh], ...]] = (
             pod="outside/server",
         ),
     ),
-    Scenario(
+    Case(
         "foreign-broker",
         "an event to another tenant's broker",
         "403 not-allowed; sign",
@@ -193,7 +187,7 @@ ATTACKS: Final[tuple[Scenario[Mesh], ...]] = (
             method="POST",
         ),
     ),
-    Scenario(
+    Case(
         "foreign-channel",
         "an event to another tenant's channel",
         "403 not-allowed; sign",

@@ -8,9 +8,10 @@ from typing import Final
 
 from authz.lab.box.istio.client import NoAnswer
 from authz.lab.box.istio.mesh import Mesh
-from authz.lab.box.paths.table import IN, SOURCES, Outcome, Relation, asked_of
+from authz.lab.box.paths.table import IN, SOURCES, Fate, Relation, asked_of
 from authz.lab.world.model import DOMAIN
 from authz.lab.world.paths import CHANNEL
+from authz.testing import LEAKED, Outcome
 from authz.wire import TOKEN_HEADER
 
 TO: Final = "acme-db/hello"
@@ -44,7 +45,7 @@ class Delivery:
     """Sends an event of a namespace's to something private of acme-db's."""
     hops: tuple[tuple[str, str], ...]
     """The pods and filters that ask on the way, but for the sender's sidecar."""
-    outcomes: Mapping[Relation, Outcome]
+    outcomes: Mapping[Relation, Fate]
     to: str = TO
     """Whose app, or Job, gets it."""
 
@@ -112,7 +113,7 @@ async def _post(mesh: Mesh, namespace: str, url: str) -> None:
     await mesh.call(f"{namespace}/hello", url, method="POST", headers=EVENT, body=b"event")
 
 
-_OUTCOMES: Final[dict[Relation, Outcome]] = {
+_OUTCOMES: Final[dict[Relation, Fate]] = {
     "own": IN,
     "sibling": IN,
     "granted": IN,
@@ -182,7 +183,7 @@ DELIVERIES: Final = (
 """By knative/eventing; broker, channel and RequestReply are the sender's own in all of them."""
 
 
-async def played(mesh: Mesh, delivery: Delivery, relation: Relation) -> str:
+async def played(mesh: Mesh, delivery: Delivery, relation: Relation) -> Outcome:
     """Send an event; say whether it was delivered, and what was asked on the way."""
     namespace = SOURCES[relation]
     hops = [(f"{namespace}/hello" if it == "sender" else it, by) for it, by in delivery.hops]
@@ -191,13 +192,12 @@ async def played(mesh: Mesh, delivery: Delivery, relation: Relation) -> str:
     try:
         await delivery.send(mesh, namespace)
     except NoAnswer:
-        return "no answer"
+        return Outcome.of(0)
     after = await asked_of(mesh, [pod for pod, _ in hops])
     asked = [
         _question(by) for hop, by in hops for _ in range(after[hop, by] - before.get((hop, by), 0))
     ]
     seen = await mesh.seen(delivery.to)
-    came = "delivered" if seen else "not delivered"
-    if any(it.header(TOKEN_HEADER) for it in seen):
-        came += ", WITH A TOKEN"
-    return f"{came}; {', '.join(asked)}"
+    came = Outcome("delivered" if seen else "not delivered")
+    more = [LEAKED] if any(it.header(TOKEN_HEADER) for it in seen) else []
+    return came.also(*more, asked=asked)

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from authz.lab.box.istio.client import NoAnswer
 from authz.lab.box.istio.mesh import AUTHZ, Mesh
 from authz.lab.box.paths import probes
 from authz.lab.box.paths.attacks import Move
-from authz.lab.loopback.scenarios.row import Scenario
+from authz.lab.box.paths.table import called
+from authz.testing import Case, Outcome
 
 
 def _call(pod: str, url: str) -> Move:
-    async def move(mesh: Mesh) -> str:
-        try:
-            answer = await mesh.call(pod, url)
-        except NoAnswer:
-            return "no answer"
-        return f"{answer.status} {answer.app or answer.reason}".rstrip()
-
-    return move
+    return lambda mesh: called(mesh, pod, url)
 
 
 def _probe(name: str) -> Move:
@@ -27,46 +20,46 @@ def _probe(name: str) -> Move:
     return lambda mesh: probes.played(mesh, probe)
 
 
-async def _down(mesh: Mesh) -> str:
+async def _down(mesh: Mesh) -> Outcome:
     await mesh.kill(AUTHZ)
-    return await _call("acme-web/hello", "http://hello.acme-db/")(mesh)
+    return await called(mesh, "acme-web/hello", "http://hello.acme-db/")
 
 
-async def _back(mesh: Mesh) -> str:
+async def _back(mesh: Mesh) -> Outcome:
     await mesh.start_authz()
-    return await _call("acme-web/hello", "http://idle.acme-db/")(mesh)
+    return await called(mesh, "acme-web/hello", "http://idle.acme-db/")
 
 
-OUTAGE: Final[tuple[Scenario[Mesh], ...]] = (
-    Scenario("down", "the service is gone: pods let nobody in", "503", _down),
-    Scenario(
+OUTAGE: Final[tuple[Case[Move], ...]] = (
+    Case("down", "the service is gone: pods let nobody in", "503", _down),
+    Case(
         "down-activator",
         "nor does the activator",
         "503",
         _call("acme-web/hello", "http://idle.acme-db/"),
     ),
-    Scenario(
+    Case(
         "down-foreign",
         "what was denied is not let in",
         "503",
         _call("globex/hello", "http://hello.acme-db/"),
     ),
-    Scenario(
+    Case(
         "down-public",
         "nor is the public",
         "503",
         _call("outside/server", "http://hello.acme-web.example.com/"),
     ),
-    Scenario(
+    Case(
         "down-outwards",
         "calls out of the mesh go on",
         "200 outside/server",
         _call("acme-web/hello", "http://outside.test/"),
     ),
-    Scenario("down-scrape", "services go on scaling", "metrics", _probe("scrape")),
-    Scenario("down-readiness", "pods stay ready", "success", _probe("readiness")),
-    Scenario("back", "the service is back", "200 acme-db/idle", _back),
-    Scenario(
+    Case("down-scrape", "services go on scaling", "metrics", _probe("scrape")),
+    Case("down-readiness", "pods stay ready", "success", _probe("readiness")),
+    Case("back", "the service is back", "200 acme-db/idle", _back),
+    Case(
         "back-foreign",
         "and denies what it denied before",
         "403 not-allowed",

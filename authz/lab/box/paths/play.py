@@ -18,9 +18,8 @@ from authz.lab.box.paths.outage import OUTAGE
 from authz.lab.harness.processes import CouldNotStart
 from authz.lab.loopback import report
 from authz.lab.loopback.play import end_on_sigterm, say
-from authz.lab.loopback.scenarios import played
-from authz.lab.loopback.scenarios.row import Scenario
 from authz.lab.world import paths as world
+from authz.testing import Case, played
 
 _EXAMPLES: Final = (
     ("acme-web/hello", "hello.acme-db", "its own tenant"),
@@ -54,7 +53,7 @@ async def play(*, once: bool, json: bool, source: Source | None = None) -> bool:
     async with running as mesh:
         await mesh.settled()
         say(f"playing the scenarios on {len(mesh.proxies)} Envoys")
-        results = [it async for it in played((*scenarios(), *OUTAGE), mesh)]
+        results = [it async for it in played((*scenarios(), *OUTAGE), lambda case: case.call(mesh))]
         as_expected = report.differences(results) == 0
         report.show(results, await mesh.proxies[GATEWAY].version(), json=json)
         say(f"it took {time.monotonic() - started:.0f} seconds")
@@ -67,20 +66,20 @@ async def play(*, once: bool, json: bool, source: Source | None = None) -> bool:
         return as_expected
 
 
-def scenarios() -> Iterator[Scenario[Mesh]]:
+def scenarios() -> Iterator[Case[Move]]:
     """All that leaves the box as it was."""
     for path in table.PATHS:
         for relation in path.outcomes:
             shows = f"{path.way}, {_WHO[relation]}"
             name = f"{path.name}-{relation}"
-            yield Scenario(name, shows, path.expected(relation), _path(path, relation))
+            yield Case(name, shows, path.expected(relation), _path(path, relation))
     for probe in probes.PROBES:
-        yield Scenario(f"probe-{probe.name}", probe.what, probe.expected, _probe(probe))
+        yield Case(f"probe-{probe.name}", probe.what, probe.expected, _probe(probe))
     for way in deliveries.DELIVERIES:
         for relation in way.outcomes:
             shows = f"an event, {way.way}, {_WHO[relation]}"
             name = f"event-{way.name}-{relation}"
-            yield Scenario(name, shows, way.expected(relation), _delivery(way, relation))
+            yield Case(name, shows, way.expected(relation), _delivery(way, relation))
     yield from ATTACKS
 
 

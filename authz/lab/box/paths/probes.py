@@ -14,6 +14,7 @@ from authz.lab.box.knative.messages import Response
 from authz.lab.box.paths.table import ACTIVATOR, asked_of
 from authz.lab.world import cluster
 from authz.lab.world.model import DOMAIN
+from authz.testing import Outcome
 
 POD: Final = "acme-db/hello"
 NODE: Final = "istio-system/prober"
@@ -153,7 +154,7 @@ PROBES: Final = (
 """Each by knative/serving, networking and net-istio; see `authz.lab.box.knative.callers`."""
 
 
-async def played(mesh: Mesh, probe: Probe) -> str:
+async def played(mesh: Mesh, probe: Probe) -> Outcome:
     """Make the request; say what its sender took the answer for, and who was asked about it."""
     pods = (GATEWAY, ACTIVATOR, probe.to)
     await mesh.forget(probe.to)
@@ -166,9 +167,8 @@ async def played(mesh: Mesh, probe: Probe) -> str:
         *(["transit"] * asked.get((ACTIVATOR, "transit"), 0)),
         *(["verify"] * asked.get((probe.to, "verify"), 0)),
     ]
-    if await mesh.seen(probe.to):
-        came += ", BUT THE APP SAW IT"
-    return "; ".join([came, *([", ".join(way)] if way else [])])
+    more = ["BUT THE APP SAW IT"] if await mesh.seen(probe.to) else []
+    return Outcome(came).also(*more, asked=way)
 
 
 async def made(mesh: Mesh, probe: Probe, caller: str) -> str:

@@ -15,10 +15,11 @@ from urllib.parse import urlsplit
 from authz.lab.box.istio.client import NoAnswer
 from authz.lab.box.istio.mesh import GATEWAY, Mesh
 from authz.lab.world import cluster
+from authz.testing import LEAKED, Outcome
 from authz.wire import TOKEN_HEADER
 
 Relation: TypeAlias = Literal["own", "sibling", "granted", "foreign", "outside"]
-Outcome: TypeAlias = str
+Fate: TypeAlias = str
 """`in`, or what kept it out: `transit not-allowed` for a question and its word, else words."""
 
 RELATIONS: Final[tuple[Relation, ...]] = get_args(Relation)
@@ -64,7 +65,7 @@ class Path:
     """The pod that is called."""
     call: Callable[[Mesh, Relation], Call]
     asked: tuple[str, ...]
-    outcomes: Mapping[Relation, Outcome]
+    outcomes: Mapping[Relation, Fate]
 
     def expected(self, relation: Relation) -> str:
         """What must be seen: what came of it, and the questions up to the one that said no."""
@@ -85,11 +86,11 @@ def _short(question: str) -> str:
     return question.partition(" ")[0]
 
 
-def _everybody(outcome: Outcome) -> dict[Relation, Outcome]:
+def _everybody(outcome: Fate) -> dict[Relation, Fate]:
     return dict.fromkeys(("own", "sibling", "granted", "foreign"), outcome)
 
 
-def _unless_foreign(by: str, word: str = "not-allowed") -> dict[Relation, Outcome]:
+def _unless_foreign(by: str, word: str = "not-allowed") -> dict[Relation, Fate]:
     return _everybody(IN) | {"foreign": f"{by} {word}"}
 
 
@@ -351,18 +352,18 @@ async def asked_of(mesh: Mesh, pods: Sequence[str]) -> dict[tuple[str, str], int
     return counts
 
 
-async def played(mesh: Mesh, path: Path, relation: Relation) -> str:
-    """Make the call, and say what came of it in the words of `Path.expected`."""
-    call = path.call(mesh, relation)
-    return await watched(mesh, call, path.to)
+async def played(mesh: Mesh, path: Path, relation: Relation) -> Outcome:
+    """Make the call."""
+    return await watched(mesh, path.call(mesh, relation), path.to)
 
 
-async def watched(mesh: Mesh, call: Call, to: str) -> str:
-    """Make a call to a pod; say what came of it, and which questions were asked on its way."""
+async def watched(mesh: Mesh, call: Call, to: str) -> Outcome:
+    """Make a call to a pod, and look which questions are asked on its way."""
     pods = (call.pod, GATEWAY, ACTIVATOR, to)
     await mesh.forget(to)
     before = await asked_of(mesh, pods)
-    came = await _made(mesh, call)
+    make = _echoed if call.url.startswith("tcp:") else called
+    came = await make(mesh, call.pod, call.url, **call.options)
     after = await asked_of(mesh, pods)
     asked = {key: number - before.get(key, 0) for key, number in after.items()}
     way = [
@@ -375,37 +376,34 @@ async def watched(mesh: Mesh, call: Call, to: str) -> str:
         *(["tcp"] * asked.get((to, "tcp"), 0)),
     ]
     seen = await mesh.seen(to)
-    if seen and not came.startswith("200"):
-        came += ", BUT THE APP SAW IT"
-    if any(it.header(TOKEN_HEADER) for it in seen):
-        came += ", WITH A TOKEN"
-    return "; ".join([came, *([", ".join(way)] if way else [])])
+    more = ["BUT THE APP SAW IT"] if seen and came.status != 200 else []
+    more += [LEAKED] if any(it.header(TOKEN_HEADER) for it in seen) else []
+    return came.also(*more, asked=way)
 
 
-async def _made(mesh: Mesh, call: Call) -> str:
-    if call.url.startswith("tcp:"):
-        return await _echoed(mesh, call)
+async def called(mesh: Mesh, pod: str, url: str, **options: Any) -> Outcome:
+    """Make a call."""
     try:
-        answer = await mesh.call(call.pod, call.url, **call.options)
+        answer = await mesh.call(pod, url, **options)
     except NoAnswer:
-        return "refused"
-    return f"{answer.status} {answer.app or answer.reason}".rstrip()
+        return Outcome.of(0)
+    return Outcome.of(answer.status, answer.app or answer.reason)
 
 
-async def _echoed(mesh: Mesh, call: Call) -> str:
-    url = urlsplit(call.url)
+async def _echoed(mesh: Mesh, pod: str, address: str, **_: Any) -> Outcome:
+    url = urlsplit(address)
     said = b"anybody there?\r\n"
-    async with mesh.connected(call.pod, url.netloc) as connection:
+    async with mesh.connected(pod, url.netloc) as connection:
         await connection.send(said)
         heard = b""
         try:
             while said not in heard:
                 part = await connection.receive()
                 if not part:
-                    return "closed"
+                    return Outcome("closed")
                 heard += part
         except NoAnswer:
-            return "closed"
+            return Outcome("closed")
     service, namespace = str(url.hostname).split(".")
-    [pod] = mesh.world.service(service, namespace).endpoints
-    return f"200 {pod}"
+    [to] = mesh.world.service(service, namespace).endpoints
+    return Outcome.of(200, to)

@@ -6,18 +6,17 @@ this order: the last ones change keys and stop the service, and go on with what 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
+from authz.lab.loopback.moves import Move
 from authz.lab.loopback.scenarios.attacks import NO_SIDECAR, TOKENS
 from authz.lab.loopback.scenarios.calls import CALLS
 from authz.lab.loopback.scenarios.operations import OPERATIONS
 from authz.lab.loopback.scenarios.outside import OUTSIDE
 from authz.lab.loopback.scenarios.questions import QUESTIONS
-from authz.lab.loopback.scenarios.row import Result, S, Scenario
-from authz.lab.loopback.stage import Stage
+from authz.testing import Case
 
-SCENARIOS: Final[tuple[Scenario[Stage], ...]] = (
+SCENARIOS: Final[tuple[Case[Move], ...]] = (
     *CALLS,
     *OUTSIDE,
     *TOKENS,
@@ -25,15 +24,3 @@ SCENARIOS: Final[tuple[Scenario[Stage], ...]] = (
     *QUESTIONS,
     *OPERATIONS,
 )
-
-_MOST: Final = 300  # characters of an error
-
-
-async def played(scenarios: Iterable[Scenario[S]], stage: S) -> AsyncIterator[Result]:
-    """Play scenarios, one after the other."""
-    for scenario in scenarios:
-        try:
-            seen = await scenario.play(stage)
-        except Exception as error:  # noqa: BLE001 - one that breaks is a difference, not the end
-            seen = " ".join(f"{type(error).__name__}: {error}".split())[:_MOST]
-        yield Result(scenario, seen)

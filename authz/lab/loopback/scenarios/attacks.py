@@ -3,44 +3,37 @@
 from __future__ import annotations
 
 from authz.lab.loopback import loot, moves
-from authz.lab.loopback.client import REFUSED
+from authz.lab.loopback.loot import INITECH
 from authz.lab.loopback.names import app
-from authz.lab.loopback.scenarios.row import (
-    INITECH,
-    INVALID,
-    MISSING,
-    NOT_ALLOWED,
-    OUTAGE,
-    Scenario,
-)
+from authz.testing import INVALID, MISSING, NO_ANSWER, NOT_ALLOWED, OUTAGE, Case
 from authz.wire import TOKEN_HEADER
 
 TOKENS = [
-    Scenario(
+    Case(
         "own-token",
         "a pod speaks mTLS itself and shows its own token at the activator",
         "200 acme-db",
         moves.past_sidecar("initech", "acme-db", INITECH, hop=True),
     ),
-    Scenario(
+    Case(
         "forged-behind-sidecar",
         "the sidecar replaces a token that the app made up",
         NOT_ALLOWED,
         moves.through_sidecar("mallory", app("acme-db"), [(TOKEN_HEADER, "v1.forged")]),
     ),
-    Scenario(
+    Case(
         "forged",
         "a token that is right in all but the secret",
         INVALID,
         moves.past_sidecar("mallory", "acme-db", loot.forged("mallory", "acme-db")),
     ),
-    Scenario(
+    Case(
         "forged-through-hop",
         "the same for a source that is allowed, at the activator",
         INVALID,
         moves.past_sidecar("initech", "acme-db", loot.forged("initech", "acme-db"), hop=True),
     ),
-    Scenario(
+    Case(
         "nearly-expired",
         "a token that is about to expire",
         "200 acme-db",
@@ -48,7 +41,7 @@ TOKENS = [
             "initech", "acme-db", loot.aged("initech", "acme-db", expires_in=30), hop=True
         ),
     ),
-    Scenario(
+    Case(
         "expired",
         "the same a little later",
         INVALID,
@@ -56,43 +49,43 @@ TOKENS = [
             "initech", "acme-db", loot.aged("initech", "acme-db", expires_in=-1), hop=True
         ),
     ),
-    Scenario(
+    Case(
         "duplicated",
         "two tokens, both good",
         INVALID,
         moves.past_sidecar("initech", "acme-db", INITECH, INITECH, hop=True),
     ),
-    Scenario(
+    Case(
         "stolen",
         "another tenant presents a good token",
         INVALID,
         moves.past_sidecar("mallory", "acme-db", INITECH),
     ),
-    Scenario(
+    Case(
         "stolen-through-hop",
         "the same at the activator",
         INVALID,
         moves.past_sidecar("mallory", "acme-db", INITECH, hop=True),
     ),
-    Scenario(
+    Case(
         "stolen-through-hop-by-friend",
         "the same by a tenant that may call the pod itself, but not as somebody else",
         INVALID,
         moves.past_sidecar("initech", "acme-db", loot.fresh("acme-web", "acme-db"), hop=True),
     ),
-    Scenario(
+    Case(
         "stolen-from-gateway",
         "a tenant presents the gateway's token",
         INVALID,
         moves.past_sidecar("mallory", "acme-web", loot.public("acme-web")),
     ),
-    Scenario(
+    Case(
         "replayed-elsewhere",
         "the owner shows a token to another namespace than it was made for",
         INVALID,
         moves.past_sidecar("initech", "globex", INITECH),
     ),
-    Scenario(
+    Case(
         "replayed-elsewhere-through-hop",
         "the same at the activator",
         INVALID,
@@ -101,55 +94,55 @@ TOKENS = [
 ]
 
 NO_SIDECAR = [
-    Scenario(
+    Case(
         "own-tls-own-tenant",
         "a pod speaks mTLS itself to its own tenant: the certificate proves enough",
         "200 acme-db",
         moves.past_sidecar("acme-web", "acme-db"),
     ),
-    Scenario(
+    Case(
         "own-tls-foreign",
         "a pod speaks mTLS itself to another tenant",
         MISSING,
         moves.past_sidecar("mallory", "acme-db"),
     ),
-    Scenario(
+    Case(
         "own-tls-hop",
         "the same at the activator",
         MISSING,
         moves.past_sidecar("mallory", "acme-db", hop=True),
     ),
-    Scenario(
+    Case(
         "own-tls-hop-steered",
         "its own token, but headers that send the activator to another tenant",
         INVALID,
         moves.past_sidecar("mallory", "acme-db", loot.fresh("mallory", "mallory"), hop=True),
     ),
-    Scenario(
+    Case(
         "own-tls-claims-platform",
         "a pod says in x-forwarded-client-cert that it is the activator",
         MISSING,
         moves.past_sidecar("mallory", "acme-db", headers=[moves.CLAIMS_ACTIVATOR]),
     ),
-    Scenario(
+    Case(
         "no-sidecar-plaintext",
         "a caller without sidecar, in plaintext",
-        REFUSED,
+        NO_ANSWER,
         moves.without_identity("acme-db", None),
     ),
-    Scenario(
+    Case(
         "no-sidecar-tls",
         "a caller without sidecar, over TLS without a certificate",
-        REFUSED,
+        NO_ANSWER,
         moves.without_identity("acme-db", moves.anonymous_tls),
     ),
-    Scenario(
+    Case(
         "no-sidecar-impostor",
         "a caller with the right name in a certificate of its own making",
-        REFUSED,
+        NO_ANSWER,
         moves.without_identity("acme-db", moves.impostor_tls),
     ),
-    Scenario(
+    Case(
         "pod-by-ip-plaintext",
         "a sidecar sends a call by pod IP in plaintext, which the pod refuses, tenant or not",
         OUTAGE,

@@ -5,100 +5,100 @@ from __future__ import annotations
 from authz.lab.loopback import moves
 from authz.lab.loopback.mesh import app_address
 from authz.lab.loopback.names import app, idle
-from authz.lab.loopback.scenarios.row import NOT_ALLOWED, Scenario
+from authz.testing import NOT_ALLOWED, Case
 
 CALLS = [
-    Scenario(
+    Case(
         "own-namespace",
         "a call within a namespace",
         "200 acme-web",
         moves.through_sidecar("acme-web", app("acme-web")),
     ),
-    Scenario(
+    Case(
         "own-namespace-by-ip",
         "the same by the service's cluster IP",
         "200 acme-web",
         moves.through_sidecar("acme-web", app_address("acme-web")),
     ),
-    Scenario(
+    Case(
         "own-namespace-through-hop",
         "the same through the activator, which all tenants share",
         "200 acme-web",
         moves.through_sidecar("acme-web", idle("acme-web")),
     ),
-    Scenario(
+    Case(
         "sibling",
         "a call to the tenant's other namespace",
         "200 acme-db",
         moves.through_sidecar("acme-web", app("acme-db")),
     ),
-    Scenario(
+    Case(
         "sibling-through-hop",
         "the same through the activator",
         "200 acme-db",
         moves.through_sidecar("acme-web", idle("acme-db")),
     ),
-    Scenario(
+    Case(
         "sibling-by-short-name",
         "the same by the name hello.acme-db",
         "200 acme-db",
         moves.through_sidecar("acme-web", "hello.acme-db"),
     ),
-    Scenario(
+    Case(
         "foreign",
         "a call to another tenant",
         NOT_ALLOWED,
         moves.through_sidecar("globex", app("acme-db")),
     ),
-    Scenario(
+    Case(
         "foreign-through-hop",
         "the same through the activator, behind which mTLS says nothing",
         NOT_ALLOWED,
         moves.through_sidecar("globex", idle("acme-db")),
     ),
-    Scenario(
+    Case(
         "foreign-by-ip",
         "the same by the service's cluster IP",
         NOT_ALLOWED,
         moves.through_sidecar("globex", app_address("acme-db")),
     ),
-    Scenario(
+    Case(
         "granted",
         "a call that the destination grants",
         "200 acme-db",
         moves.through_sidecar("initech", app("acme-db")),
     ),
-    Scenario(
+    Case(
         "granted-through-hop",
         "the same through the activator",
         "200 acme-db",
         moves.through_sidecar("initech", idle("acme-db")),
     ),
-    Scenario(
+    Case(
         "granted-elsewhere",
         "the grant is for one namespace, not for its tenant",
         NOT_ALLOWED,
         moves.through_sidecar("initech", app("acme-web")),
     ),
-    Scenario(
+    Case(
         "granted-backwards",
         "a grant goes one way",
         NOT_ALLOWED,
         moves.through_sidecar("acme-db", app("initech")),
     ),
-    Scenario(
+    Case(
         "shadow",
         "shadow mode lets a foreign call in, and still takes the token off",
         "200 umbrella",
         moves.through_sidecar("globex", app("umbrella")),
     ),
-    Scenario(
+    Case(
         "shadow-through-hop",
         "the same through the activator",
         "200 umbrella",
         moves.through_sidecar("globex", idle("umbrella")),
     ),
-    Scenario(
+    Case(
         "shadow-outwards",
         "whoever is in shadow mode is not let in elsewhere",
         NOT_ALLOWED,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from authz.lab.loopback import loot, moves
+from authz.lab.loopback.loot import INITECH
 from authz.lab.loopback.names import app, idle
-from authz.lab.loopback.scenarios.row import INITECH, INVALID, OUTAGE, Scenario
+from authz.testing import INVALID, OUTAGE, Case
 
 OPERATIONS = [
-    Scenario(
+    Case(
         "root-rotated",
         "all keys change; a token of the old ones is still good",
         "200 acme-db",
@@ -16,13 +17,13 @@ OPERATIONS = [
             moves.past_sidecar("initech", "acme-db", INITECH, hop=True),
         ),
     ),
-    Scenario(
+    Case(
         "root-rotated-new",
         "and so is one of the new keys",
         "200 acme-db",
         moves.through_sidecar("initech", idle("acme-db")),
     ),
-    Scenario(
+    Case(
         "namespace-rotated",
         "one namespace's key changes; a token of the old one is still good",
         "200 acme-db",
@@ -31,7 +32,7 @@ OPERATIONS = [
             moves.past_sidecar("initech", "acme-db", INITECH, hop=True),
         ),
     ),
-    Scenario(
+    Case(
         "namespace-revoked",
         "one namespace's keys are revoked: its old tokens are refused",
         INVALID,
@@ -40,55 +41,55 @@ OPERATIONS = [
             moves.past_sidecar("initech", "acme-db", INITECH, hop=True),
         ),
     ),
-    Scenario(
+    Case(
         "namespace-revoked-new",
         "its new tokens are good",
         "200 acme-db",
         moves.through_sidecar("initech", idle("acme-db")),
     ),
-    Scenario(
+    Case(
         "namespace-revoked-others",
         "and nobody else notices",
         "200 acme-db",
         moves.past_sidecar("acme-web", "acme-db", loot.stolen("acme-web", "acme-db"), hop=True),
     ),
-    Scenario(
+    Case(
         "service-down",
         "the service is gone: pods let nobody in",
         OUTAGE,
         moves.after(moves.crash, moves.through_sidecar("acme-web", app("acme-web"))),
     ),
-    Scenario(
+    Case(
         "service-down-hop",
         "nor does the activator",
         OUTAGE,
         moves.through_sidecar("acme-web", idle("acme-web")),
     ),
-    Scenario(
+    Case(
         "service-down-public",
         "nor the public gateway",
         OUTAGE,
         moves.from_outside("hello.acme-web.example.com"),
     ),
-    Scenario(
+    Case(
         "service-down-shadow",
         "not even in shadow mode",
         OUTAGE,
         moves.through_sidecar("globex", app("umbrella")),
     ),
-    Scenario(
+    Case(
         "service-down-external",
         "calls out of the mesh go on",
         "200 external",
         moves.to_address("acme-web", moves.external, "api.example.org"),
     ),
-    Scenario(
+    Case(
         "service-back",
         "the service is back",
         "200 acme-web",
         moves.after(moves.restart, moves.through_sidecar("acme-web", idle("acme-web"))),
     ),
-    Scenario(
+    Case(
         "service-back-denies",
         "and denies what it denied before, the revoked token too",
         INVALID,

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from authz.lab.loopback import moves
-from authz.lab.loopback.client import REFUSED
+from authz.lab.loopback.loot import INITECH
 from authz.lab.loopback.mesh import ACTIVATOR
-from authz.lab.loopback.scenarios.row import DENIED, INITECH, Scenario
+from authz.lab.loopback.moves import Move
+from authz.testing import INVALID, NO_ANSWER, NOT_ALLOWED, Case
 from authz.wire import HOP
 
-QUESTIONS = [
-    Scenario(
+QUESTIONS: Final[list[Case[Move]]] = [
+    Case(
         "ask-sign",
         "a tenant asks the service itself for a token: it gets its own",
         "token from mallory to acme-db",
         moves.question("sign"),
     ),
-    Scenario(
+    Case(
         "ask-sign-as-another",
         "and nothing that it claims about itself changes that",
         "token from mallory to acme-db",
@@ -26,44 +29,44 @@ QUESTIONS = [
             principal="spiffe://cluster.local/ns/acme-web/sa/default",
         ),
     ),
-    Scenario(
+    Case(
         "ask-verify",
         "a tenant asks about itself",
         "allowed, token removed",
         moves.question("verify", principal="spiffe://cluster.local/ns/mallory/sa/default"),
     ),
-    Scenario(
+    Case(
         "ask-verify-stolen",
         "a tenant cannot test whether a stolen token is good",
-        "denied token-invalid",
+        INVALID,
         moves.question("verify", token=INITECH, principal=str(ACTIVATOR)),
     ),
-    Scenario(
+    Case(
         "ask-transit",
         "a tenant cannot ask what a platform hop asks",
-        DENIED,
+        NOT_ALLOWED,
         moves.question("transit", metadata=[(HOP, "gateway")]),
     ),
-    Scenario("ask-public", "nor what the gateway asks", DENIED, moves.question("public")),
-    Scenario(
+    Case("ask-public", "nor what the gateway asks", NOT_ALLOWED, moves.question("public")),
+    Case(
         "ask-tcp",
         "a raw TCP connection of another tenant",
-        DENIED,
+        NOT_ALLOWED,
         moves.question("tcp", principal="spiffe://cluster.local/ns/globex/sa/default"),
     ),
-    Scenario(
+    Case(
         "ask-tcp-own",
         "a raw TCP connection of its own",
         "allowed",
         moves.question("tcp", principal="spiffe://cluster.local/ns/mallory/sa/default"),
     ),
-    Scenario("ask-unknown", "an unknown question", DENIED, moves.question("admin")),
-    Scenario("ask-nothing", "no question", DENIED, moves.question()),
-    Scenario("ask-twice", "two questions", DENIED, moves.question("sign", "sign")),
-    Scenario(
+    Case("ask-unknown", "an unknown question", NOT_ALLOWED, moves.question("admin")),
+    Case("ask-nothing", "no question", NOT_ALLOWED, moves.question()),
+    Case("ask-twice", "two questions", NOT_ALLOWED, moves.question("sign", "sign")),
+    Case(
         "ask-impostor",
         "a certificate of another authority",
-        REFUSED,
+        NO_ANSWER,
         moves.question_of_an_impostor,
     ),
 ]

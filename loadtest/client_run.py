@@ -18,7 +18,7 @@ _DIGITS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ClientRun:
     """What came of a run, in one process or in all."""
 
     right: int
@@ -42,7 +42,7 @@ class Outcome:
         return cls(**json.loads(text))
 
     @classmethod
-    def together(cls, *outcomes: Outcome) -> Self:
+    def together(cls, *outcomes: ClientRun) -> Self:
         """Add up what several processes did at the same time."""
         problems: Counter[str] = Counter()
         for outcome in outcomes:

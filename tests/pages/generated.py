@@ -1,0 +1,71 @@
+"""Which parts of pages are generated, and by what.
+
+A part stands between two comments, `<!-- NAME: made by python -m tests.pages -->` and
+`<!-- end of NAME -->`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from authz.domain import decision
+from tests.pages import reference
+from tests.paths import matrix
+
+ROOT: Final = Path(__file__).parents[2]
+
+PARTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
+    "authz/REFERENCE.md": {
+        "commands": reference.commands,
+        "exit codes": reference.exit_codes,
+        "settings": reference.settings,
+        "policy": reference.policy,
+        "modes": reference.modes,
+        "roles": reference.roles,
+        "grant": reference.grant,
+        "reasons": reference.reasons,
+        "grounds": reference.grounds,
+        "metrics": reference.metrics,
+        "words": reference.words,
+    },
+    "authz/README.md": {"decision tables": decision.markdown},
+    "envoyfilters/PATHS.md": {"paths": matrix.markdown},
+}
+"""For each page, its parts by name."""
+
+
+def stale() -> list[str]:
+    """The pages that are not as they should be."""
+    return [page for page, text in _fresh() if (ROOT / page).read_text() != text]
+
+
+def write() -> None:
+    """Make all pages fresh."""
+    for page, text in _fresh():
+        (ROOT / page).write_text(text)
+
+
+def _fresh() -> Iterator[tuple[str, str]]:
+    for page, parts in PARTS.items():
+        text = (ROOT / page).read_text()
+        for name, made in parts.items():
+            text = replaced(text, name, made(), page)
+        yield page, text
+
+
+def replaced(text: str, name: str, body: str, page: str) -> str:
+    """A page's text with another body of a part.
+
+    Raises:
+        ValueError: a comment of the part is missing, or there twice.
+    """
+    start, end = f"<!-- {name}: made by python -m tests.pages -->\n", f"<!-- end of {name} -->"
+    if text.count(start) != 1 or text.count(end) != 1:
+        raise ValueError(f"{page}: write {start!r} once, and {end!r} once after it")
+    before, _, rest = text.partition(start)
+    _, found, after = rest.partition(end)
+    if not found:
+        raise ValueError(f"{page}: {end!r} is before {start!r}")
+    return f"{before}{start}{body}{end}{after}"

@@ -1,0 +1,152 @@
+"""The pages are fresh, lead somewhere and say what is so."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from authz.config import Settings
+from authz.policysource.file import parse_policy
+from tests.deploy.test_observability import exported, rules
+from tests.pages.generated import ROOT, replaced, stale
+from tests.pages.reference import every_command
+
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+INSTALL = r"```sh\n(registry=.*?)```"
+LINK = re.compile(r"\]\((?!https?://)([^)\s]+)\)")
+
+
+def _pages() -> Iterator[Path]:
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"]
+    done = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        yield from (ROOT / name for name in done.stdout.split() if (ROOT / name).exists())
+    else:  # an unpacked archive
+        yield from (it for it in ROOT.rglob("*.md") if it.relative_to(ROOT).parts[0][0] != ".")
+
+
+PAGES = sorted(_pages())
+TEXTS = {it: it.read_text() for it in PAGES}
+REFERENCE = TEXTS[ROOT / "authz/REFERENCE.md"]
+
+
+def test_what_is_generated_is_fresh() -> None:
+    assert not stale(), "run python -m tests.pages"
+
+
+def test_a_part_without_its_comments_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"README\.md"):
+        replaced("# nothing", "settings", "", "README.md")
+
+
+def test_the_readme_is_short() -> None:
+    assert (ROOT / "README.md").stat().st_size <= 10_240
+
+
+def test_both_pages_install_alike() -> None:
+    """README shows what deploy/README.md explains."""
+    blocks = [
+        re.sub(r" +#.*", "", "".join(re.findall(INSTALL, TEXTS[ROOT / name], re.DOTALL)))
+        for name in ("README.md", "deploy/README.md")
+    ]
+    assert blocks[0]
+    assert blocks[0] == blocks[1]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda it: str(it.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(FENCE.sub("", TEXTS[page])):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in _anchors(target.read_text()), link
+
+
+def _anchors(text: str) -> set[str]:
+    """What GitHub makes of headings."""
+    heads = re.findall(r"^#+ (.*)$", FENCE.sub("", text), re.MULTILINE)
+    words = (re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "", it)).lower() for it in heads)
+    return {it.replace(" ", "-") for it in words}
+
+
+def test_every_command_is_in_the_reference_with_an_example() -> None:
+    for words, _ in every_command():
+        pattern = rf"^### `{words}[ `].*?^```sh\n(.*?)^```"
+        section = re.search(pattern, REFERENCE, re.MULTILINE | re.DOTALL)
+        assert section, words
+        assert f"{words} " in section[1], words
+
+
+def test_the_policy_in_the_reference_is_a_policy() -> None:
+    (example,) = re.findall(r"```yaml\n(cluster_domains.*?)```", REFERENCE, re.DOTALL)
+    policy = parse_policy(example)
+    assert policy.grants
+    assert policy.roles
+    assert policy.exemptions
+    assert policy.hosts
+
+
+def test_limits_have_the_defaults_of_the_settings() -> None:
+    section = REFERENCE.partition("\n## Limits\n")[2].partition("\n## ")[0]
+    named = re.findall(r"`(\w+)` ([\d,]+)", section)
+    assert {name for name in Settings.model_fields if name.startswith("max_")} <= {
+        name for name, _ in named
+    }
+    for name, value in named:
+        assert Settings.model_fields[name].default == int(value.replace(",", "")), name
+
+
+def test_every_alert_has_a_runbook_and_every_metric_a_line() -> None:
+    page = TEXTS[ROOT / "deploy/observability/README.md"]
+    assert re.findall(r"^### (\w+)$", page, re.MULTILINE) == [it["alert"] for it in rules()]
+    table = page.partition("\n## Metrics\n")[2]
+    assert set(re.findall(r"`(authz_[a-z_]+)`", table)) == exported()
+
+
+def test_every_filter_is_on_its_page() -> None:
+    page = TEXTS[ROOT / "envoyfilters/README.md"]
+    folder = ROOT / "envoyfilters"
+    files = [it for it in (folder / "base").glob("*.yaml") if it.stem != "kustomization"]
+    for it in [*files, *(folder / "components").iterdir()]:
+        assert f"]({it.relative_to(folder)})" in page, it
+
+
+def test_labels_by_which_pages_select_the_servers_log_are_theirs() -> None:
+    daemonset = YAML(typ="safe").load((ROOT / "deploy/base/daemonset.yaml").read_text())
+    labels = daemonset["spec"]["template"]["metadata"]["labels"]
+    containers = [it["name"] for it in daemonset["spec"]["template"]["spec"]["containers"]]
+    for page, text in TEXTS.items():
+        for key, value in re.findall(r"logs -l (\S+?)=(\S+)", text):
+            assert labels[key] == value, page
+        for container in re.findall(r"logs -l \S+ -c (\w+)", text):
+            assert container in containers, page
+
+
+def test_no_page_installs_what_no_index_has() -> None:
+    assert not [page for page, text in TEXTS.items() if "tenant-authz[" in text]
+
+
+def test_both_pages_install_by_the_same_commands(tmp_path: Path) -> None:
+    first, second = map(_install, (ROOT / "README.md", ROOT / "deploy/README.md"))
+    assert first == second
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("there is no kubectl to render with")
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
+    head = "set -eu\nkubectl() { :; }\ndocker() { :; }\n"
+    subprocess.run(["bash", "-c", head + first], cwd=tmp_path, check=True, stdin=subprocess.DEVNULL)
+    rendering = [kubectl, "kustomize", str(tmp_path / "mine")]
+    done = subprocess.run(rendering, capture_output=True, text=True, check=True)
+    assert "image: registry.example/tenant-authz:0.1.0" in done.stdout
+    assert "default_mode: shadow" in done.stdout
+
+
+def _install(page: Path) -> str:
+    """The commands of a page that install, without their comments."""
+    (block,) = [it for it in FENCE.findall(TEXTS[page]) if "docker build" in it]
+    return re.sub(r" +# .*$", "", block, flags=re.MULTILINE).partition("\n")[2].removesuffix("```")
