@@ -35,9 +35,9 @@ FRAMES: Final = 64
 """Frames that `events` reads before it returns: not all of them make events, and the smallest have
 9 bytes. A request has two as a rule."""
 
-DECODED: Final = 1024
-"""Bytes of header blocks that it decodes before it returns, and the rest of a block. Each takes up
-to half a microsecond; blocks that are remembered take none."""
+WORK: Final = 1024
+"""Bytes of header blocks that it reads before it returns, and the rest of a block: each may take
+half a microsecond. Of messages, eight bytes count as one: that is what answering may take."""
 
 
 class _Unfinished:
@@ -71,7 +71,7 @@ class Connection:
         self._leaving = False  # one of the sides is
         self._unfinished: _Unfinished | None = None
         self._events: list[Event] = []
-        self._most = 0  # of them, in this call of `events`
+        self._left = WORK  # in this call of `events`
         self._output: list[bytes] = [
             settings.encoded(
                 {
@@ -128,20 +128,20 @@ class Connection:
     def events(self, most: int) -> list[Event]:
         """What the bytes so far mean: stops at `most` events, to be called again.
 
-        It also stops at FRAMES frames, at DECODED bytes of header blocks, and after a frame that
-        may let many answers go on. So one call takes a bounded time, however much was fed.
+        It also stops at FRAMES frames, at so much WORK, and after a frame that may let many answers
+        go on. So one call, and answering what it told, take a bounded time, however much was fed.
         """
         events = self._events
         read = self._reader.next
         self.has_more = False
-        self._most, self._decoder.decoded = most, 0
+        self._left = WORK
         try:
             for _ in range(FRAMES):
                 frame = None if self.closed else read()
                 if frame is None:
                     return events
                 self._take(*frame)
-                if len(events) >= self._most:
+                if len(events) >= most or self._left <= 0:
                     break
             self.has_more = True
         except ConnectionFault as fault:
@@ -242,8 +242,7 @@ class Connection:
     def _on_block(self, stream_id: int, encoded: bytes, *, ends: bool) -> None:
         """Sections 4.3 and 8.1."""
         block = self._decoder.decode(encoded)  # always: it changes what later blocks mean
-        if self._decoder.decoded > DECODED:
-            self._most = 0
+        self._left -= len(encoded)
         if stream_id > self._past.highest:
             self._past.open(stream_id)
             if stream_id <= self._last:
@@ -295,6 +294,7 @@ class Connection:
             self._refuse(stream_id, fault)
         else:
             stream.ended = True
+            self._left -= len(message) >> 3
             self._events.append(Request(stream_id, head, message))
 
     def _refuse(self, stream_id: int, fault: HttpFault | GrpcFault) -> None:
@@ -349,7 +349,7 @@ class Connection:
         windows = settings.initial_windows(payload)
         self._output.append(frames.frame(frames.SETTINGS, frames.ACK, 0))
         if windows:
-            self._most = 0
+            self._left = 0
             self._sender.resize(windows)
 
     def _on_push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -387,7 +387,7 @@ class Connection:
         if stream_id == 0:
             if increment == 0:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
-            self._most = 0
+            self._left = 0
             self._sender.widen(increment)
             return
         if self._past.is_idle(stream_id):

@@ -82,8 +82,6 @@ class Decoder:
         self._max_size = TABLE_SIZE
         self._remembered: dict[bytes, Block] = {}
         self._remembered_bytes = 0
-        self.decoded = 0
-        """Bytes of blocks that were not remembered, since this was last set to 0."""
 
     def decode(self, encoded: bytes) -> Block:
         """Decode a block. For one that is remembered, the same object is returned.
@@ -94,7 +92,6 @@ class Decoder:
         known = self._remembered.get(encoded)
         if known is not None:
             return known
-        self.decoded += len(encoded)
         try:
             fields, size, changed = self._decode(encoded)
         except IndexError:

@@ -2,8 +2,8 @@
 
 Each namespace of a trust domain has a share that all connections of its workloads use: a tenant
 makes as many service accounts as it likes, namespaces it has to be given. The share is charged for
-the time that a connection's input took, whatever it was: a Check, a block of many header fields, a
-request that is refused, a change of all windows.
+the time of the processor that a connection's input took, whatever it was: a Check, a block of many
+header fields, a request that is refused, a change of all windows.
 
 A share bounds two things. In one turn of the event loop it has TURN_SECONDS; what is left waits for
 the next turn, after other namespaces had theirs. And it has a token bucket that is emptied by its
@@ -36,9 +36,7 @@ CORE: Final = 0.5
 """The part of a core that a namespace with a rate may use."""
 TURN_SECONDS: Final = 0.0005
 """What a share, or one connection, uses of a core before others have their turn. The last step may
-exceed it: the largest take about a millisecond."""
-_MOST_SECONDS: Final = 0.01
-"""What one turn is charged at most: longer ones were interrupted by another process."""
+exceed it: the largest, a Check of 64 KiB in small fields, takes some 2 ms."""
 _TICK: Final = 0.001
 """What uvloop measures time in, in seconds: it would call what is due sooner again and again."""
 
@@ -66,7 +64,7 @@ class Share:
     def charge(self, checks: float, seconds: float = 0.0) -> None:
         """Count Checks, or the seconds of a core that all input took, whichever is more."""
         self._used += seconds
-        self._level -= max(checks * self._check, min(seconds, _MOST_SECONDS) / CORE)
+        self._level -= max(checks * self._check, seconds / CORE)
 
     def is_used_up(self, now: float) -> bool:
         """Whether to wait: for the next turn, more in the bucket, or those that wait already."""

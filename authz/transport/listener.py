@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from time import thread_time
 from typing import Final
 
 from authz import http2
@@ -171,9 +171,9 @@ class Http2Listener:
             share = self._shares.of(_tenant_of(peer.caller))
             if share.connections >= limits.connections_per_namespace:
                 raise Refused("namespace_limit")
-            share.connections += 1
         else:
             share = Share(0, self._loop)  # its connection takes turns with others
+        share.connections += 1
         self._peers[peer] = None
         self._count += 1
         # Up to a tenth earlier than allowed, or all that came together would go together.
@@ -187,8 +187,7 @@ class Http2Listener:
         if peer in self._peers:
             del self._peers[peer]
             self._memory.note(peer, 0)
-            if self.caller_of is None:
-                self._shares.of(_tenant_of(peer.caller)).connections -= 1
+            peer.tenant.connections -= 1
             if not self._peers:
                 self._gone.set()
         self._closed(reason)
@@ -198,12 +197,12 @@ class Http2Listener:
         while True:
             await asyncio.sleep(every)
             now = self._loop.time()
-            began = perf_counter()
+            began = thread_time()
             for peer in list(self._peers):
                 peer.tend(now)
-                if perf_counter() - began >= TURN_SECONDS:
+                if thread_time() - began >= TURN_SECONDS:
                     await asyncio.sleep(0)
-                    began = perf_counter()
+                    began = thread_time()
             self._shares.tidy(now)
 
 

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from authz.domain.facts import Asked
 from authz.testing import workload
 from authz.transport.fairness import BURST_SECONDS, TURN_SECONDS, Share, Shares
 from tests.http2 import wire
@@ -18,7 +19,7 @@ from tests.support import Issuer, eventually, soon
 from tests.transport.hostile import ATTACKS, attacking
 from tests.transport.process import process
 from tests.transport.raw import Raw, h2_context, raw
-from tests.transport.support import BANK, LIMITS, SHOP, listening, material
+from tests.transport.support import BANK, LIMITS, SHOP, Answering, listening, material
 
 RATE = 1000
 BURST = RATE * BURST_SECONDS
@@ -136,12 +137,6 @@ def test_a_share_is_charged_for_time_where_that_is_more_than_its_checks(
     assert not share.is_used_up(clock.now)
 
 
-def test_what_interrupts_us_is_not_charged(clock: Clock) -> None:
-    share = Share(RATE, clock)
-    share.charge(1, 60)
-    assert not share.is_in_debt
-
-
 def test_in_one_turn_of_the_loop_a_share_has_its_time_and_no_more(clock: Clock) -> None:
     """Else fifty connections that are ready at once would each have a turn before all others."""
     share, went = Share(20_000, clock), list[int]()
@@ -219,6 +214,41 @@ async def test_a_namespace_that_is_gone_is_forgotten(issuer: Issuer) -> None:
             return len(shares) == 0
 
         await eventually(forgotten, "its share is at rest")
+
+
+class Interrupted(Answering):
+    """Loses the processor to another process for longer than a share can pay."""
+
+    def check(self, request: bytes, asked: Asked) -> bytes | None:
+        time.sleep(2 * BURST_SECONDS)
+        return super().check(request, asked)
+
+
+async def test_what_interrupts_us_is_not_charged(issuer: Issuer) -> None:
+    context = h2_context(issuer.issue(SHOP))
+    async with (
+        listening(tls=material(issuer.server()), service=Interrupted()) as server,
+        raw(server.port, context) as client,
+    ):
+        for stream_id in (1, 3, 5):
+            assert await client.ask(stream_id) == "0"
+        assert server.limited["rate"] == 0
+
+
+async def test_to_take_answers_late_is_no_way_around_a_debt(issuer: Issuer) -> None:
+    async with (
+        listening(tls=material(issuer.server())) as server,
+        raw(server.port, h2_context(issuer.issue(SHOP))) as client,
+    ):
+        assert await client.ask(1) == "0"
+        (peer,) = server.http2._peers
+        peer.pause_writing()
+        peer.data_received(client.request(3))
+        peer.tenant.charge(LIMITS.checks_per_second)
+        peer.resume_writing()
+        assert len(server.asked.requests) == 1
+        await client.until(lambda: 3 in client.statuses)
+        assert server.limited["rate"] == 1
 
 
 async def test_large_requests_use_up_more_of_a_share(issuer: Issuer) -> None:
