@@ -314,11 +314,11 @@ async def test_what_one_namespace_sends_does_not_take_the_latency_of_another(
 ) -> None:
     """Fifty connections of one namespace, 2 MB a second, beside one that asks now and then.
 
-    Of up to five rounds the best p50 and the best p99 count: other work on this machine is in each.
+    Of up to five rounds the best p50 and the best p99 count, for other work on this machine.
     """
     victim, hostile = issuer.issue(SHOP), issuer.issue(BANK)
     rounds = []
-    with process(certificate=issuer.server()) as server:
+    with process(certificate=issuer.server()) as server, server.undisturbed():
         async with raw(server.port, h2_context(victim)) as client:
             ids = itertools.count(1, 2)
             await latencies(client, ids)  # all is warm
