@@ -303,7 +303,7 @@ class Settings(KeySettings):
         Field(
             ge=0,
             description="how fast the workloads of one namespace are read, so that others have "
-            "their turn; 0: no limit; not for xfcc",
+            "their turn; they have half a core at most, too; 0: neither limit; not for xfcc",
         ),
     ] = 20_000
     max_buffered_bytes: Annotated[

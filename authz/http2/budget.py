@@ -1,7 +1,8 @@
 """How much a client may do that no request needs, before it is asked to calm down.
 
 Resets, pings, settings, window updates, empty and unknown frames each cost something, requests
-that are answered and time that passes give it back. Whoever only costs is cut off.
+that are answered and time that passes give it back; requests that are refused do not. A client
+that only costs is cut off.
 """
 
 from typing import Final
@@ -30,6 +31,10 @@ class Budget:
         """A request was answered."""
         self._answered += 1
         self._credit += PER_ANSWER
+
+    def refused(self) -> None:
+        """A request was answered with an error: that earns nothing, but may cross its reset."""
+        self._answered += 1
 
     def spent(self, what: str) -> None:
         """The client did something that no request needs.

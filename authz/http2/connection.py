@@ -31,9 +31,13 @@ _LEAST_CONTENT: Final = 64
 
 _LEAST_RESETS_REMEMBERED: Final = 256
 
-FRAMES: Final = 256
+FRAMES: Final = 64
 """Frames that `events` reads before it returns: not all of them make events, and the smallest have
 9 bytes. A request has two as a rule."""
+
+WORK: Final = 1024
+"""Bytes of header blocks that it reads before it returns, and the rest of a block: each may take
+half a microsecond. Of messages, eight bytes count as one: that is what answering may take."""
 
 
 class _Unfinished:
@@ -56,7 +60,7 @@ class Connection:
         self._limits = limits
         self._now = now
         self._reader = Reader(now)
-        self._decoder = Decoder(limits.header_list)
+        self._decoder = Decoder(limits.header_list, limits.header_fields)
         self._receiver = Receiver(limits)
         self._budget = Budget(limits.credit, now, streams_cost=limits.resets_cost)
         self._encoder = Encoder()
@@ -67,6 +71,7 @@ class Connection:
         self._leaving = False  # one of the sides is
         self._unfinished: _Unfinished | None = None
         self._events: list[Event] = []
+        self._left = WORK  # in this call of `events`
         self._output: list[bytes] = [
             settings.encoded(
                 {
@@ -121,20 +126,22 @@ class Connection:
             self._reader.feed(data, now)
 
     def events(self, most: int) -> list[Event]:
-        """What the bytes so far mean: stops at `most` events or FRAMES frames, to be called again.
+        """What the bytes so far mean: stops at `most` events, to be called again.
 
-        So one call takes a bounded time, however much was fed.
+        It also stops at FRAMES frames, at so much WORK, and after a frame that may let many answers
+        go on. So one call, and answering what it told, take a bounded time, however much was fed.
         """
         events = self._events
         read = self._reader.next
         self.has_more = False
+        self._left = WORK
         try:
             for _ in range(FRAMES):
                 frame = None if self.closed else read()
                 if frame is None:
                     return events
                 self._take(*frame)
-                if len(events) >= most:
+                if len(events) >= most or self._left <= 0:
                     break
             self.has_more = True
         except ConnectionFault as fault:
@@ -235,6 +242,7 @@ class Connection:
     def _on_block(self, stream_id: int, encoded: bytes, *, ends: bool) -> None:
         """Sections 4.3 and 8.1."""
         block = self._decoder.decode(encoded)  # always: it changes what later blocks mean
+        self._left -= len(encoded)
         if stream_id > self._past.highest:
             self._past.open(stream_id)
             if stream_id <= self._last:
@@ -286,6 +294,7 @@ class Connection:
             self._refuse(stream_id, fault)
         else:
             stream.ended = True
+            self._left -= len(message) >> 3
             self._events.append(Request(stream_id, head, message))
 
     def _refuse(self, stream_id: int, fault: HttpFault | GrpcFault) -> None:
@@ -293,7 +302,7 @@ class Connection:
         if isinstance(fault, GrpcFault) and fault.status is GrpcStatus.RESOURCE_EXHAUSTED:
             self.count("message")
         self._streams.close(stream_id)
-        self._budget.answered()
+        self._budget.refused()
         self._output.append(self._encoder.refusal(stream_id, fault))
 
     # -- 6.3 PRIORITY to 6.9 WINDOW_UPDATE -----------------------------------------------------
@@ -340,6 +349,7 @@ class Connection:
         windows = settings.initial_windows(payload)
         self._output.append(frames.frame(frames.SETTINGS, frames.ACK, 0))
         if windows:
+            self._left = 0
             self._sender.resize(windows)
 
     def _on_push_promise(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -377,6 +387,7 @@ class Connection:
         if stream_id == 0:
             if increment == 0:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "WINDOW_UPDATE by nothing")
+            self._left = 0
             self._sender.widen(increment)
             return
         if self._past.is_idle(stream_id):
@@ -501,7 +512,10 @@ class Connection:
         stream = self._answerable(stream_id)
         if stream is None:
             return
-        self._budget.answered()
+        if status is GrpcStatus.OK:
+            self._budget.answered()
+        else:
+            self._budget.refused()
         end = self._encoder.trailers if stream.answering else self._encoder.status_only
         self._sender.end(stream_id, stream, end(stream_id, status, text))
 

@@ -22,6 +22,9 @@ class Sender:
     once, by the same, as section 6.9.2 has it.
 
     Streams whose answers are all sent are taken out of `streams`.
+
+    While the window of the connection is open, what waits does so for the windows of its streams.
+    So a frame that opens no window costs nothing, however many answers wait.
     """
 
     def __init__(self, streams: Streams, output: list[bytes], limit: int) -> None:
@@ -83,10 +86,12 @@ class Sender:
         Raises:
             ConnectionFault: the window becomes too large.
         """
+        was_open = self._window > 0
         self._window += increment
         if self._window > frames.LARGEST_WINDOW:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "the window becomes too large")
-        self._flush_all()
+        if not was_open:
+            self._flush_all()
 
     def widen_stream(self, stream_id: int, stream: Stream, increment: int) -> None:
         """WINDOW_UPDATE for one stream.
@@ -109,8 +114,9 @@ class Sender:
         most = frames.LARGEST_WINDOW - max(windows)
         if any(stream.credit > most for stream in self._streams.values()):
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window becomes too large")
-        self._initial_window = windows[-1]
-        self._flush_all()
+        was, self._initial_window = self._initial_window, windows[-1]
+        if self._initial_window > was:
+            self._flush_all()
 
     def _flush_all(self) -> None:
         for stream_id, stream in list(self._waiting.items()):

@@ -6,6 +6,9 @@ Check; tests compare this decoder with it.
 A block is remembered with what it decodes to, if decoding it neither inserted into the dynamic
 table nor resized it. All that is remembered is forgotten as soon as another block does either. So
 what is remembered is what decoding it now would give.
+
+What a block costs is bounded by its bytes and by its fields. A decoder that stops amid a block
+cannot go on with the next one, so a block with too many fields ends the connection.
 """
 
 from functools import lru_cache
@@ -67,11 +70,13 @@ class Block:
 class Decoder:
     """Decodes the header blocks of one connection, in the order in which they came.
 
-    `max_list` is the largest header list, counted as in section 4.1.
+    `max_list` is the largest header list, counted as in section 4.1; `max_fields` is the largest
+    number of fields in a block, each table size update counted as one.
     """
 
-    def __init__(self, max_list: int) -> None:
+    def __init__(self, max_list: int, max_fields: int = 256) -> None:
         self._max_list = max_list
+        self._max_fields = max_fields
         self._table = list(_STATIC)  # 2.3.3: the newest dynamic entry follows the static ones
         self._size = 0  # of the dynamic entries
         self._max_size = TABLE_SIZE
@@ -82,7 +87,7 @@ class Decoder:
         """Decode a block. For one that is remembered, the same object is returned.
 
         Raises:
-            ConnectionFault: the block is malformed. The connection cannot go on.
+            ConnectionFault: the block is malformed or too large. The connection cannot go on.
         """
         known = self._remembered.get(encoded)
         if known is not None:
@@ -109,10 +114,15 @@ class Decoder:
         self._remembered_bytes = 0
 
     def _decode(self, block: bytes) -> tuple[tuple[Field, ...] | None, int, bool]:
-        """Section 3. A list that is too large is decoded to its end: later blocks build on it."""
+        """Section 3. A list that is too large is decoded to its end: later blocks build on it.
+
+        A block of too many fields is not; no block can follow it.
+        """
         table, fields = self._table, list[Field]()
         position, end, room, changed = 0, len(block), self._max_list, False
-        while position < end:
+        left = self._max_fields
+        while position < end and left:
+            left -= 1
             first = block[position]
             if first & 0x80:  # 6.1 indexed
                 if first < 0xFF:
@@ -145,8 +155,13 @@ class Decoder:
             else:
                 field, position = self._literal(block, position, 0x0F)
             room -= field.size
-            if room >= 0:
-                fields.append(field)
+            fields.append(field)
+        if position < end:
+            raise ConnectionFault(
+                ErrorCode.ENHANCE_YOUR_CALM,
+                f"a header block has more than {self._max_fields} fields",
+                limit="header_fields",
+            )
         return tuple(fields) if room >= 0 else None, self._max_list - room, changed
 
     def _literal(self, block: bytes, position: int, mask: int) -> tuple[Field, int]:

@@ -66,7 +66,10 @@ class Client:
         return [sent[start:end] for start, end in itertools.pairwise(edges)]
 
     def _serve(self) -> None:
-        while events := self.served.events(3):
+        more = True
+        while more:
+            events = self.served.events(3)
+            more = self.served.has_more
             for event in events:
                 if isinstance(event, Cancelled):
                     self.cancelled.append(event.stream_id)
