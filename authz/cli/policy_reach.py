@@ -1,0 +1,209 @@
+"""`authz policy matrix`, `diff` and `prove`: who may reach whom, and what a change of it opens."""
+
+import enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from authz.cli.output import AsJson, print_json, show
+from authz.cli.policy_files import Cluster, Enforced, PolicyFile, load, now
+from authz.errors import BadSettings
+from authz.reach.difference import Change, Difference, Turn
+from authz.reach.groups import Among
+from authz.reach.matrix import Matrix
+from authz.reach.page import page
+from authz.reach.pairs import Opening
+from authz.reach.proof import End, Paths, Step
+from authz.reach.rows import Row, rows
+from authz.reach.said import Words, as_json, day, told
+from authz.reach.ways import Way
+
+
+def matrix(
+    file: PolicyFile,
+    *,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page to look at there.")
+    ] = None,
+    cluster: Cluster = False,
+    enforced: Enforced = False,
+    as_json_: AsJson = False,
+) -> None:
+    """Say who may reach whom, and by which way.
+
+    Ways: `peer`, straight from pod to pod, by mTLS; `token`, through the activator or the local
+    gateway; `event`, through a broker, channel or sink; `tcp`, straight and not as HTTP;
+    `exemption`, straight, as an exemption describes it; `outside`, by the public gateway.
+
+    Namespaces of which the policy says the same stand together, and all that it does not name are
+    one. That a namespace reaches itself is left out, and so are accounts that hold a role: they are
+    trusted with all that passes through them.
+    """
+    policy = load(file, cluster=cluster, enforced=enforced)
+    found = Matrix([policy], now())
+    words = Words(found)
+    reach = list(rows(found, lambda answers: answers.open[0]))
+    if html is not None:
+        _write(html, page(found, reach, words, str(file)), "--html")
+    if as_json_:
+        print_json({"groups": words.described(), "reach": [_as_json(it, words) for it in reach]})
+        return
+    inside = [_row(it, words) for it in reach if not _is_outside(it) and it.among != Among.ITSELF]
+    outside = [_row(it, words) for it in reach if _is_outside(it) and it.among != Among.BLOCK]
+    show(inside, title="Who may reach whom; all else is denied", as_json=False)
+    if outside:
+        title = "Whom the outside world may reach, by routes of its tenant's own or of others"
+        show(outside, title=title, as_json=False)
+
+
+class FailOn(enum.StrEnum):
+    """Which changes are an exit code of 1."""
+
+    ANY = "any"
+    OPENS = "opens"
+    CLOSES = "closes"
+
+
+def diff(
+    old: PolicyFile,
+    new: PolicyFile,
+    *,
+    fail_on: Annotated[
+        FailOn, typer.Option("--fail-on", help="The changes that are exit code 1.")
+    ] = FailOn.ANY,
+    cluster: Cluster = False,
+    enforced: Enforced = False,
+    as_json_: AsJson = False,
+) -> None:
+    """Say which pairs of namespaces NEW opens and which it closes, as against OLD.
+
+    A grant that ends later opens, one that ends earlier closes. Fields that say who is trusted, or
+    where names lead, show in no pair: where one of them differs, it is named, and counts as both.
+
+    Exit code 1: something changes; with `--fail-on opens`, something opens.
+    """
+    policies = [load(it, cluster=cluster, enforced=enforced) for it in (old, new)]
+    found = Difference(policies[0], policies[1], now())
+    words = Words(found.matrix)
+    if as_json_:
+        changes = [{"change": it.line.value.turn, **_as_json(it, words)} for it in found.rows]
+        told_all = {"groups": words.described(), "changes": changes, "besides": found.besides}
+        print_json(told_all)
+    elif found.rows or found.besides:
+        for turn in Turn:
+            lines = [_row(it, words) for it in found.rows if it.line.value.turn is turn]
+            if lines:
+                show(lines, title=f"{new} {turn}", as_json=False)
+        for name in found.besides:
+            typer.echo(f"{name} differs: it says who is trusted, or where names lead")
+    else:
+        typer.echo("no pair opens or closes")
+    turns = found.turns()
+    if turns if fail_on is FailOn.ANY else Turn(fail_on.value) in turns:
+        raise typer.Exit(1)
+
+
+def prove(
+    file: PolicyFile,
+    *,
+    no_path: Annotated[
+        tuple[str, str],
+        typer.Option(
+            "--no-path",
+            metavar="FROM TO",
+            help="Each: NAMESPACE, NAMESPACE/SERVICE-ACCOUNT, tenant:NAME, or '*' for all of "
+            "other tenants. FROM may be @public, the outside world.",
+        ),
+    ],
+    through: Annotated[
+        bool, typer.Option("--through", help="Look for paths through other namespaces, too.")
+    ] = False,
+    ignore_exemptions: Annotated[
+        bool, typer.Option("--ignore-exemptions", help="What an exemption opens is no path.")
+    ] = False,
+    cluster: Cluster = False,
+    enforced: Enforced = False,
+    as_json_: AsJson = False,
+) -> None:
+    """Prove that no request from FROM gets into TO, or show one that does.
+
+    A path is one request, by any way. With `--through` it is a chain of them, where a workload in
+    between calls on for whoever reached it: no policy stops a workload that is willing. A call to a
+    public name comes from @public, whoever makes it.
+
+    Exit code 1: there is a path. Exit code 2: FROM or TO is no end of a path.
+    """
+    policy = load(file, cluster=cluster, enforced=enforced)
+    start, goal = (End.parse(text, policy) for text in no_path)
+    also = {name for end in (start, goal) for name in end.names or ()}
+    ways = set(Way) - ({Way.EXEMPTION} if ignore_exemptions else set())
+    paths = Paths(Matrix([policy], now(), also), start, goal, ways)
+    path = paths.shortest(through=through)
+    if as_json_:
+        print_json({"proven": path is None, "path": [_step(it) for it in path or ()]})
+    elif path is None:
+        typer.echo(f"proven: no path from {start.text} to {goal.text}")
+    else:
+        steps = [
+            {"from": it.source, "to": it.to, **told(it.line), **_why(it.line.value)} for it in path
+        ]
+        show(steps, title=f"A path from {start.text} to {goal.text}", as_json=False)
+    if path is not None:
+        raise typer.Exit(1)
+
+
+def _is_outside(row: Row[Any]) -> bool:
+    return Way.OUTSIDE in row.line.ways
+
+
+def _row(row: Row[Any], words: Words) -> dict[str, object]:
+    source, to = words.ends(row)
+    return {"from": source, "to": to, **told(row.line), **_why(row.line.value)}
+
+
+def _why(value: Opening | Change) -> dict[str, object]:
+    if isinstance(value, Change):
+        return {"until": _until(value), "because": value.because}
+    return {"until": day(value.until), "because": value.because}
+
+
+def _until(change: Change) -> str | None:
+    """Until when, now and before, where that is what changes."""
+    before, after = (
+        None if it is None else day(it) or "for ever" for it in (change.before, change.after)
+    )
+    if before is not None and after is not None:
+        return f"{after}, not {before}"
+    return next((it for it in (before, after) if it not in (None, "for ever")), None)
+
+
+def _as_json(row: Row[Any], words: Words) -> dict[str, Any]:
+    value = row.line.value
+    return {
+        "among": "within each tenant" if row.within else row.among.value,
+        "from": words.numbers(row.sources),
+        "but_from": words.numbers(row.but),
+        "to": words.numbers(row.to),
+        **as_json(row.line),
+        "until": day(value.until) if isinstance(value, Opening) else _until(value),
+        "because": value.because,
+    }
+
+
+def _step(step: Step) -> dict[str, Any]:
+    opening = step.line.value
+    return {
+        "from": step.source,
+        "to": step.to,
+        **as_json(step.line),
+        "until": day(opening.until),
+        "because": opening.because,
+    }
+
+
+def _write(file: Path, text: str, option: str) -> None:
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise BadSettings([f"{option}: {file}: {error.strerror}"]) from None

@@ -1,0 +1,140 @@
+"""Rows in words, for tables, and as JSON."""
+
+import datetime as dt
+from collections.abc import Iterable
+from math import isinf
+from typing import Any, Final
+
+from authz.domain.names import PUBLIC
+from authz.domain.policy import Exemption
+from authz.reach.groups import Among, Group
+from authz.reach.lines import Line, Some
+from authz.reach.matrix import Matrix
+from authz.reach.rows import Groups, Row
+from authz.reach.ways import Way
+
+_MOST_NAMES: Final = 6
+"""In one cell of a table. JSON has all."""
+OUTSIDE: Final = str(PUBLIC)
+EVERYBODY_ELSE: Final = "every namespace not named"
+
+
+class Words:
+    """Names groups of one matrix."""
+
+    def __init__(self, matrix: Matrix) -> None:
+        self._all = frozenset(matrix.groups)
+        self._number = {group: number for number, group in enumerate(matrix.groups)}
+        self._policies = [said.policy for said in matrix.pairs.said]
+
+    def groups(self, groups: Iterable[Group]) -> str:
+        """Their namespaces."""
+        groups = list(groups)
+        if self._all.issubset(groups):
+            return "every namespace"
+        names = sorted(name for it in groups if not it.unnamed for name in it.members)
+        others = [EVERYBODY_ELSE] if any(it.unnamed for it in groups) else []
+        return listed([*names, *others])
+
+    def tenants(self, groups: Iterable[Group]) -> str:
+        """Their tenants, for what is so within each."""
+        names = {name for it in groups for name in it.members}
+        tenants = {(self._policies[-1].of(it).tenant or it) for it in names}
+        return listed(sorted(tenants))
+
+    def ends(self, row: Row[Any]) -> tuple[str, str]:
+        """From whom, and to whom. From outside, a request comes by somebody's routes."""
+        if Way.OUTSIDE not in row.line.ways:
+            return self._ends(row)
+        if row.among is Among.ITSELF:
+            return OUTSIDE, self.groups(row.to)
+        source, to = self._ends(row)
+        return f"{OUTSIDE}, by routes of {source}", to
+
+    def _ends(self, row: Row[Any]) -> tuple[str, str]:
+        if row.among is Among.ITSELF:
+            return "itself", self.groups(row.to)
+        if row.within:
+            return "its own tenant", self.tenants(row.to)
+        if row.sources is None:
+            but = f", but {self.groups(row.but)}" if row.but else ""
+            return f"any other namespace{but}", self.groups(row.to)
+        return self.groups(row.sources), self.groups(row.to)
+
+    def numbers(self, groups: Groups | None) -> list[int] | None:
+        """Groups in JSON: their numbers in `described`."""
+        return None if groups is None else sorted(self._number[it] for it in groups)
+
+    def described(self) -> list[dict[str, Any]]:
+        """All groups, and what the last of the policies says of each."""
+        policy = self._policies[-1]
+        found = []
+        for group, number in self._number.items():
+            names = group.members
+            public = policy.accepts_public(names[0])
+            found.append(
+                {
+                    "id": number,
+                    "namespaces": None if group.unnamed else names,
+                    "tenants": sorted({policy.of(it).tenant or it for it in names})
+                    if not group.unnamed
+                    else None,
+                    "mode": policy.mode_of(names[0]).value,
+                    "public": public if isinstance(public, bool) else sorted(public),
+                    "plaintext_peers": policy.of(names[0]).plaintext_peers,
+                }
+            )
+        return found
+
+
+def listed(names: list[str]) -> str:
+    """Names, the first of them."""
+    if len(names) <= _MOST_NAMES + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:_MOST_NAMES])} and {len(names) - _MOST_NAMES:,} more"
+
+
+def told(line: Line[Any]) -> dict[str, str]:
+    """What is asked for, in a table's columns."""
+    ports = "" if line.ports.is_all else str(line.ports)
+    if line.services is not None and not line.services.is_all:
+        ports = f"Service {line.services}"
+    return {
+        "by": ", ".join(line.ways),
+        "account": "" if line.accounts.is_all else str(line.accounts),
+        "port": ports + (f" {like(line.exemption)}" if line.exemption else ""),
+    }
+
+
+def like(exemption: Exemption) -> str:
+    """What an exemption asks of a request, but for its port."""
+    words = {
+        "": exemption.path,
+        "User-Agent ": exemption.user_agent,
+        "K-Network-Probe ": exemption.network_probe,
+    }
+    return ", ".join(f"{name}{value}" for name, value in words.items() if value is not None)
+
+
+def day(until: float) -> str | None:
+    """The last day on which something counts, as policies write it."""
+    if isinf(until):
+        return None
+    return dt.datetime.fromtimestamp(until - 1, dt.UTC).date().isoformat()
+
+
+def as_json(line: Line[Any]) -> dict[str, Any]:
+    """What is asked for. `null`: any; a list: these; `all_but`: any but these."""
+    return {
+        "ways": [way.value for way in line.ways],
+        "service_accounts": _some(line.accounts),
+        "ports": _some(line.ports),
+        **({"services": _some(line.services)} if line.services else {}),
+        **({"exemption": like(line.exemption)} if line.exemption else {}),
+    }
+
+
+def _some(some: Some[Any]) -> Any:
+    if some.is_all:
+        return None
+    return {"all_but": list(some.named)} if some.all_but else list(some.named)
