@@ -81,12 +81,15 @@ def check_request(
 # ---- who calls whom, and what must come of it ----
 
 NO_ANSWER: Final = "no answer"
+LET_IN: Final = "allowed, token removed"
 LEAKED: Final = "WITH A TOKEN"
 MALFORMED: Final = "MALFORMED"
 NOT_ALLOWED: Final = "403 not-allowed"
 MISSING: Final = "403 token-missing"
 INVALID: Final = "403 token-invalid"
 OUTAGE: Final = "503"
+
+_PERMISSION_DENIED: Final = 7  # google.rpc.Code
 
 C = TypeVar("C")
 
@@ -126,6 +129,8 @@ class Outcome(str):
         changes, denial = answer.ok_response, answer.denied_response
         if not answer.HasField("status"):
             return cls(f"{MALFORMED}: no status, and Envoy would allow")
+        if answer.status.code not in {0, _PERMISSION_DENIED}:
+            return cls(f"{MALFORMED}: status {answer.status.code}")
         if answer.status.code:
             words = [_value(it) for it in denial.headers if it.header.key == REASON_HEADER]
             return cls.of(denial.status.code, " ".join(words))
@@ -138,7 +143,7 @@ class Outcome(str):
                 return cls(f"{MALFORMED}: it sets what is no token, or adds it to another")
             return cls(f"token from {claims.source} to {claims.destination}")
         removed = TOKEN_HEADER in changes.headers_to_remove
-        return cls("allowed, token removed" if removed else "allowed")
+        return cls(LET_IN if removed else "allowed")
 
     @property
     def status(self) -> int:

@@ -571,7 +571,7 @@ MUTATIONS = [
     Mutation(
         "the app sees the token",
         "case",
-        "return HeaderAction.REMOVE if question is Question.VERIFY else HeaderAction.KEEP",
+        "return HeaderAction.REMOVE if taken else HeaderAction.KEEP",
         "return HeaderAction.KEEP",
         f"{DECISION}::test_a_peer_of_the_same_tenant_needs_no_token",
     ),

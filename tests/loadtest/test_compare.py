@@ -17,19 +17,17 @@ from grpc import aio
 
 from authz._proto.ext_authz_pb2 import CheckResponse
 from loadtest import processes
-from loadtest.compare.course import Comparison, Course
 from loadtest.compare.rounds import WrongOutcome, compare
+from loadtest.compare.schedule import Comparison, Schedule
 from loadtest.compare.variants import PLAIN, Variant, built_in, external
 from loadtest.plan import BadPlan
 from loadtest.stack import Stack
 
-QUICK = Course(connections=[2], rates=[50], repeat=1, seconds=0.1, warmup=0.05)
+QUICK = Schedule(connections=[2], rates=[50], repeat=1, seconds=0.1, warmup=0.05)
 SHORT = (
     *("--connections", "2", "--rate", "50"),
     *("--repeat", "1", "--seconds", "0.1", "--warmup", "0.05"),
 )
-
-envoys = pytest.mark.xdist_group("loadtest")
 
 
 def of(word: str) -> Variant:
@@ -37,11 +35,11 @@ def of(word: str) -> Variant:
     return found
 
 
-async def compared(*variants: Variant, course: Course = QUICK) -> Comparison:
+async def compared(*variants: Variant, schedule: Schedule = QUICK) -> Comparison:
     with tempfile.TemporaryDirectory() as directory:
         stack = Stack(Path(directory))
         await stack.keys.make_keys()
-        return await compare(stack, Path(directory), variants, course, lambda text: None)
+        return await compare(stack, Path(directory), variants, schedule, lambda text: None)
 
 
 @pytest.fixture
@@ -65,9 +63,8 @@ async def another() -> AsyncIterator[str]:
 
 
 @pytest.mark.envoy
-@envoys
 async def test_every_variant_answers_rightly_and_is_measured(another: str) -> None:
-    done = await compared(*built_in(), external(another), course=replace(QUICK, processes=2))
+    done = await compared(*built_in(), external(another), schedule=replace(QUICK, processes=2))
     assert len(done.samples) == 6 * 2
     for sample in done.samples:
         assert not sample.outcome.problems, sample.variant
@@ -80,7 +77,6 @@ async def test_every_variant_answers_rightly_and_is_measured(another: str) -> No
 
 
 @pytest.mark.envoy
-@envoys
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -131,7 +127,7 @@ def test_a_target_without_an_address_is_a_usage_error() -> None:
 )
 def test_a_course_that_cannot_be_is_a_usage_error(given: dict[str, Any]) -> None:
     with pytest.raises(BadPlan):
-        Course(**given)
+        Schedule(**given)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -145,7 +141,6 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.envoy
-@envoys
 def test_one_command_makes_results_table_and_page(tmp_path: Path) -> None:
     files = {name: tmp_path / name for name in ("json", "page", "markdown")}
     options = [f"--{name}={file}" for name, file in files.items()]
@@ -165,7 +160,6 @@ def test_one_command_makes_results_table_and_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.envoy
-@envoys
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_nothing_is_left_behind_when_it_is_interrupted(how: signal.Signals) -> None:
     """SIGINT goes to all processes, as Ctrl-C on a terminal does."""

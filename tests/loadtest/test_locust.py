@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from authz.lab.loopback.server import POLICY
-from tests.support import at_last
+from tests.support.waiting import at_last
 
 ROOT = Path(__file__).parent.parent.parent
 SECONDS = 90
@@ -28,8 +28,6 @@ SECONDS = 90
 # Envoys wait a quarter of a second for us, and the machine may be busy longer. A replica that is
 # killed and not drained costs more than that.
 TOLERANT = ("--max-fail-ratio", "0.005", "--max-p99-ms", "5000")
-
-pytestmark = pytest.mark.xdist_group("locust")
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,14 @@ from typer.testing import CliRunner
 
 from authz.config import IdentitySource, Transport
 from authz.lab.harness.keyfiles import KeyFiles
-from loadtest import mesh
+from authz.testing import LET_IN, NOT_ALLOWED
+from loadtest import tenants
+from loadtest.bench import Measured, measured
 from loadtest.cli import app, main
-from loadtest.client import Client
 from loadtest.client_run import histogram
+from loadtest.grpc_client import Client
 from loadtest.plan import Ask, Plan
 from loadtest.result import figures
-from loadtest.run import Measured, measured
 from loadtest.stack import Server, Setup, Stack
 
 QUICK = Plan(seconds=0.3, warmup=0.1)
@@ -67,11 +68,11 @@ def test_a_run_reports_what_it_cost_and_leaves_nothing_behind() -> None:
 
 
 def test_wrong_answers_fail_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    nobody_belongs_together = f'roles: {{transit: ["{mesh.ACTIVATOR}"]}}\n'
-    monkeypatch.setattr(mesh, "policy", lambda namespaces: nobody_belongs_together)
+    nobody_belongs_together = f'roles: {{transit: ["{tenants.ACTIVATOR}"]}}\n'
+    monkeypatch.setattr(tenants, "policy", lambda namespaces: nobody_belongs_together)
     done = CliRunner().invoke(app, ["hotpath", *SHORT])
     assert done.exit_code == 1, done.output
-    assert "x denied, and should be let in" in done.output
+    assert f"x {NOT_ALLOWED}, and should be {LET_IN}" in done.output
 
 
 def test_a_plan_that_cannot_be_is_a_usage_error(
