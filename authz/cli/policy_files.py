@@ -15,13 +15,8 @@ from authz.policysource.location import ConfigMapKey
 
 _CONFIG_MAP: Final = "configmap:"
 
-PolicyFile = Annotated[
-    Path,
-    typer.Argument(
-        metavar="FILE",
-        help="The policy file; or configmap:NAMESPACE/NAME/KEY, in the cluster of KUBECONFIG.",
-    ),
-]
+POLICY_FILE: Final = "The policy file; or configmap:NAMESPACE/NAME/KEY, in KUBECONFIG's cluster."
+PolicyFile = Annotated[Path, typer.Argument(metavar="FILE", help=POLICY_FILE)]
 Cluster = Annotated[
     bool,
     typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from authz.cli.output import AsJson, print_json, show
-from authz.cli.policy_files import Cluster, Enforced, PolicyFile, load, now
+from authz.cli.policy_files import POLICY_FILE, Cluster, Enforced, PolicyFile, load, now
 from authz.errors import BadSettings
 from authz.reach.difference import Change, Difference, Turn
 from authz.reach.groups import Among
@@ -16,7 +16,7 @@ from authz.reach.page import page
 from authz.reach.pairs import Opening
 from authz.reach.proof import End, Paths, Step
 from authz.reach.rows import Row, rows
-from authz.reach.said import Words, as_json, day, told
+from authz.reach.said import Words, day, plain, told
 from authz.reach.ways import Way
 
 
@@ -28,7 +28,7 @@ def matrix(
     ] = None,
     cluster: Cluster = False,
     enforced: Enforced = False,
-    as_json_: AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say who may reach whom, and by which way.
 
@@ -46,7 +46,7 @@ def matrix(
     reach = list(rows(found, lambda answers: answers.open[0]))
     if html is not None:
         _write(html, page(found, reach, words, str(file)), "--html")
-    if as_json_:
+    if as_json:
         print_json({"groups": words.described(), "reach": [_as_json(it, words) for it in reach]})
         return
     inside = [_row(it, words) for it in reach if not _is_outside(it) and it.among != Among.ITSELF]
@@ -66,15 +66,16 @@ class FailOn(enum.StrEnum):
 
 
 def diff(
-    old: PolicyFile,
-    new: PolicyFile,
+    old: Annotated[Path, typer.Argument(metavar="OLD", help=POLICY_FILE)],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The same of another policy.")],
     *,
     fail_on: Annotated[
-        FailOn, typer.Option("--fail-on", help="The changes that are exit code 1.")
+        FailOn,
+        typer.Option("--fail-on", help="Which changes are exit code 1: any, opens or closes."),
     ] = FailOn.ANY,
     cluster: Cluster = False,
     enforced: Enforced = False,
-    as_json_: AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say which pairs of namespaces NEW opens and which it closes, as against OLD.
 
@@ -86,7 +87,7 @@ def diff(
     policies = [load(it, cluster=cluster, enforced=enforced) for it in (old, new)]
     found = Difference(policies[0], policies[1], now())
     words = Words(found.matrix)
-    if as_json_:
+    if as_json:
         changes = [{"change": it.line.value.turn, **_as_json(it, words)} for it in found.rows]
         told_all = {"groups": words.described(), "changes": changes, "besides": found.besides}
         print_json(told_all)
@@ -124,7 +125,7 @@ def prove(
     ] = False,
     cluster: Cluster = False,
     enforced: Enforced = False,
-    as_json_: AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Prove that no request from FROM gets into TO, or show one that does.
 
@@ -140,7 +141,7 @@ def prove(
     ways = set(Way) - ({Way.EXEMPTION} if ignore_exemptions else set())
     paths = Paths(Matrix([policy], now(), also), start, goal, ways)
     path = paths.shortest(through=through)
-    if as_json_:
+    if as_json:
         print_json({"proven": path is None, "path": [_step(it) for it in path or ()]})
     elif path is None:
         typer.echo(f"proven: no path from {start.text} to {goal.text}")
@@ -185,7 +186,7 @@ def _as_json(row: Row[Any], words: Words) -> dict[str, Any]:
         "from": words.numbers(row.sources),
         "but_from": words.numbers(row.but),
         "to": words.numbers(row.to),
-        **as_json(row.line),
+        **plain(row.line),
         "until": day(value.until) if isinstance(value, Opening) else _until(value),
         "because": value.because,
     }
@@ -196,7 +197,7 @@ def _step(step: Step) -> dict[str, Any]:
     return {
         "from": step.source,
         "to": step.to,
-        **as_json(step.line),
+        **plain(step.line),
         "until": day(opening.until),
         "because": opening.because,
     }

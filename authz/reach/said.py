@@ -123,7 +123,7 @@ def day(until: float) -> str | None:
     return dt.datetime.fromtimestamp(until - 1, dt.UTC).date().isoformat()
 
 
-def as_json(line: Line[Any]) -> dict[str, Any]:
+def plain(line: Line[Any]) -> dict[str, Any]:
     """What is asked for. `null`: any; a list: these; `all_but`: any but these."""
     return {
         "ways": [way.value for way in line.ways],
