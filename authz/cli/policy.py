@@ -5,7 +5,7 @@ from typing import Annotated, Final, NamedTuple
 
 import typer
 
-from authz.cli import policy_cases, policy_reach
+from authz.cli import policy_cases, policy_reach, policy_schema
 from authz.cli.output import AsJson, print_json, show
 from authz.cli.policy_files import Cluster, PolicyFile, load, now
 from authz.domain.decision import markdown
@@ -109,6 +109,12 @@ app.command(
 app.command("test", epilog="Example: authz policy test policy.yaml policy-cases.yaml --enforced")(
     policy_cases.run_cases
 )
+
+
+app.command(
+    epilog="Example: authz policy schema > policy.json; "
+    "authz policy schema settings > settings.json"
+)(policy_schema.schema)
 
 
 @app.command(epilog="Example: authz policy tables > tables.md")

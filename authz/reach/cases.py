@@ -4,16 +4,16 @@ import datetime as dt
 import enum
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from authz.domain.identity import is_service_account
-from authz.domain.names import PUBLIC, is_label, parse_namespace
+from authz.domain.names import LABEL, MAX_NAME, PUBLIC, is_label, parse_namespace
 from authz.errors import BadSettings
 from authz.policysource.days import parse_day
 from authz.reach.ways import Way
-from authz.yamlfile import STRICT, line_of, parse_plain
+from authz.yamlfile import DAY, STRICT, line_of, parse_plain, text_like
 
 MAX_BYTES: Final = 2 * 1024 * 1024
 """A larger file is refused."""
@@ -51,7 +51,8 @@ def _day(value: object) -> object:
     return value
 
 
-_Namespace = Annotated[str, AfterValidator(parse_namespace)]
+_Namespace = Annotated[str, AfterValidator(parse_namespace), text_like(LABEL)]
+_ACCOUNT: Final = text_like(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", MAX_NAME)
 
 
 class Case(BaseModel):
@@ -60,11 +61,13 @@ class Case(BaseModel):
     model_config = STRICT
     name: Annotated[str, Field(min_length=1)] | None = None
     """What it is called in the report."""
-    from_: Annotated[str, AfterValidator(_source), Field(alias="from")]
+    from_: Annotated[
+        str, AfterValidator(_source), text_like(rf"@public|{LABEL}"), Field(alias="from")
+    ]
     """The namespace that calls, or `"@public"`: the outside world."""
     to: _Namespace
     """The namespace that is called."""
-    service_account: Annotated[str, AfterValidator(_service_account)] | None = None
+    service_account: Annotated[str, AfterValidator(_service_account), _ACCOUNT] | None = None
     """The caller's; without it, every one."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """The pod's; without it, every one. No event has one, so that a case with a port is about
@@ -73,11 +76,11 @@ class Case(BaseModel):
     """One of the ways that `authz policy matrix` names; without it, every one that there is."""
     route: _Namespace | None = None
     """From outside: whose route at the gateway it is; without it, the destination's own."""
-    service: Annotated[str, AfterValidator(_service)] | None = None
+    service: Annotated[str, AfterValidator(_service), text_like(LABEL)] | None = None
     """From outside: the Service that is called; without it, every one."""
     host: Annotated[str, Field(min_length=1)] | None = None
     """From outside: the Host that is called; without it, one that is nobody's."""
-    on: Annotated[dt.date, BeforeValidator(_day)] | None = None
+    on: Annotated[dt.date, BeforeValidator(_day), DAY] | None = None
     """The day, in UTC, on which it is asked; without it, now."""
     expect: Annotated[Expected, Field(strict=False)]
     """`allow` or `deny`."""
@@ -106,6 +109,11 @@ class Case(BaseModel):
 class _File(BaseModel):
     model_config = STRICT
     cases: Annotated[list[Case], Field(min_length=1)]
+    """Who calls whom, and whether that must get in."""
+
+
+FILE: Final = _File
+"""The form of the file, for whoever describes it."""
 
 
 def read_cases(file: Path) -> list[tuple[int, Case]]:
@@ -126,8 +134,3 @@ def read_cases(file: Path) -> list[tuple[int, Case]]:
         raise BadSettings([f"CASES: {file} is larger than {MAX_BYTES} bytes"])
     found, data = parse_plain(text, _File, "file of cases", BadSettings)
     return [(line_of(data, ("cases", it)), case) for it, case in enumerate(found.cases)]
-
-
-def schema() -> dict[str, Any]:
-    """The JSON Schema of such a file."""
-    return _File.model_json_schema(by_alias=True)

@@ -109,7 +109,7 @@ def test_without_hops_and_gateways_there_are_no_such_ways(tmp_path: Path) -> Non
         ("from: a, to: b, way: magic, expect: deny", "cases.0.way"),
         ("from: a, to: b, on: soon, expect: deny", "cases.0.on"),
         ("from: a, to: b, because: x, expect: deny", "cases.0.because: there is no such field"),
-        ("from: a, to: b, port:, expect: deny", "cases.0.port: has no value"),
+        ("from: a, to: b, port: , expect: deny", "cases.0.port: has no value"),
         ("from: a, to: b, expect: deny, row: no-grant", "row and reason are of one way"),
         ("from: a, to: b, expect: deny, host: x", "host is for requests from @public only"),
         ("from: '@public', to: b, port: 1, expect: deny", "port says nothing of a request"),
