@@ -14,7 +14,7 @@ from authz.reach.groups import Among
 from authz.reach.matrix import Matrix
 from authz.reach.page import page
 from authz.reach.pairs import Opening
-from authz.reach.proof import End, Paths, Step
+from authz.reach.proof import Paths, Step
 from authz.reach.rows import Row, rows
 from authz.reach.said import Words, day, plain, told
 from authz.reach.ways import Way
@@ -136,20 +136,18 @@ def prove(
     Exit code 1: there is a path. Exit code 2: FROM or TO is no end of a path.
     """
     policy = load(file, cluster=cluster, enforced=enforced)
-    start, goal = (End.parse(text, policy) for text in no_path)
-    also = {name for end in (start, goal) for name in end.names or ()}
     ways = set(Way) - ({Way.EXEMPTION} if ignore_exemptions else set())
-    paths = Paths(Matrix([policy], now(), also), start, goal, ways)
-    path = paths.shortest(through=through)
+    path = Paths(policy, now(), no_path, ways).shortest(through=through)
+    start, goal = no_path
     if as_json:
         print_json({"proven": path is None, "path": [_step(it) for it in path or ()]})
     elif path is None:
-        typer.echo(f"proven: no path from {start.text} to {goal.text}")
+        typer.echo(f"proven: no path from {start} to {goal}")
     else:
         steps = [
             {"from": it.source, "to": it.to, **told(it.line), **_why(it.line.value)} for it in path
         ]
-        show(steps, title=f"A path from {start.text} to {goal.text}", as_json=False)
+        show(steps, title=f"A path from {start} to {goal}", as_json=False)
     if path is not None:
         raise typer.Exit(1)
 

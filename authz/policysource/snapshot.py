@@ -51,7 +51,7 @@ async def with_cluster(base: Policy) -> Merged:
     try:
         namespaces = await _listed(api, NAMESPACES)
         grants = await _listed(api, GRANTS)
-        claims = await _listed(api, CLAIMS, or_none=True)
+        claims = await _listed(api, CLAIMS)
     finally:
         await api.close()
     labels = {}
@@ -67,15 +67,16 @@ async def with_cluster(base: Policy) -> Merged:
     return merge(base, labels, named, dict(filter(None, map(claim_of, claims))))
 
 
-async def _listed(
-    api: ApiServer, resource: Resource, *, or_none: bool = False
-) -> list[dict[str, Any]]:
+async def _listed(api: ApiServer, resource: Resource) -> list[dict[str, Any]]:
     try:
         objects, _ = await api.list(resource)
     except KubeError as error:
-        if or_none and error.status == 404:
-            return []
-        raise
+        if error.status != 404 or resource not in {GRANTS, CLAIMS}:
+            raise
+        if resource is GRANTS:
+            hint = "install deploy/crds, or leave --cluster out"
+            raise KubeError(f"{error}; {hint}", status=error.status) from None
+        return []  # Knative Serving is not there
     return objects
 
 

@@ -52,14 +52,11 @@ def changes(answers: Answers) -> dict[Request, Change]:
     old, new = answers.open
     for request in answers.asked:
         before, after = old.get(request), new.get(request)
-        until = (-inf if before is None else before.until, -inf if after is None else after.until)
-        if after is not None and until[1] > until[0]:
-            turn, because = Turn.OPENS, after.because
-        elif before is not None and until[1] < until[0]:
-            turn, because = Turn.CLOSES, before.because
-        else:
-            continue
-        found[request] = Change(turn, before and before.until, after and after.until, because)
+        until = None if before is None else before.until, None if after is None else after.until
+        if after is not None and after.until > (until[0] or -inf):
+            found[request] = Change(Turn.OPENS, *until, after.because)
+        elif before is not None and before.until > (until[1] or -inf):
+            found[request] = Change(Turn.CLOSES, *until, before.because)
     return found
 
 

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from authz.reach.groups import Group
+from authz.reach.groups import Among, Group
 from authz.reach.lines import Line, lines
 from authz.reach.matrix import Matrix
 from authz.reach.pairs import Answers, Opening
@@ -15,7 +15,7 @@ from authz.reach.said import OUTSIDE, Words, day, told
 from authz.reach.ways import Way
 
 _STYLE: Final = Path(__file__).with_name("page.css")
-_MOST_GROUPS: Final = 150
+_MOST_GROUPS: Final = 300
 """Rows of a grid that somebody can look at; for more there is the list alone."""
 
 _KINDS: Final = {
@@ -35,8 +35,7 @@ def page(matrix: Matrix, rows: Sequence[Row[Opening]], words: Words, name: str) 
     """The page of the policy that is called `name`."""
     counted = sum(len(it.members) for it in matrix.groups if not it.unnamed)
     when = dt.datetime.fromtimestamp(matrix.pairs.now, dt.UTC).isoformat(" ", "minutes")
-    named = {why: kind for why, kind in _KINDS.items() if why != "public"}
-    keys = "".join(f'<li class="{kind}">{escape(why)}</li>' for why, kind in named.items())
+    keys = "".join(f'<li class="{kind}">{escape(why)}</li>' for why, kind in _KINDS.items())
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -65,9 +64,8 @@ which the policy says the same. What is not here is denied. Point at a cell for 
 
 def _grid(matrix: Matrix, words: Words) -> str:
     if len(matrix.groups) > _MOST_GROUPS:
-        return (
-            f'<p class="soft">A grid of {len(matrix.groups):,} groups is too large to look at.</p>'
-        )
+        many = f"{len(matrix.groups):,}"
+        return f'<p class="soft">A grid of {many} groups is too large to look at: see the list.</p>'
     heads = "".join(f"<th scope=col>{escape(words.groups([it]))}</th>" for it in matrix.groups)
     outside = "".join(map(_cell, (_from_outside(matrix, it) for it in matrix.groups)))
     lines_ = "".join(
@@ -90,7 +88,7 @@ def _cells(matrix: Matrix, source: Group) -> Iterator[str]:
         kinds: set[str] = set()
         for among, _ in source.pairs_with(to):
             cell = matrix.cell(source, to, among)
-            if among.value == "itself":
+            if among is Among.ITSELF:
                 continue
             for line in _inside(cell.answers):
                 kinds.add(_KINDS[line.value.because])
@@ -108,7 +106,7 @@ def _from_outside(matrix: Matrix, to: Group) -> tuple[list[str], set[str]]:
 def _cell(found: tuple[list[str], set[str]]) -> str:
     texts, kinds = found
     if not texts:
-        return "<td></td>"
+        return "<td>"
     kind = next(it for it in _STRENGTH if it in kinds)
     return f'<td class="{kind}" title="{escape(chr(10).join(texts))}">{len(texts)}</td>'
 
@@ -130,8 +128,9 @@ def _heads() -> str:
 
 def _rows(rows: Sequence[Row[Opening]], words: Words) -> Iterator[str]:
     for row in rows:
-        if row.among.value == "itself" and Way.OUTSIDE not in row.line.ways:
-            continue
+        outside = Way.OUTSIDE in row.line.ways
+        if row.among is (Among.BLOCK if outside else Among.ITSELF):
+            continue  # what is so of every namespace or tenant
         opening = row.line.value
         texts = (*words.ends(row), *told(row.line).values(), day(opening.until) or "")
         cells = "".join(f"<td>{escape(it)}</td>" for it in texts)

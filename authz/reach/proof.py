@@ -58,6 +58,11 @@ class End:
             raise BadSettings([problem])
         return cls(text, frozenset({Namespace(name)}), account or None)
 
+    @property
+    def namespaces(self) -> frozenset[Namespace]:
+        """Those that it names."""
+        return (self.names or frozenset()) - {PUBLIC}
+
     def among(self, names: Iterable[Namespace]) -> list[Namespace]:
         """Those that it means."""
         return [it for it in names if self.names is None or it in self.names]
@@ -83,10 +88,19 @@ class _Place(NamedTuple):
 
 
 class Paths:
-    """Looks for paths under one policy, by some ways only."""
+    """Looks for paths from one end to another at `now`, by some ways only.
 
-    def __init__(self, matrix: Matrix, start: End, goal: End, ways: Iterable[Way]) -> None:
-        self._matrix = matrix
+    Raises:
+        BadSettings: an end is none.
+    """
+
+    def __init__(
+        self, policy: Policy, now: float, ends: tuple[str, str], ways: Iterable[Way] = Way
+    ) -> None:
+        start, goal = (End.parse(text, policy) for text in ends)
+        if PUBLIC in (goal.names or ()):
+            raise BadSettings([f"--no-path: a path may begin at {PUBLIC}, and not end there"])
+        self._matrix = matrix = Matrix([policy], now, start.namespaces | goal.namespaces)
         self._start, self._goal = start, goal
         self._ways = frozenset(ways)
         self._from: defaultdict[Group, list[Cell]] = defaultdict(list)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeAlias
 
+from authz.domain.names import Namespace
 from authz.reach.groups import Among, Group
 from authz.reach.lines import Line, V, lines
 from authz.reach.matrix import Cell, Matrix
@@ -59,10 +60,11 @@ _Of: TypeAlias = Callable[[Answers], tuple[Line[V], ...]]
 
 
 def _within_blocks(cells: Iterable[Cell], of: _Of[V]) -> Iterator[Row[V]]:
-    all_pairs = defaultdict[object, list[tuple[Group, Group]]](list)
-    pairs = defaultdict[tuple[object, Line[V]], list[tuple[Group, Group]]](list)
+    all_pairs = defaultdict[Namespace, list[tuple[Group, Group]]](list)
+    pairs = defaultdict[tuple[Namespace, Line[V]], list[tuple[Group, Group]]](list)
     for cell in cells:
-        block = next(iter(cell.to.blocks))  # groups that share blocks have them in one order
+        # Groups that share blocks have them in one order.
+        block: Namespace = next(iter(cell.to.blocks))
         pair = cell.source, cell.to
         all_pairs[block].append(pair)
         for line in of(cell.answers):
@@ -77,8 +79,8 @@ def _within_blocks(cells: Iterable[Cell], of: _Of[V]) -> Iterator[Row[V]]:
                 some[source, line].append(to)
     for line, groups in whole.items():
         yield Row(Among.BLOCK, tuple(groups), (), tuple(groups), line)
-    for (sources, line), to in _merged(some).items():
-        yield Row(Among.BLOCK, sources, (), to, line)
+    for (sources, line), destinations in _merged(some).items():
+        yield Row(Among.BLOCK, sources, (), destinations, line)
 
 
 def _apart(matrix: Matrix, cells: Iterable[Cell], of: _Of[V]) -> Iterator[Row[V]]:

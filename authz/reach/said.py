@@ -13,6 +13,7 @@ from authz.reach.matrix import Matrix
 from authz.reach.rows import Groups, Row
 from authz.reach.ways import Way
 
+_FEW: Final = 3
 _MOST_NAMES: Final = 6
 """In one cell of a table. JSON has all."""
 OUTSIDE: Final = str(PUBLIC)
@@ -30,8 +31,11 @@ class Words:
     def groups(self, groups: Iterable[Group]) -> str:
         """Their namespaces."""
         groups = list(groups)
-        if self._all.issubset(groups):
+        left = self._all.difference(groups)
+        if not left:
             return "every namespace"
+        if any(it.unnamed for it in groups) and sum(len(it.members) for it in left) <= _FEW:
+            return f"every namespace but {self.groups(left)}"
         names = sorted(name for it in groups if not it.unnamed for name in it.members)
         others = [EVERYBODY_ELSE] if any(it.unnamed for it in groups) else []
         return listed([*names, *others])

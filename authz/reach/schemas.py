@@ -5,7 +5,6 @@ says.
 """
 
 import enum
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -74,7 +73,7 @@ def _plain(schema: Any, *, may_be_empty: bool) -> Any:
     if "patternProperties" in made:
         made.setdefault("additionalProperties", False)
     if "description" in made:
-        made["description"] = re.sub(r"\s+", " ", made["description"])
+        made["description"] = " ".join(str(made["description"]).split())
     if made.get("default", ...) is None:
         del made["default"]
     if not may_be_empty and _NULL in made.get("anyOf", ()):

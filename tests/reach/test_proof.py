@@ -14,8 +14,7 @@ from authz.domain.names import PUBLIC, Namespace
 from authz.domain.policy import EVERYONE, Grant, NamespacePolicy, Policy, Role
 from authz.domain.verdict import Allow
 from authz.errors import BadSettings
-from authz.reach.matrix import Matrix
-from authz.reach.proof import End, Paths, Step
+from authz.reach.proof import Paths, Step
 from authz.reach.ways import Oracle, Request, Way
 from authz.testing import NOW
 from tests.reach.policies import ACCOUNTS, NAMED, NAMESPACES, PORTS, gets_in, policies
@@ -54,9 +53,7 @@ def _exempt(policy: Policy, source: Namespace, to: Namespace) -> Iterator[bool]:
 
 
 def path(policy: Policy, start: str, goal: str, *, through: bool = False) -> list[Step] | None:
-    ends = End.parse(start, policy), End.parse(goal, policy)
-    also = {name for end in ends for name in end.names or ()}
-    return Paths(Matrix([policy], NOW, also), *ends, Way).shortest(through=through)
+    return Paths(policy, NOW, (start, goal)).shortest(through=through)
 
 
 @settings(deadline=None, max_examples=60)
@@ -118,7 +115,9 @@ def test_paths_by_name(start: str, goal: str, direct: int, through: int) -> None
 def test_from_outside_comes_only_who_is_let_in() -> None:
     gateway = SpiffeId.parse("spiffe://cluster.local/ns/istio-system/sa/gateway")
     policy = Policy(namespaces=POLICY.namespaces, roles={gateway: frozenset({Role.GATEWAY})})
-    (step,) = path(policy, PUBLIC, "web") or ()
+    found = path(policy, PUBLIC, "web")
+    assert found is not None
+    (step,) = found
     assert (step.source, step.to, step.line.ways) == (PUBLIC, "web", (Way.OUTSIDE,))
     assert path(policy, PUBLIC, "db") is None
     assert [it.to for it in path(policy, PUBLIC, "db", through=True) or ()] == ["web", "db"]
@@ -127,4 +126,11 @@ def test_from_outside_comes_only_who_is_let_in() -> None:
 @pytest.mark.parametrize("text", ["", "A", "a/b/c", "a/", "/b", "@private", "tenant:", "tenant:x"])
 def test_an_end_that_is_none_is_an_error(text: str) -> None:
     with pytest.raises(BadSettings, match="--no-path"):
-        End.parse(text, POLICY)
+        path(POLICY, text, "web")
+    with pytest.raises(BadSettings, match="--no-path"):
+        path(POLICY, "web", text)
+
+
+def test_nothing_ends_outside() -> None:
+    with pytest.raises(BadSettings, match="and not end there"):
+        path(POLICY, "web", PUBLIC)
