@@ -51,6 +51,12 @@ def _day(value: object) -> object:
     return value
 
 
+def _askable(day: dt.date) -> dt.date:
+    if not 1971 <= day.year < 5075:  # tokens can be made for these, see `ways.LATEST`
+        raise ValueError(f"{day} is too far away: write a day from 1971 to 5074")
+    return day
+
+
 _Namespace = Annotated[str, AfterValidator(parse_namespace), text_like(LABEL)]
 _ACCOUNT: Final = text_like(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", MAX_NAME)
 
@@ -80,7 +86,7 @@ class Case(BaseModel):
     """From outside: the Service that is called; without it, every one."""
     host: Annotated[str, Field(min_length=1)] | None = None
     """From outside: the Host that is called; without it, one that is nobody's."""
-    on: Annotated[dt.date, BeforeValidator(_day), DAY] | None = None
+    on: Annotated[dt.date, BeforeValidator(_day), AfterValidator(_askable), DAY] | None = None
     """The day, in UTC, on which it is asked; without it, now."""
     expect: Annotated[Expected, Field(strict=False)]
     """`allow` or `deny`."""

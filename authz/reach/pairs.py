@@ -15,7 +15,7 @@ from authz.domain.names import Namespace
 from authz.domain.policy import EVERYONE, Grant, Policy
 from authz.domain.verdict import Allow, Ground, Verdict
 from authz.reach.profile import Profile, Said, fresh, shape
-from authz.reach.ways import Oracle, Request, Way
+from authz.reach.ways import LATEST, Oracle, Request, Way
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class Opening:
     """What lets a request in."""
 
     until: float
-    """When it is first denied, in seconds since the epoch."""
+    """When it is first denied, in seconds since the epoch; infinity: never, see `ways.LATEST`."""
     because: str
 
 
@@ -159,7 +159,7 @@ class Pairs:
         requests: Iterable[Request],
         grants: Iterable[Grant],
     ) -> Iterator[tuple[Request, Opening]]:
-        ends = {it.until for it in grants if it.until is not None and it.until > self.now}
+        ends = {it.until for it in grants if it.until and self.now < it.until < LATEST}
         for request in requests:
             verdict = self.verdict(number, source, to, request, self.now)
             if isinstance(verdict, Allow):

@@ -1,7 +1,7 @@
 """The ways from one namespace to another, and what is decided on each of them."""
 
 import enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from authz.domain import rotation, tokens
 from authz.domain.decision import Rules, decide
@@ -12,6 +12,10 @@ from authz.domain.names import PUBLIC, Namespace
 from authz.domain.policy import Exemption, Policy, Role
 from authz.domain.verdict import Deny, SetToken, Verdict
 from authz.wire import cluster_name, virtual_service_name
+
+LATEST: Final = 98_000_000_000
+"""Seconds since the epoch, in the year 5075. Tokens have eleven digits for a time, so that nothing
+can be asked about much later ones."""
 
 
 class Way(enum.StrEnum):

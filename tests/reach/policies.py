@@ -24,8 +24,8 @@ SOON: Final = int(NOW) + 60
 MOMENTS: Final = (NOW, float(SOON), float(SOON) + 60)
 
 _named = st.sampled_from(NAMED)
-_modes = st.sampled_from([None, None, Mode.ENFORCE, Mode.SHADOW, Mode.OFF])
-_public = st.sampled_from([None, None, True, False, frozenset({"web"})])
+_modes = st.sampled_from([None, None, None, None, Mode.ENFORCE, Mode.SHADOW, Mode.OFF])
+_public = st.sampled_from([None, None, None, None, True, False, frozenset({"web"})])
 _grants = st.builds(
     Grant,
     _named,
@@ -42,11 +42,12 @@ _exempt = st.sampled_from(
 @st.composite
 def policies(draw: st.DrawFn) -> Policy:
     """One of few names, so that its parts meet."""
-    tenants = st.sampled_from([None, "acme", "bank"])
-    spaces = {
-        name: NamespacePolicy(draw(tenants), draw(_modes), draw(_public), draw(st.booleans()))
-        for name in draw(st.sets(_named))
-    }
+    spaces = {}
+    for name in draw(st.sets(_named, min_size=4)):
+        own = {"a": "acme", "b": "bank"}.get(name[0])
+        tenant = draw(st.sampled_from([own, own, own, None, "acme"]))
+        plaintext = not draw(st.integers(0, 4))
+        spaces[name] = NamespacePolicy(tenant, draw(_modes), draw(_public), plaintext)
     hops = workload("hops", "activator"), workload("hops", "gateway")
     roles = {hops[0]: frozenset({Role.TRANSIT}), hops[1]: frozenset({Role.GATEWAY})}
     one, two = {"cluster.local"}, {"cluster.local", "two"}
@@ -58,7 +59,7 @@ def policies(draw: st.DrawFn) -> Policy:
         default_mode=draw(st.sampled_from([Mode.ENFORCE, Mode.ENFORCE, Mode.SHADOW])),
         default_public=draw(st.booleans()),
         namespaces=spaces,
-        grants=tuple(draw(st.lists(_grants, max_size=5))),
+        grants=tuple(draw(st.lists(_grants, min_size=1, max_size=6))),
         roles={peer: draw(st.sampled_from([roles[peer], roles[peer]])) for peer in hops}
         if draw(st.integers(0, 4))
         else {},

@@ -134,3 +134,15 @@ def test_a_grant_to_everyone_is_one_row_and_no_role_is_overlooked() -> None:
     trusting = replace(BASE, roles={workload("x"): frozenset({Role.ON_BEHALF_OF})})
     found = Difference(BASE, trusting, NOW)
     assert (found.besides, found.turns()) == (["roles"], set(Turn))
+
+
+def test_an_end_beyond_all_tokens_is_none() -> None:
+    """People write 9999-12-31 for "no end"; and what ends then hides no grant that does not."""
+    forever, endless = Grant(N("db"), N("bank")), Grant(N("db"), N("bank"), until=253_402_300_800)
+    (one,) = {
+        until
+        for grants in ((forever,), (endless,), (endless, forever), (forever, endless))
+        for _, _, _, change in told(replace(BASE, grants=()), replace(BASE, grants=grants))
+        for until in [change.after]
+    }
+    assert one == inf

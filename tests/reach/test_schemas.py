@@ -134,7 +134,7 @@ BAD = [
 NOT_ALONE = re.compile(
     "not valid YAML|has no field|no aliases|already|in tenant a|lies under|overlaps"
     "|a part of the cluster|row and reason|from @public only|says nothing|does not begin"
-    "|an event has no port"
+    "|an event has no port|write a day from"
 )
 """What is said of a file as a whole, or of fields that cannot be together."""
 
