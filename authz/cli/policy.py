@@ -5,7 +5,7 @@ from typing import Annotated, Final, NamedTuple
 
 import typer
 
-from authz.cli import policy_cases, policy_reach, policy_schema
+from authz.cli import policy_cases, policy_prove, policy_reach, policy_schema
 from authz.cli.output import AsJson, print_json, show
 from authz.cli.policy_files import Cluster, PolicyFile, load, now
 from authz.domain.decision import markdown
@@ -105,7 +105,7 @@ app.command(
 app.command(
     epilog="Example: authz policy prove policy.yaml --no-path globex tenant:acme; "
     "authz policy prove policy.yaml --no-path '*' acme-db --through --ignore-exemptions"
-)(policy_reach.prove)
+)(policy_prove.prove)
 app.command("test", epilog="Example: authz policy test policy.yaml policy-cases.yaml --enforced")(
     policy_cases.run_cases
 )

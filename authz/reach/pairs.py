@@ -12,21 +12,14 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from authz.domain.identity import SpiffeId
 from authz.domain.names import Namespace
-from authz.domain.policy import EVERYONE, Grant, Policy
-from authz.domain.verdict import Allow, Ground, Verdict
+from authz.domain.policy import Grant, Policy
+from authz.domain.verdict import Allow, Verdict
 from authz.reach.profile import Profile, Said, fresh, shape
-from authz.reach.ways import LATEST, Oracle, Request, Way
+from authz.reach.ways import LATEST, Oracle, Request, Way, because
 
 T = TypeVar("T")
 
 _ON_PORTS: Final = (Way.PEER, Way.TOKEN, Way.TCP)
-
-_BECAUSE: Final = {
-    Ground.PROVEN_PEER: "same tenant",
-    Ground.SAME_TENANT: "same tenant",
-    Ground.EXEMPT: "exemption",
-    Ground.FROM_OUTSIDE: "public",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,15 +183,6 @@ class Pairs:
         if known is None:
             known = self._oracles[number, moment] = Oracle(self.said[number].policy, moment)
         return known
-
-
-def because(verdict: Allow, mode: str) -> str:
-    """Why it gets in, in a word or three."""
-    if verdict.ground is Ground.NOT_ENFORCED:
-        return f"mode {mode}"
-    if verdict.grant is not None:
-        return "grant to everyone" if verdict.grant.source == EVERYONE else "grant"
-    return _BECAUSE.get(verdict.ground, verdict.ground.slug)
 
 
 def _none_first(values: Iterable[T | None]) -> list[T | None]:

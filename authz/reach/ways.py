@@ -9,8 +9,8 @@ from authz.domain.facts import Facts, Hop, Question
 from authz.domain.identity import SpiffeId
 from authz.domain.keys import TokenLife
 from authz.domain.names import PUBLIC, Namespace
-from authz.domain.policy import Exemption, Policy, Role
-from authz.domain.verdict import Deny, SetToken, Verdict
+from authz.domain.policy import EVERYONE, Exemption, Policy, Role
+from authz.domain.verdict import Allow, Deny, Ground, SetToken, Verdict
 from authz.wire import cluster_name, virtual_service_name
 
 LATEST: Final = 98_000_000_000
@@ -33,6 +33,14 @@ class Way(enum.StrEnum):
     """Straight, as an exemption of the policy describes it."""
     OUTSIDE = "outside"
     """From outside the cluster, by the public gateway."""
+
+
+_BECAUSE: Final = {
+    Ground.PROVEN_PEER: "same tenant",
+    Ground.SAME_TENANT: "same tenant",
+    Ground.EXEMPT: "exemption",
+    Ground.FROM_OUTSIDE: "public",
+}
 
 
 class Request(NamedTuple):
@@ -161,6 +169,15 @@ class Oracle:
         if holder is None:
             raise LookupError(f"nobody holds the role {role}: ask `has` first")
         return holder
+
+
+def because(verdict: Allow, mode: str) -> str:
+    """Why it gets in, in a word or three."""
+    if verdict.ground is Ground.NOT_ENFORCED:
+        return f"mode {mode}"
+    if verdict.grant is not None:
+        return "grant to everyone" if verdict.grant.source == EVERYONE else "grant"
+    return _BECAUSE.get(verdict.ground, verdict.ground.slug)
 
 
 def _holder(policy: Policy, role: Role) -> SpiffeId | None:

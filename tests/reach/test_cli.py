@@ -175,6 +175,17 @@ def test_cases(run: Run) -> None:
     assert (bad.code, bad.err) == (2, "line 2: cases.0.expect: is required\n")
 
 
+def test_brackets_are_no_markup_and_no_html(run: Run) -> None:
+    peer = "spiffe://cluster.local/ns/monitoring/sa/prometheus"
+    evil = """path: "/[/x]<b>", user_agent: '[bold]"x"'"""
+    Path("policy.yaml").write_text(f"exemptions:\n  - {{peer: {peer}, port: 1, {evil}}}\n")
+    done = run("policy", "matrix", "policy.yaml", "--html", "page.html")
+    assert '1 /[/x]<b>, User-Agent [bold]"x"' in done.out
+    assert "<b>" not in Path("page.html").read_text()
+    Path("cases.yaml").write_text('cases: [{name: "[/red]", from: a, to: b, expect: deny}]')
+    assert "[/red]" in run("policy", "test", "policy.yaml", "cases.yaml").out
+
+
 def test_many_names_are_counted_in_tables() -> None:
     assert listed([f"n{it}" for it in range(1000)]).endswith("n5 and 994 more")
 
