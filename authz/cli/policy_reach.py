@@ -33,7 +33,8 @@ def matrix(
 
     Ways: `peer`, straight from pod to pod, by mTLS; `token`, through the activator or the local
     gateway; `event`, through a broker, channel or sink; `tcp`, straight and not as HTTP;
-    `exemption`, straight, as an exemption describes it; `outside`, by the public gateway.
+    `plaintext`, with a token that nobody is proven to bring; `exemption`, straight, as an exemption
+    describes it; `outside`, by the public gateway.
 
     Namespaces of which the policy says the same stand together, and all that it does not name are
     one. That a namespace reaches itself is left out, and so are accounts that hold a role: they are
@@ -80,6 +81,7 @@ def diff(
 
     A grant that ends later opens, one that ends earlier closes. Fields that say who is trusted, or
     where names lead, show in no pair: where one of them differs, it is named, and counts as both.
+    What gets in as before, for another reason, is no change.
 
     Exit code 1: something changes; with `--fail-on opens`, something opens.
     """

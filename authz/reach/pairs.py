@@ -19,7 +19,7 @@ from authz.reach.ways import LATEST, Oracle, Request, Way, because
 
 T = TypeVar("T")
 
-_ON_PORTS: Final = (Way.PEER, Way.TOKEN, Way.TCP)
+_ON_PORTS: Final = (Way.PEER, Way.TOKEN, Way.TCP, Way.PLAINTEXT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +119,8 @@ class Pairs:
                 return oracle.by_event(caller, to)
             case Way.TCP:
                 return oracle.raw(caller, to, port)
+            case Way.PLAINTEXT:
+                return oracle.in_plaintext(caller, to, port)
             case Way.OUTSIDE:
                 service = request.service or self._service
                 return oracle.from_outside(to, port, service, route_of=source, host=host)

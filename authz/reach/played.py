@@ -104,8 +104,16 @@ def _answers(pairs: Pairs, case: Case) -> Iterator[Answer]:
             continue
         exact = request._replace(service=case.service or request.service)
         verdict = pairs.verdict(0, source, to, exact, pairs.now, host=case.host or "")
-        if verdict is not None or case.way is not None or case.from_ == PUBLIC:
-            yield Answer(exact, verdict)
+        answer = Answer(exact, verdict)
+        if case.way is not None or case.from_ == PUBLIC or _is_there(answer):
+            yield answer
+
+
+def _is_there(answer: Answer) -> bool:
+    """Whether there is such a way: for plaintext, only where something gets in by it."""
+    return answer.allowed or (
+        answer.verdict is not None and answer.request.way is not Way.PLAINTEXT
+    )
 
 
 def _fits(request: Request, case: Case, asked: tuple[Request, ...]) -> bool:

@@ -29,6 +29,8 @@ class Way(enum.StrEnum):
     """Through a broker, channel or sink of Eventing, which goes by the path."""
     TCP = "tcp"
     """Straight, and not as HTTP."""
+    PLAINTEXT = "plaintext"
+    """In plaintext, with the caller's token: nothing proves who brings it."""
     EXEMPTION = "exemption"
     """Straight, as an exemption of the policy describes it."""
     OUTSIDE = "outside"
@@ -96,6 +98,10 @@ class Oracle:
         facts = Facts(self._pod(to), principal=str(workload), port=port)
         return decide(Question.TCP, facts, self._rules, self.now)
 
+    def in_plaintext(self, workload: SpiffeId, to: Namespace, port: int) -> Verdict:
+        """To the pod, by nobody that is proven, with the caller's token."""
+        return self._verify("", to, port, self._token(workload, to))
+
     def by_token(self, workload: SpiffeId, to: Namespace, port: int, service: str) -> Verdict:
         """Through a hop that passes the token on."""
         hop = self._holder(Role.TRANSIT)
@@ -146,7 +152,7 @@ class Oracle:
     def _upstream(self, to: Namespace, service: str) -> str:
         return cluster_name(f"{service}.{to}.svc.{self.policy.cluster_domains[0]}", 80)
 
-    def _verify(self, presenter: SpiffeId, to: Namespace, port: int, token: str) -> Verdict:
+    def _verify(self, presenter: SpiffeId | str, to: Namespace, port: int, token: str) -> Verdict:
         held = (token,) if token else ()
         facts = Facts(self._pod(to), principal=str(presenter), port=port, tokens=held)
         return decide(Question.VERIFY, facts, self._rules, self.now)

@@ -70,7 +70,7 @@ def policies(draw: st.DrawFn) -> Policy:
 
 def requests() -> st.SearchStrategy[tuple[Request, str]]:
     """A request, each of its fields said, and the trust domain of who makes it."""
-    ways = st.sampled_from([Way.PEER, Way.TOKEN, Way.TCP])
+    ways = st.sampled_from([Way.PEER, Way.TOKEN, Way.TCP, Way.PLAINTEXT])
     accounts = st.sampled_from(ACCOUNTS)
     inside = st.tuples(ways, accounts, st.sampled_from(PORTS)).map(lambda it: Request(*it))
     event = accounts.map(lambda it: Request(Way.EVENT, it))
@@ -89,6 +89,8 @@ def gets_in(policy: Policy, pair: Pair, request: Request, domain: str, now: floa
     match request.way:
         case Way.TOKEN:
             verdict = oracle.by_token(caller, to, request.port or 0, "some")
+        case Way.PLAINTEXT:
+            verdict = oracle.in_plaintext(caller, to, request.port or 0)
         case Way.EVENT:
             verdict = oracle.by_event(caller, to)
         case Way.TCP:

@@ -17,7 +17,11 @@ roles:
   transit: [spiffe://cluster.local/ns/knative-serving/sa/activator]
   gateway: [spiffe://cluster.local/ns/istio-system/sa/gateway]
 tenants: {acme: {namespaces: [web, db]}}
-namespaces: {db: {public: false}, old: {mode: shadow}, shop: {public: [hello]}}
+namespaces:
+  db: {public: false}
+  old: {mode: shadow}
+  shop: {public: [hello]}
+  plain: {plaintext_peers: true}
 grants:
   - {to: db, from: bank, service_account: till, port: 8080, until: 2027-01-31}
 exemptions:
@@ -48,6 +52,8 @@ def cases(tmp_path: Path, *texts: str) -> list[Played]:
         "from: web, to: db, way: peer, expect: allow, row: peer-of-tenant, reason: proven-peer",
         "from: web, to: db, way: token, expect: allow, row: same-tenant, reason: same-tenant",
         "from: bank, to: old, way: token, expect: allow, row: no-grant, reason: no-grant",
+        "from: web, to: db, way: plaintext, expect: deny, row: stranger",
+        "from: plain, to: plain, way: plaintext, expect: allow",
         "from: monitoring, to: web, way: exemption, expect: allow, row: exempt, reason: exempt",
         "from: monitoring, to: web, way: peer, expect: deny",
         "from: nobody, to: nobody-else, expect: deny",

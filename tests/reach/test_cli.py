@@ -23,6 +23,7 @@ namespaces:
 grants:
   - {to: db, from: bank, service_account: till, port: 8080, until: 2099-01-31}
 """
+ALL = "peer, token, event, tcp"
 
 
 @pytest.fixture
@@ -47,8 +48,8 @@ def test_the_matrix_as_a_table(run: Run) -> None:
     done = run("policy", "matrix", "policy.yaml")
     assert done.code == 0
     assert cells(done.out) == [
-        ["its own tenant", "acme", "peer, token, event, tcp", "", "", "", "same tenant"],
-        ["any other namespace", "old", "peer, token, event, tcp", "", "", "", "mode shadow"],
+        ["its own tenant", "acme", ALL, "", "", "", "same tenant"],
+        ["any other namespace", "old", f"{ALL}, plaintext", "", "", "", "mode shadow"],
         ["bank", "db", "peer, token, tcp", "till", "8080", "2099-01-31", "grant"],
         [
             "@public, by routes of any other namespace",
@@ -184,6 +185,14 @@ def test_brackets_are_no_markup_and_no_html(run: Run) -> None:
     assert "<b>" not in Path("page.html").read_text()
     Path("cases.yaml").write_text('cases: [{name: "[/red]", from: a, to: b, expect: deny}]')
     assert "[/red]" in run("policy", "test", "policy.yaml", "cases.yaml").out
+
+
+def test_the_cases_that_ship_hold(run: Run) -> None:
+    """Of the policy that ships, once it is enforced; before that, nobody is denied anything."""
+    base = Path(__file__).parents[2] / "deploy/base"
+    asked = ("policy", "test", str(base / "policy.yaml"), str(base / "policy-cases.yaml"))
+    assert run(*asked, "--enforced").code == 0
+    assert run(*asked).code == 1
 
 
 def test_many_names_are_counted_in_tables() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from math import inf
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authz.domain.names import Namespace
-from authz.domain.policy import EVERYONE, Grant, Mode, NamespacePolicy, Policy, Role
+from authz.domain.hosts import HostTemplate
+from authz.domain.names import Namespace, Service
+from authz.domain.policy import EVERYONE, Exemption, Grant, Mode, NamespacePolicy, Policy, Role
 from authz.reach.difference import Change, Difference, Turn, changes
 from authz.reach.ways import Request, Way
 from authz.testing import NOW, workload
@@ -79,6 +81,7 @@ def test_every_row_is_of_pairs_that_change(old: Policy, new: Policy) -> None:
                     assert changed == ((source, among, to) in told), (one, other)
 
 
+GATEWAY = {workload("istio-system", "gateway"): frozenset({Role.GATEWAY})}
 BASE = Policy(
     namespaces={N("web"): NamespacePolicy("acme"), N("db"): NamespacePolicy("acme")},
     grants=(Grant(N("db"), N("bank"), None, 8080),),
@@ -124,7 +127,9 @@ def test_a_later_end_opens() -> None:
 def test_who_leaves_shadow_mode_is_closed_to_all() -> None:
     shadow = replace(BASE, namespaces={N("old"): NamespacePolicy(mode=Mode.SHADOW)}, grants=())
     rows = Difference(shadow, replace(shadow, namespaces={}), NOW).rows
-    assert {(row.sources, row.line.value.because) for row in rows} == {(None, "mode shadow")}
+    assert {row.line.value.because for row in rows} == {"mode shadow"}
+    own = [row.line.ways for row in rows if row.sources is not None]
+    assert own == [(Way.PLAINTEXT,)]  # which it let in from itself, too
 
 
 def test_a_grant_to_everyone_is_one_row_and_no_role_is_overlooked() -> None:
@@ -146,3 +151,27 @@ def test_an_end_beyond_all_tokens_is_none() -> None:
         for until in [change.after]
     }
     assert one == inf
+
+
+CHANGED: dict[str, object] = {
+    "cluster_domains": ("corp.example",),
+    "trust_domains": frozenset({"cluster.local", "two"}),
+    "relays": frozenset({Service("gateway", N("web"))}),
+    "default_mode": Mode.OFF,
+    "default_public": False,
+    "namespaces": {**BASE.namespaces, N("db"): NamespacePolicy("acme", plaintext_peers=True)},
+    "grants": (),
+    "roles": {**GATEWAY, workload("web"): frozenset({Role.TRANSIT})},
+    "exemptions": {workload("web"): (Exemption(9091),)},
+    "hosts": {"a.example": N("web")},
+    "host_templates": (HostTemplate.parse("{{.Name}}.{{.Namespace}}.a.example"),),
+    "claims": {"a.example": N("web")},
+    "route_owners": frozenset({N("web")}),
+}
+
+
+@pytest.mark.parametrize("name", [it.name for it in fields(Policy) if it.init])
+def test_a_change_of_any_field_is_told(name: str) -> None:
+    base = replace(BASE, roles=GATEWAY)
+    assert Difference(base, replace(base, **{name: CHANGED[name]}), NOW).turns()
+    assert not Difference(base, replace(base), NOW).turns()

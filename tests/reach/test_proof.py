@@ -21,7 +21,10 @@ from tests.reach.policies import ACCOUNTS, NAMED, NAMESPACES, PORTS, gets_in, po
 
 N = Namespace
 INSIDE = [
-    *(Request(*it) for it in product((Way.PEER, Way.TOKEN, Way.TCP), ACCOUNTS, (*PORTS, 1))),
+    *(
+        Request(*it)
+        for it in product((Way.PEER, Way.TOKEN, Way.TCP, Way.PLAINTEXT), ACCOUNTS, (*PORTS, 1))
+    ),
     *(Request(Way.EVENT, it) for it in ACCOUNTS),
 ]
 
