@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from math import inf
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -153,7 +154,7 @@ def test_an_end_beyond_all_tokens_is_none() -> None:
     assert one == inf
 
 
-CHANGED: dict[str, object] = {
+CHANGED: dict[str, Any] = {
     "cluster_domains": ("corp.example",),
     "trust_domains": frozenset({"cluster.local", "two"}),
     "relays": frozenset({Service("gateway", N("web"))}),
