@@ -1,6 +1,7 @@
 """`authz policy matrix` and `diff`: who may reach whom, and what a change of that opens."""
 
 import enum
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from authz.reach.matrix import Matrix
 from authz.reach.page import page
 from authz.reach.pairs import Opening
 from authz.reach.rows import Row, rows
-from authz.reach.said import Words, day, plain, told
+from authz.reach.said import MOST_NAMES, Words, day, plain, told
 from authz.reach.ways import Way
 
 
@@ -38,14 +39,15 @@ def matrix(
 
     Namespaces of which the policy says the same stand together, and all that it does not name are
     one. That a namespace reaches itself is left out, and so are accounts that hold a role: they are
-    trusted with all that passes through them.
+    trusted with all that passes through them. A terminal shows the first of many names, a pipe
+    gets all.
     """
     policy = load(file, cluster=cluster, enforced=enforced)
     found = Matrix([policy], now())
-    words = Words(found)
+    words = _words(found)
     reach = list(rows(found, lambda answers: answers.open[0]))
     if html is not None:
-        _write(html, page(found, reach, words, str(file)), "--html")
+        _write(html, page(found, reach, Words(found, MOST_NAMES), str(file)), "--html")
     if as_json:
         print_json({"groups": words.described(), "reach": [_as_json(it, words) for it in reach]})
         return
@@ -87,7 +89,7 @@ def diff(
     """
     policies = [load(it, cluster=cluster, enforced=enforced) for it in (old, new)]
     found = Difference(policies[0], policies[1], now())
-    words = Words(found.matrix)
+    words = _words(found.matrix)
     if as_json:
         changes = [{"change": it.line.value.turn, **_as_json(it, words)} for it in found.rows]
         told_all = {"groups": words.described(), "changes": changes, "besides": found.besides}
@@ -104,6 +106,11 @@ def diff(
     turns = found.turns()
     if turns if fail_on is FailOn.ANY else Turn(fail_on.value) in turns:
         raise typer.Exit(1)
+
+
+def _words(found: Matrix) -> Words:
+    """A pipe gets every name, a terminal as many as one looks at."""
+    return Words(found, MOST_NAMES if sys.stdout.isatty() else None)
 
 
 def _is_outside(row: Row[Any]) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from math import isinf
 from typing import Any, Final
 
-from authz.domain.names import PUBLIC
+from authz.domain.names import PUBLIC, Namespace
 from authz.domain.policy import Exemption
 from authz.reach.groups import Among, Group
 from authz.reach.lines import Line, Some
@@ -14,16 +14,17 @@ from authz.reach.rows import Groups, Row
 from authz.reach.ways import Way
 
 _FEW: Final = 3
-_MOST_NAMES: Final = 6
-"""In one cell of a table. JSON has all."""
+MOST_NAMES: Final = 6
+"""What somebody who looks at a cell of a table wants to see of many."""
 OUTSIDE: Final = str(PUBLIC)
 EVERYBODY_ELSE: Final = "every namespace not named"
 
 
 class Words:
-    """Names groups of one matrix."""
+    """Names groups of one matrix: all their namespaces, or no more than `most` at a place."""
 
-    def __init__(self, matrix: Matrix) -> None:
+    def __init__(self, matrix: Matrix, most: int | None = None) -> None:
+        self._most = most
         self._all = frozenset(matrix.groups)
         self._number = {group: number for number, group in enumerate(matrix.groups)}
         self._policies = [said.policy for said in matrix.pairs.said]
@@ -38,13 +39,20 @@ class Words:
             return f"every namespace but {self.groups(left)}"
         names = sorted(name for it in groups if not it.unnamed for name in it.members)
         others = [EVERYBODY_ELSE] if any(it.unnamed for it in groups) else []
-        return listed([*names, *others])
+        return listed([*names, *others], self._most)
 
     def tenants(self, groups: Iterable[Group]) -> str:
-        """Their tenants, for what is so within each."""
-        names = {name for it in groups for name in it.members}
-        tenants = {(self._policies[-1].of(it).tenant or it) for it in names}
-        return listed(sorted(tenants))
+        """Their tenants and who is in them, for what is so within each."""
+        known: dict[str, list[str]] = {}
+        for name in sorted(name for it in groups for name in it.members):
+            known.setdefault(self._tenant(name), []).append(name)
+        named = [f"{it} ({listed(names, self._most)})" for it, names in sorted(known.items())]
+        return listed(named, self._most)
+
+    def _tenant(self, name: Namespace) -> str:
+        """By the last of the policies that has it in one."""
+        said = (policy.of(name).tenant for policy in reversed(self._policies))
+        return next((tenant for tenant in said if tenant is not None), name)
 
     def ends(self, row: Row[Any]) -> tuple[str, str]:
         """From whom, and to whom. From outside, a request comes by somebody's routes."""
@@ -91,11 +99,11 @@ class Words:
         return found
 
 
-def listed(names: list[str]) -> str:
-    """Names, the first of them."""
-    if len(names) <= _MOST_NAMES + 1:
+def listed(names: list[str], most: int | None) -> str:
+    """Names, or the first of them and how many more."""
+    if most is None or len(names) <= most + 1:
         return ", ".join(names)
-    return f"{', '.join(names[:_MOST_NAMES])} and {len(names) - _MOST_NAMES:,} more"
+    return f"{', '.join(names[:most])} and {len(names) - most:,} more"
 
 
 def told(line: Line[Any]) -> dict[str, str]:

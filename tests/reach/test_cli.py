@@ -48,7 +48,7 @@ def test_the_matrix_as_a_table(run: Run) -> None:
     done = run("policy", "matrix", "policy.yaml")
     assert done.code == 0
     assert cells(done.out) == [
-        ["its own tenant", "acme", ALL, "", "", "", "same tenant"],
+        ["its own tenant", "acme (db, web)", ALL, "", "", "", "same tenant"],
         ["any other namespace", "old", f"{ALL}, plaintext", "", "", "", "mode shadow"],
         ["bank", "db", "peer, token, tcp", "till", "8080", "2099-01-31", "grant"],
         [
@@ -195,8 +195,15 @@ def test_the_cases_that_ship_hold(run: Run) -> None:
     assert run(*asked).code == 1
 
 
-def test_many_names_are_counted_in_tables() -> None:
-    assert listed([f"n{it}" for it in range(1000)]).endswith("n5 and 994 more")
+def test_many_names_are_counted_for_who_looks_and_whole_for_a_pipe(run: Run) -> None:
+    names = [f"n{it}" for it in range(1000)]
+    assert listed(names, 6).endswith("n5 and 994 more")
+    assert listed(names[:7], 6).endswith("n6")
+    Path("old.yaml").write_text("grants: []\n")
+    Path("new.yaml").write_text(f"tenants: {{big: {{namespaces: [{', '.join(names)}]}}}}\n")
+    for pair in (("old.yaml", "new.yaml"), ("new.yaml", "old.yaml")):
+        (row,) = cells(run("policy", "diff", *pair).out)
+        assert row[:2] == ["its own tenant", f"big ({', '.join(sorted(names))})"]
 
 
 def test_thousands_of_namespaces_take_seconds(run: Run) -> None:
