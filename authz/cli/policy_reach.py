@@ -2,6 +2,7 @@
 
 import enum
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,24 +40,23 @@ def matrix(
 
     Namespaces of which the policy says the same stand together, and all that it does not name are
     one. That a namespace reaches itself is left out, and so are accounts that hold a role: they are
-    trusted with all that passes through them. A terminal shows the first of many names, a pipe
-    gets all.
+    trusted with all that passes through them. Of many names a table has the first, `--json` all.
     """
     policy = load(file, cluster=cluster, enforced=enforced)
     found = Matrix([policy], now())
-    words = _words(found)
+    words = Words(found, MOST_NAMES)
     reach = list(rows(found, lambda answers: answers.open[0]))
     if html is not None:
-        _write(html, page(found, reach, Words(found, MOST_NAMES), str(file)), "--html")
+        _write(html, page(found, reach, words, str(file)), "--html")
     if as_json:
         print_json({"groups": words.described(), "reach": [_as_json(it, words) for it in reach]})
         return
-    inside = [_row(it, words) for it in reach if not _is_outside(it) and it.among != Among.ITSELF]
-    outside = [_row(it, words) for it in reach if _is_outside(it) and it.among != Among.BLOCK]
-    show(inside, title="Who may reach whom; all else is denied", as_json=False)
+    inside = [it for it in reach if not _is_outside(it) and it.among != Among.ITSELF]
+    outside = [it for it in reach if _is_outside(it) and it.among != Among.BLOCK]
+    show(_rows(inside, words), title="Who may reach whom; all else is denied", as_json=False)
     if outside:
         title = "Whom the outside world may reach, by routes of its tenant's own or of others"
-        show(outside, title=title, as_json=False)
+        show(_rows(outside, words), title=title, as_json=False)
 
 
 class FailOn(enum.StrEnum):
@@ -83,7 +83,8 @@ def diff(
 
     A grant that ends later opens, one that ends earlier closes. Fields that say who is trusted, or
     where names lead, show in no pair: where one of them differs, it is named, and counts as both.
-    What gets in as before, for another reason, is no change.
+    What gets in as before, for another reason, is no change. Of many names a terminal shows the
+    first, a pipe gets all.
 
     Exit code 1: something changes; with `--fail-on opens`, something opens.
     """
@@ -96,9 +97,9 @@ def diff(
         print_json(told_all)
     elif found.rows or found.besides:
         for turn in Turn:
-            lines = [_row(it, words) for it in found.rows if it.line.value.turn is turn]
-            if lines:
-                show(lines, title=f"{new} {turn}", as_json=False)
+            turned = [it for it in found.rows if it.line.value.turn is turn]
+            if turned:
+                show(_rows(turned, words), title=f"{new} {turn}", as_json=False)
         for name in found.besides:
             typer.echo(f"{name} differs: it says who is trusted, or where names lead")
     else:
@@ -117,9 +118,12 @@ def _is_outside(row: Row[Any]) -> bool:
     return Way.OUTSIDE in row.line.ways
 
 
-def _row(row: Row[Any], words: Words) -> dict[str, object]:
-    source, to = words.ends(row)
-    return {"from": source, "to": to, **told(row.line), **_why(row.line.value)}
+def _rows(some: Iterable[Row[Any]], words: Words) -> list[dict[str, object]]:
+    return [
+        {"from": source, "to": to, **told(row.line), **_why(row.line.value)}
+        for row in some
+        for source, to in words.ends(row)
+    ]
 
 
 def _why(value: Opening | Change) -> dict[str, object]:

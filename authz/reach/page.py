@@ -132,7 +132,7 @@ def _rows(rows: Sequence[Row[Opening]], words: Words) -> Iterator[str]:
         if row.among is (Among.BLOCK if outside else Among.ITSELF):
             continue  # what is so of every namespace or tenant
         opening = row.line.value
-        texts = (*words.ends(row), *told(row.line).values(), day(opening.until) or "")
+        texts = (*next(words.ends(row)), *told(row.line).values(), day(opening.until) or "")
         cells = "".join(f"<td>{escape(it)}</td>" for it in texts)
         kind = _KINDS[opening.because]
         yield f'<tr>{cells}<td class="{kind}">{escape(opening.because)}</td></tr>'

@@ -1,7 +1,7 @@
 """Rows in words, for tables, and as JSON."""
 
 import datetime as dt
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import isinf
 from typing import Any, Final
 
@@ -14,6 +14,8 @@ from authz.reach.rows import Groups, Row
 from authz.reach.ways import Way
 
 _FEW: Final = 3
+_IN_A_ROW: Final = 20
+"""Names in one row of a table that has all."""
 MOST_NAMES: Final = 6
 """What somebody who looks at a cell of a table wants to see of many."""
 OUTSIDE: Final = str(PUBLIC)
@@ -31,47 +33,62 @@ class Words:
 
     def groups(self, groups: Iterable[Group]) -> str:
         """Their namespaces."""
+        return listed(self._names(groups), self._most)
+
+    def ends(self, row: Row[Any]) -> Iterator[tuple[str, str]]:
+        """From whom, and to whom: once, or so often that each has a few names.
+
+        From outside, a request comes by somebody's routes.
+        """
+        source = self._source(row)
+        if Way.OUTSIDE in row.line.ways:
+            itself = row.among is Among.ITSELF
+            source = OUTSIDE if itself else f"{OUTSIDE}, by routes of {source}"
+        names = self._tenants(row.to) if row.within else self._names(row.to)
+        if self._most is not None:
+            yield source, listed(names, self._most)
+            return
+        step = _IN_A_ROW // 5 if row.within else _IN_A_ROW
+        for start in range(0, len(names), step):
+            yield source, ", ".join(names[start : start + step])
+
+    def _source(self, row: Row[Any]) -> str:
+        if row.among is Among.ITSELF:
+            return "itself"
+        if row.within:
+            return "its own tenant"
+        if row.sources is None:
+            but = f", but {self.groups(row.but)}" if row.but else ""
+            return f"any other namespace{but}"
+        return self.groups(row.sources)
+
+    def _names(self, groups: Iterable[Group]) -> list[str]:
         groups = list(groups)
         left = self._all.difference(groups)
         if not left:
-            return "every namespace"
+            return ["every namespace"]
         if any(it.unnamed for it in groups) and sum(len(it.members) for it in left) <= _FEW:
-            return f"every namespace but {self.groups(left)}"
+            return [f"every namespace but {self.groups(left)}"]
         names = sorted(name for it in groups if not it.unnamed for name in it.members)
         others = [EVERYBODY_ELSE] if any(it.unnamed for it in groups) else []
-        return listed([*names, *others], self._most)
+        return [*names, *others]
 
-    def tenants(self, groups: Iterable[Group]) -> str:
+    def _tenants(self, groups: Iterable[Group]) -> list[str]:
         """Their tenants and who is in them, for what is so within each."""
         known: dict[str, list[str]] = {}
         for name in sorted(name for it in groups for name in it.members):
             known.setdefault(self._tenant(name), []).append(name)
-        named = [f"{it} ({listed(names, self._most)})" for it, names in sorted(known.items())]
-        return listed(named, self._most)
+        step = _IN_A_ROW if self._most is None else max(map(len, known.values()), default=1)
+        return [
+            f"{tenant} ({listed(names[start : start + step], self._most)})"
+            for tenant, names in sorted(known.items())
+            for start in range(0, len(names), step)
+        ]
 
     def _tenant(self, name: Namespace) -> str:
         """By the last of the policies that has it in one."""
         said = (policy.of(name).tenant for policy in reversed(self._policies))
         return next((tenant for tenant in said if tenant is not None), name)
-
-    def ends(self, row: Row[Any]) -> tuple[str, str]:
-        """From whom, and to whom. From outside, a request comes by somebody's routes."""
-        if Way.OUTSIDE not in row.line.ways:
-            return self._ends(row)
-        if row.among is Among.ITSELF:
-            return OUTSIDE, self.groups(row.to)
-        source, to = self._ends(row)
-        return f"{OUTSIDE}, by routes of {source}", to
-
-    def _ends(self, row: Row[Any]) -> tuple[str, str]:
-        if row.among is Among.ITSELF:
-            return "itself", self.groups(row.to)
-        if row.within:
-            return "its own tenant", self.tenants(row.to)
-        if row.sources is None:
-            but = f", but {self.groups(row.but)}" if row.but else ""
-            return f"any other namespace{but}", self.groups(row.to)
-        return self.groups(row.sources), self.groups(row.to)
 
     def numbers(self, groups: Groups | None) -> list[int] | None:
         """Groups in JSON: their numbers in `described`."""

@@ -202,8 +202,10 @@ def test_many_names_are_counted_for_who_looks_and_whole_for_a_pipe(run: Run) -> 
     Path("old.yaml").write_text("grants: []\n")
     Path("new.yaml").write_text(f"tenants: {{big: {{namespaces: [{', '.join(names)}]}}}}\n")
     for pair in (("old.yaml", "new.yaml"), ("new.yaml", "old.yaml")):
-        (row,) = cells(run("policy", "diff", *pair).out)
-        assert row[:2] == ["its own tenant", f"big ({', '.join(sorted(names))})"]
+        rows = cells(run("policy", "diff", *pair).out)
+        assert {row[0] for row in rows} == {"its own tenant"}
+        told = " ".join(row[1] for row in rows).replace("big (", "").replace(")", "")
+        assert told.replace(",", "").split() == sorted(names)
 
 
 def test_thousands_of_namespaces_take_seconds(run: Run) -> None:
