@@ -128,7 +128,6 @@ class Connection(Generic[N]):
         go on. So one call, and answering what it told, take a bounded time, however much was fed.
         """
         events, read = self._events, self._reader.next
-        handler_of, unknown = _HANDLERS.get, Connection._on_unknown
         self.has_more = False
         self._left = WORK
         try:
@@ -137,7 +136,7 @@ class Connection(Generic[N]):
                 if frame is None:
                     return events
                 kind, flags, stream_id, payload = frame
-                handler = handler_of(kind, unknown)
+                handler = _HANDLERS[kind]
                 if self._unfinished is not None and (
                     kind != frames.CONTINUATION or stream_id != self._unfinished.stream_id
                 ):
@@ -217,10 +216,10 @@ class Connection(Generic[N]):
             payload, depends_on = frames.content(flags, payload, priority)
             if depends_on == stream_id:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "a stream depends on itself")
+        ends = flags & frames.END_STREAM != 0
         if flags & frames.END_HEADERS:
-            self._on_block(stream_id, payload, ends=bool(flags & frames.END_STREAM))
+            self._on_block(stream_id, payload, ends=ends)
         else:
-            ends = bool(flags & frames.END_STREAM)
             self._unfinished = _Unfinished(stream_id, payload, self._now, ends=ends)
 
     def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
@@ -547,7 +546,7 @@ class Connection(Generic[N]):
 _Handler = Callable[[Connection[Any], int, int, bytes], None]
 
 # ruff: noqa: SLF001
-_HANDLERS: Final[dict[int, _Handler]] = {
+_KNOWN: Final[dict[int, _Handler]] = {
     frames.DATA: Connection._on_data,
     frames.HEADERS: Connection._on_headers,
     frames.PRIORITY: Connection._on_priority,
@@ -559,3 +558,4 @@ _HANDLERS: Final[dict[int, _Handler]] = {
     frames.WINDOW_UPDATE: Connection._on_window_update,
     frames.CONTINUATION: Connection._on_continuation,
 }
+_HANDLERS: Final = [_KNOWN.get(kind, Connection._on_unknown) for kind in range(256)]

@@ -17,7 +17,7 @@ class Head(Generic[N]):
     Shared by all requests of one connection with the same header block, and by no others.
     """
 
-    __slots__ = ("_note", "encoding", "length", "metadata", "path", "refusal", "seconds")
+    __slots__ = ("encoding", "length", "metadata", "note", "path", "refusal", "seconds")
 
     def __init__(
         self,
@@ -40,13 +40,13 @@ class Head(Generic[N]):
         """From `grpc-encoding`: how a compressed message would be compressed."""
         self.refusal = refusal
         """Why this is answered without being asked; heads in a `Request` have none."""
-        self._note: N | None = None
+        self.note: N | None = None
+        """What was made of it, once it was."""
 
     def noted(self, make: Callable[["Head[N]"], N]) -> N:
-        """What `make` makes of this head; it is asked once."""
-        if self._note is None:
-            self._note = make(self)
-        return self._note
+        """What `make` makes of it, from now on also in `note`."""
+        self.note = note = make(self)
+        return note
 
 
 @dataclass(slots=True)

@@ -18,9 +18,8 @@ from hpack.table import HeaderTable
 
 from authz.http2.events import Head
 from authz.http2.faults import ConnectionFault, ErrorCode, HttpFault
-from authz.http2.fields import Field
 from authz.http2.huffman import decode_huffman
-from authz.http2.request_head import head_of
+from authz.http2.request_head import Field, head_of
 
 TABLE_SIZE: Final = 4096
 """SETTINGS_HEADER_TABLE_SIZE, in bytes as section 4.1 counts them: the default, which we keep."""

@@ -90,7 +90,7 @@ class Calls:
 
     def _check(self, request: Request[Asked]) -> None:
         try:
-            asked = request.head.noted(self._asked)
+            asked = request.head.note or request.head.noted(self._asked)
             answer = self._by.service.check(request.message, asked)
         except Exception as error:  # noqa: BLE001 - this request fails, and no other
             self._by.failed(error)

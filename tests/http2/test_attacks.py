@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from authz.http2 import Cancelled, GrpcStatus, Limits, Request
 from authz.http2.budget import PER_ANSWER, PER_SECOND
 from authz.http2.connection import FRAMES, WORK
-from authz.http2.fields import Field
 from authz.http2.hpack import TABLE_SIZE, Block, Decoder
+from authz.http2.request_head import Field
 from authz.http2.settings import INITIAL_WINDOW_SIZE
 from authz.http2.streams import CLOSED, RESET, STREAM_BYTES, Streams
 from tests.http2 import wire

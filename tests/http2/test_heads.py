@@ -6,9 +6,8 @@ from hypothesis import strategies as st
 
 from authz.http2.events import Head
 from authz.http2.faults import HttpFault, Malformed
-from authz.http2.fields import Field
 from authz.http2.grpc import GrpcFault, GrpcStatus
-from authz.http2.request_head import check_trailers, head_of
+from authz.http2.request_head import Field, check_trailers, head_of
 
 Pairs = list[tuple[bytes, bytes]]
 

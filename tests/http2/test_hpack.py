@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authz.http2.faults import ConnectionFault, ErrorCode
-from authz.http2.fields import Field
 from authz.http2.hpack import Block, Decoder, _integer
 from authz.http2.huffman import decode_huffman
+from authz.http2.request_head import Field
 
 MAX_LIST = 65_536
 Pairs = list[tuple[bytes, bytes]]

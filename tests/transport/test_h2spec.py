@@ -14,8 +14,7 @@ import pytest
 from authz.domain.facts import Asked
 from authz.http2 import connection, hpack
 from authz.http2.events import Head
-from authz.http2.fields import Field
-from authz.http2.request_head import head_of
+from authz.http2.request_head import Field, head_of
 from tests.http2.wire import CHECK
 from tests.transport.support import listening
 
