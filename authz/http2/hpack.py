@@ -12,38 +12,22 @@ cannot go on with the next one, so a block with too many fields ends the connect
 """
 
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from hpack.table import HeaderTable
 
 from authz.http2.events import Head
-from authz.http2.faults import ConnectionFault, ErrorCode
+from authz.http2.faults import ConnectionFault, ErrorCode, HttpFault
 from authz.http2.huffman import decode_huffman
+from authz.http2.request_head import Field, head_of
 
 TABLE_SIZE: Final = 4096
 """SETTINGS_HEADER_TABLE_SIZE, in bytes as section 4.1 counts them: the default, which we keep."""
 
-_OVERHEAD: Final = 32
 _MAX_REMEMBERED: Final = 64  # blocks
 _MOST_REMEMBERED: Final = 1024
 """Bytes of all blocks that are remembered. What they decode to may take 60 times as much, and stays
 while the connection is idle. Envoy's have some 45 bytes: most of their fields are in the table."""
-
-
-class Field:
-    """A header field."""
-
-    __slots__ = ("alone", "name", "size", "text", "value")
-
-    def __init__(self, name: bytes, value: bytes) -> None:
-        self.name = name
-        self.value = value
-        self.size = len(name) + len(value) + _OVERHEAD
-        """As section 4.1 counts."""
-        self.text: tuple[str, str] | None = None
-        """Name and value, once they are known to be well-formed."""
-        self.alone = False
-        """Once that is known: no rule looks at it together with other fields."""
 
 
 _STATIC: Final = (
@@ -55,16 +39,29 @@ _NO_FIELD: Final = _STATIC[0]
 
 
 class Block:
-    """A decoded header block, and what was made of it as a request's head."""
+    """A decoded header block, and what it says as a request's head."""
 
-    __slots__ = ("fields", "head", "size")
+    __slots__ = ("_head", "fields", "size")
 
     def __init__(self, fields: tuple[Field, ...] | None, size: int) -> None:
         self.fields = fields
-        """`None`: the header list is larger than allowed."""
-        self.size = size
-        """Of the header list, in bytes as section 4.1 counts."""
-        self.head: Head | None = None
+        """`None`: the header list is larger than allowed, and not kept."""
+        self.size = 0 if fields is None else size
+        """Of the header list that is kept, in bytes as section 4.1 counts."""
+        self._head: Head[Any] | None = None
+
+    def head(self) -> Head[Any]:
+        """The head of a request with this block, made once.
+
+        Raises:
+            Malformed: it is none.
+        """
+        if self._head is None:
+            if self.fields is None:  # RFC 9113 section 10.5.1
+                self._head = Head(refusal=HttpFault(431))
+            else:
+                self._head = head_of(self.fields)
+        return self._head
 
 
 class Decoder:

@@ -7,6 +7,7 @@ from time import thread_time
 from typing import Final, Protocol, cast
 
 from authz import http2
+from authz.domain.facts import Asked
 from authz.domain.identity import SpiffeId, workload_of_uris
 from authz.errors import InvalidIdentity
 from authz.http2 import Connection, Request
@@ -96,7 +97,7 @@ class Peer(asyncio.Protocol):
         self._owner = owner
         self._loop = loop
         self._transport: asyncio.Transport
-        self._connection: Connection
+        self._connection: Connection[Asked]
         self._calls: Calls
         self._ending: Ending
         self._share: Share

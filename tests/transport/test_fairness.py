@@ -289,7 +289,7 @@ async def test_what_is_no_request_does_not_hold_up_others_either() -> None:
             ids = range(1, 120_001, 2)
             greedy.write(b"".join(wire.frame(wire.HEADERS, ends, i, no_grpc) for i in ids))
             await greedy.until(lambda: len(greedy.frames) > 5)
-            refused = list(server.http2._peers)[-1]._connection._past
+            refused = list(server.http2._peers)[-1]._connection._streams
             before = refused.highest
             assert await honest.ask(3) == "0"
             assert before < refused.highest < before + 2 * 15_000
