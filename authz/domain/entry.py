@@ -220,7 +220,8 @@ _TOKEN: Final = (
     ),
     Row(
         "stranger",
-        "P is neither in the token's source namespace nor a platform workload with a role",
+        "P is not of the token's source namespace, and has no role (for `@public`: neither "
+        "`transit` nor `gateway`)",
         "deny `token-invalid`",
         _stranger,
     ),
@@ -264,7 +265,8 @@ TRANSIT: Final = (
     Row("nowhere", "D is unknown", "deny `not-allowed`", _nowhere, always=True),
     Row(
         "probe",
-        "S is the activator, and an exemption of P names a probe that it answers itself",
+        "S asks as the activator, and an exemption of P names a `K-Network-Probe` that it answers "
+        "itself: `activator` or `probe`",
         "allow",
         _probe_of_the_hop,
     ),

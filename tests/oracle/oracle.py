@@ -1,0 +1,237 @@
+"""A second reading of the decision tables, from what the pages say.
+
+It imports nothing of ours. A policy is the document that people write; facts and a keyring are any
+objects with the fields of the program's own. Where the two readings differ, a page, the program or
+this file is wrong. The pages are the architecture, the reference, and the comments of
+`deploy/base/policy.yaml`. It is plain on purpose: no tables, nothing worked out beforehand.
+"""
+
+from __future__ import annotations
+
+import re
+from calendar import timegm
+from datetime import date
+from typing import Any, Final, NamedTuple
+
+from tests.oracle.token_format import LABEL, fault, read, short, sign
+from tests.oracle.where_to import Policy, behind, one_namespace, readable, routed
+
+PEER: Final = re.compile(rf"spiffe://([^/]+)/ns/({LABEL})/sa/([a-z0-9.-]+)")
+
+
+class World(NamedTuple):
+    """What is decided by."""
+
+    policy: Policy
+    keyring: Any
+    now: float
+    token_seconds: int = 720
+    leeway: int = 30
+
+
+class Answer(NamedTuple):
+    """What becomes of a request."""
+
+    row: str
+    allowed: bool
+    why: str
+    """The reason of a denial, the ground of an allow."""
+    header: str = "keep"
+    """`keep`, `remove`, or the token that is set."""
+    would_deny: str | None = None
+    """The reason, in shadow mode."""
+
+
+# -- the policy --------------------------------------------------------------------------------
+
+
+def trusted(policy: Policy, domain: str) -> bool:
+    """Whether a trust domain is accepted."""
+    return domain in policy.get("trust_domains", ["cluster.local"])
+
+
+def tenant(policy: Policy, namespace: str) -> str:
+    """Whose a namespace is; one that is not listed is a tenant of its own."""
+    tenants = policy.get("tenants", {}).items()
+    return next(
+        (name for name, it in tenants if namespace in it.get("namespaces", ())), f"={namespace}"
+    )
+
+
+def said(policy: Policy, namespace: str, field: str, default: Any) -> Any:
+    """What is said of a namespace."""
+    return policy.get("namespaces", {}).get(namespace, {}).get(field, default)
+
+
+def mode(policy: Policy, namespace: str) -> str:
+    """Its own, in place of its tenant's, in place of the default."""
+    group = policy.get("tenants", {}).get(tenant(policy, namespace), {})
+    default = group.get("mode", policy.get("default_mode", "enforce"))
+    return str(said(policy, namespace, "mode", default))
+
+
+def roles(policy: Policy, identity: str) -> set[str]:
+    """The parts that exactly this workload is trusted for."""
+    return {role for role, holders in policy.get("roles", {}).items() if identity in holders}
+
+
+def granted(world: World, source: str, account: str, to: str, port: int | str) -> bool:
+    """Whether a grant counts. At `any` port a pod asks again; an event has none."""
+    for it in world.policy.get("grants", []):
+        last = date.fromisoformat(str(it.get("until", "9999-12-31")))
+        if (
+            it["to"] == to
+            and it["from"] in {source, "*"}
+            and source != "@public"
+            and short(it.get("service_account", account)) == account
+            and (port == "any" or it.get("port", port) == port)
+            and world.now < timegm(last.timetuple()) + 86_400
+        ):
+            return True
+    return False
+
+
+def exempt(policy: Policy, facts: Any, held: set[str], *, by_activator: bool) -> bool:
+    """Whether an exemption matches; on a hop, one of which the activator answers the probe."""
+    known = [{"port": port, "network_probe": "probe"} for port in (8012, 8013)]
+    agents = [{"port": port, "user_agent": "Knative-Activator-Probe"} for port in (8012, 8013)]
+    every = known * ("gateway" in held) + agents * ("transit" in held)
+    if not held:
+        every = [it for it in policy.get("exemptions", []) if it["peer"] == facts.principal]
+    return any(
+        it["port"] == facts.port
+        and it.get("path") in {None, facts.path.partition("?")[0]}
+        and facts.user_agent.startswith(it.get("user_agent", ""))
+        and it.get("network_probe") in {None, facts.network_probe}
+        and (not by_activator or it.get("network_probe") in {"activator", "probe"})
+        for it in every
+    )
+
+
+# -- the five questions ------------------------------------------------------------------------
+
+
+def answer(question: str, facts: Any, world: World) -> Answer:
+    """Read the table of a question."""
+    policy, asks = world.policy, facts.caller
+    held = roles(policy, str(asks))
+    if not trusted(policy, asks.trust_domain):
+        return Answer("caller-untrusted", allowed=False, why="caller-untrusted")
+    if question in {"sign", "public"}:
+        return outbound(question, facts, world, held)
+    to: str | None = asks.namespace
+    if question == "transit":
+        if "transit" not in held:
+            return Answer("hop-only", allowed=False, why="role-required")
+        to = behind(facts, policy)
+    if to is None:
+        lost = facts.hop == "gateway" and not readable(facts.upstream)
+        why = "upstream-unreadable" if lost else "destination-unknown"
+        return Answer("nowhere", allowed=False, why=why)
+    header = "remove" if question == "verify" else "keep"
+    row, allowed, why = inbound(question, facts, world, to)
+    if allowed:
+        return Answer(row, allowed, why, header)
+    match mode(policy, to):
+        case "enforce":
+            return Answer(row, allowed, why)
+        case "shadow":
+            return Answer(row, True, "not-enforced", header, would_deny=why)
+        case _:
+            return Answer(row, True, "not-enforced", header)
+
+
+def outbound(question: str, facts: Any, world: World, held: set[str]) -> Answer:
+    """Read `sign` or `public`."""
+    if question == "public" and "gateway" not in held:
+        return Answer("gateway-only", allowed=False, why="role-required")
+    to = routed(facts, world.policy, gateway=question == "public")
+    if to is None and not readable(facts.upstream):
+        return Answer("upstream-unreadable", True, "upstream-unreadable", "remove")
+    if to is None:
+        return Answer("leaves-the-mesh", True, "left-the-mesh", "remove")
+    row, source, account = "signed", facts.caller.namespace, short(facts.caller.service_account)
+    if question == "public":
+        row, source, account = "public", "@public", ""
+    elif "on-behalf-of" in held and (named := one_namespace(facts.kn_namespace)):
+        row, source, account = "on-behalf-of", named, ""
+    elif "transit" in held and facts.tokens:
+        return Answer("passed-on", True, "passed-on")
+    parties = source, account, to
+    token = sign(parties, world.keyring, world.now, world.token_seconds)
+    return Answer(row, True, "signed", token)
+
+
+class Peer(NamedTuple):
+    """Who brought a request, as far as it is proven."""
+
+    namespace: str | None
+    account: str
+    roles: set[str]
+
+
+def proven(policy: Policy, principal: str) -> Peer:
+    """A peer of an accepted trust domain. Of another, or in plaintext, it proves nothing."""
+    parts = PEER.fullmatch(principal)
+    if parts is None or not trusted(policy, parts[1]):
+        return Peer(None, "", set())
+    return Peer(parts[2], short(parts[3]), roles(policy, principal))
+
+
+def inbound(question: str, facts: Any, world: World, to: str) -> tuple[str, bool, str]:
+    """Read `verify`, `transit` or `tcp`, as if it were enforced."""
+    peer = proven(world.policy, facts.principal)
+    known = peer.namespace is not None
+    if question == "transit":
+        activator = known and facts.hop == "activator"
+        if activator and exempt(world.policy, facts, peer.roles, by_activator=True):
+            return "probe", True, "exempt"
+        event = facts.hop not in {"gateway", "activator"}
+        return by_token(facts, world, to, peer, "none" if event else "any")
+    if known and exempt(world.policy, facts, peer.roles, by_activator=False):
+        return "exempt", True, "exempt"
+    if peer.namespace is not None and not peer.roles:
+        if tenant(world.policy, peer.namespace) == tenant(world.policy, to):
+            return "peer-of-tenant", True, "proven-peer"
+        if granted(world, peer.namespace, peer.account, to, facts.port):
+            return "peer-granted", True, "proven-peer"
+    if question == "tcp":
+        return "peer-unproven", False, "peer-unproven"
+    return by_token(facts, world, to, peer, facts.port)
+
+
+def by_token(
+    facts: Any, world: World, to: str, peer: Peer, port: int | str
+) -> tuple[str, bool, str]:
+    """Read the rows from `token-missing` on."""
+    if len(facts.tokens) != 1:
+        row = "token-repeated" if facts.tokens else "token-missing"
+        return row, False, row
+    token = read(facts.tokens[0])
+    if token is None:
+        return "token-bad", False, "token-malformed"
+    if why := fault(facts.tokens[0], token, world.keyring, world.now, world.leeway):
+        return "token-bad", False, why
+    if token.destination not in meant_for(facts, to, event=port == "none"):
+        return "meant-for-another", False, "meant-for-another-namespace"
+    public = token.source == "@public"
+    platform = peer.roles & {"transit", "gateway"} if public else peer.roles
+    plaintext = not facts.principal and said(world.policy, to, "plaintext_peers", False)
+    if not (platform or plaintext or peer.namespace == token.source):
+        return "stranger", False, "presented-by-a-stranger"
+    if public and not said(world.policy, to, "public", True):
+        return "not-public", False, "not-public"
+    if public:
+        return "from-outside", True, "from-outside"
+    if tenant(world.policy, token.source) == tenant(world.policy, to):
+        return "same-tenant", True, "same-tenant"
+    if granted(world, token.source, token.account, to, port):
+        return "granted", True, "granted"
+    return "no-grant", False, "no-grant"
+
+
+def meant_for(facts: Any, to: str, *, event: bool) -> set[str]:
+    """At a hop by path a token is for the hop's namespace; a channel goes by Host, too."""
+    if not event:
+        return {to}
+    return {facts.caller.namespace, *([to] if facts.hop == "channel" else [])}
