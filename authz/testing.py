@@ -16,7 +16,7 @@ from authz.domain.identity import SpiffeId
 from authz.domain.keys import Keyring, RootKey, TokenLife
 from authz.domain.policy import Policy
 from authz.domain.reason import InvalidToken
-from authz.wire import REASON_HEADER, TOKEN_HEADER
+from authz.wire import REASON_HEADER, TOKEN_HEADER, virtual_service_name
 
 NOW = 1_800_000_000.0
 """A moment, in seconds since the epoch."""
@@ -58,14 +58,21 @@ def check_request(
     port: int = 8080,
     headers: tuple[tuple[str, str], ...] = (),
     request_id: str = "",
+    route_of: str = "",
 ) -> bytes:
-    """A serialised CheckRequest as Envoy sends it with `encode_raw_headers`."""
+    """A serialised CheckRequest as Envoy sends it with `encode_raw_headers`.
+
+    `route_of` is the namespace whose VirtualService has the route.
+    """
     request = CheckRequest()
     attributes = request.attributes
     attributes.source.principal = principal
     attributes.destination.address.socket_address.port_value = port
     attributes.request.http.host = host
     attributes.request.http.path = path
+    if route_of:
+        istio = attributes.route_metadata_context.filter_metadata["istio"]
+        istio.fields["config"].string_value = virtual_service_name(route_of, "any")
     for name, value in (*headers, *((("x-request-id", request_id),) if request_id else ())):
         attributes.request.http.header_map.headers.add(key=name, raw_value=value.encode("latin-1"))
     return request.SerializeToString()
@@ -74,12 +81,15 @@ def check_request(
 # ---- who calls whom, and what must come of it ----
 
 NO_ANSWER: Final = "no answer"
+LET_IN: Final = "allowed, token removed"
 LEAKED: Final = "WITH A TOKEN"
 MALFORMED: Final = "MALFORMED"
 NOT_ALLOWED: Final = "403 not-allowed"
 MISSING: Final = "403 token-missing"
 INVALID: Final = "403 token-invalid"
 OUTAGE: Final = "503"
+
+_PERMISSION_DENIED: Final = 7  # google.rpc.Code
 
 C = TypeVar("C")
 
@@ -119,6 +129,8 @@ class Outcome(str):
         changes, denial = answer.ok_response, answer.denied_response
         if not answer.HasField("status"):
             return cls(f"{MALFORMED}: no status, and Envoy would allow")
+        if answer.status.code not in {0, _PERMISSION_DENIED}:
+            return cls(f"{MALFORMED}: status {answer.status.code}")
         if answer.status.code:
             words = [_value(it) for it in denial.headers if it.header.key == REASON_HEADER]
             return cls.of(denial.status.code, " ".join(words))
@@ -131,7 +143,7 @@ class Outcome(str):
                 return cls(f"{MALFORMED}: it sets what is no token, or adds it to another")
             return cls(f"token from {claims.source} to {claims.destination}")
         removed = TOKEN_HEADER in changes.headers_to_remove
-        return cls("allowed, token removed" if removed else "allowed")
+        return cls(LET_IN if removed else "allowed")
 
     @property
     def status(self) -> int:

@@ -42,6 +42,11 @@ def host_of_cluster(name: str) -> str | None:
     return None if match is None else match[1]
 
 
+def virtual_service_name(namespace: str, name: str) -> str:
+    """How istiod's metadata of a route (`istio`, field `config`) name the VirtualService."""
+    return f"/apis/networking.istio.io/v1/namespaces/{namespace}/virtual-service/{name}"
+
+
 def inbound_cluster_name(port: int) -> str:
     """What istiod calls a sidecar's cluster of its own app's port."""
     return f"inbound|{port}||"

@@ -19,9 +19,10 @@ from authz.domain import tokens
 from authz.domain.identity import SpiffeId
 from authz.domain.keys import Keyring
 from authz.domain.names import Namespace
+from authz.testing import LET_IN, NOT_ALLOWED
 from authz.wire import INSECURE_CALLER, QUESTION, TOKEN_HEADER, UPSTREAM, cluster_name
 from loadtest import mesh
-from loadtest.expected import LIFE, PREFIX, Denied, Expected, Keys, LetIn, Signed
+from loadtest.expected import LIFE, PREFIX, Expected, Keys, Signed
 from loadtest.headers import Field, Fields, Head
 from loadtest.plan import Ask, Plan
 
@@ -99,7 +100,7 @@ class Traffic:
         self._keys = Keys(keyring, renew)
         self._clock = clock
         self._fields = Fields()
-        self._let_in, self._denied = LetIn(), Denied()
+        self._let_in, self._denied = Expected(LET_IN), Expected(NOT_ALLOWED)
         self._made: dict[int, list[Call]] = {}
         self._salt = secrets.token_hex(4)
         self._traces = itertools.cycle(_traces() if plan.traceparent else ())

@@ -106,6 +106,8 @@ class ApiDouble:
         """Whether every connection is closed at once."""
         self.forbidden: set[str] = set()
         """Verbs that RBAC refuses."""
+        self.refused: dict[str, int] = {}
+        """Status of every answer about a kind: 403, or 404 where it is not installed."""
         self.token: str | None = None
         """The only one that is accepted; `None` for all."""
         self.rules: dict[str, list[tuple[str, Object]]] | None = None
@@ -313,6 +315,8 @@ class ApiDouble:
             return _send(writer, 403, _status(403, f"{request.plural}: cannot {request.verb}"))
         if request.verb in self.forbidden or self._is_unnamed_secret(request):
             return _send(writer, 403, _status(403, f"secrets is forbidden: cannot {request.verb}"))
+        if status := self.refused.get(request.plural):
+            return _send(writer, status, _status(status, f"{request.plural}: so it was scripted"))
         scripted = self.faults[request.verb]
         fault = scripted.popleft() if scripted else None
         if fault is None:

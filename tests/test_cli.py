@@ -450,6 +450,8 @@ tenants:
 namespaces:
   shop-db: {{public: false}}
   legacy: {{mode: shadow}}
+  web: {{public: [hello]}}
+hosts: {{www.shop.example: shop}}
 grants:
   - {{to: bank, from: shop, service_account: till, port: 8080}}
 """
@@ -467,11 +469,12 @@ def test_a_good_policy_is_summed_up(policy: Run) -> None:
     assert done.json == {
         "ok": True,
         "tenants": 1,
-        "namespaces": 3,
+        "namespaces": 4,
         "grants": 1,
         "role_holders": 2,
         "exempt_peers": 0,
         "default_mode": "enforce",
+        "default_public": True,
     }
     shown = policy("policy", "check", "policy.yaml")
     assert shown.code == 0
@@ -495,7 +498,7 @@ def test_a_policy_that_is_not_there_is_told(policy: Run) -> None:
 
 
 STRAIGHT, TRANSIT, OUTSIDE = "straight", "through a transit hop", "through a gateway"
-EVENT = "by a broker or sink"
+EVENT, ROUTE = "by a broker or sink", "by that route at a gateway"
 
 
 @pytest.mark.parametrize(
@@ -509,8 +512,20 @@ EVENT = "by a broker or sink"
         (["shop/till", "bank", "--port", "8081"], {STRAIGHT: False, TRANSIT: False, EVENT: False}),
         (["shop/other", "bank", "--port", "8080"], {STRAIGHT: False, TRANSIT: False, EVENT: False}),
         (["bank", "legacy"], {STRAIGHT: True, TRANSIT: True, EVENT: True}),
-        (["@public", "shop"], {TRANSIT: True, OUTSIDE: True}),
-        (["@public", "shop-db"], {TRANSIT: False, OUTSIDE: False}),
+        (["@public", "shop"], {ROUTE: True, TRANSIT: True, OUTSIDE: True}),
+        (["@public", "shop-db"], {ROUTE: True, TRANSIT: False, OUTSIDE: False}),
+        (["@public", "shop", "--route", "shop-db"], {ROUTE: True, TRANSIT: True, OUTSIDE: True}),
+        (["@public", "shop", "--route", "bank"], {ROUTE: False, TRANSIT: True, OUTSIDE: True}),
+        (
+            ["@public", "web", "--service", "hello-00001"],
+            {ROUTE: True, TRANSIT: True, OUTSIDE: True},
+        ),
+        (["@public", "web", "--service", "db"], {ROUTE: False, TRANSIT: True, OUTSIDE: True}),
+        (
+            ["@public", "bank", "--host", "www.shop.example"],
+            {ROUTE: False, TRANSIT: True, OUTSIDE: True},
+        ),
+        (["@public", "istio-system"], {ROUTE: False, TRANSIT: False, OUTSIDE: False}),
     ],
 )
 def test_explain_says_what_the_server_would(
@@ -551,7 +566,14 @@ def test_without_a_gateway_nothing_comes_from_outside(policy: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["Shop", "bank"], ["shop", "Bank"], ["shop/B_d", "bank"], ["shop/a/b", "bank"]]
+    "arguments",
+    [
+        ["Shop", "bank"],
+        ["shop", "Bank"],
+        ["shop/B_d", "bank"],
+        ["shop/a/b", "bank"],
+        ["@public", "a", "--route", "B"],
+    ],
 )
 def test_explain_refuses_bad_names(policy: Run, arguments: list[str]) -> None:
     done = policy("policy", "explain", "policy.yaml", *arguments)

@@ -125,7 +125,7 @@ async def test_labels_and_grants_are_followed(api: ApiDouble) -> None:
         assert seen.policy.same_tenant(WEB, DB)
         assert seen.policy.mode_of(DB) is Mode.SHADOW
         assert seen.policy.granted(SHOP, "any", DB, None, NOW)
-        await until(lambda: api.watching == 2)
+        await until(lambda: api.watching == 3)
 
         api.put("namespaces", namespace("web"))
         await until(lambda: not seen.policy.same_tenant(WEB, DB))
@@ -135,6 +135,52 @@ async def test_labels_and_grants_are_followed(api: ApiDouble) -> None:
         await until(lambda: not seen.policy.grants)
         api.put("namespaces", namespace("shop", tenant="web-shop"))
         await until(lambda: seen.policy.of(SHOP).tenant == "web-shop")
+
+
+def claim(host: str, namespace: object) -> Object:
+    return {"metadata": {"name": host}, "spec": {"namespace": namespace}}
+
+
+async def test_claims_of_domains_are_followed(api: ApiDouble) -> None:
+    api.put("clusterdomainclaims", claim("shop.example", "shop"))
+    for bad in (claim("a.example", "Bad"), claim("b.example", None), claim("*.example", "shop")):
+        api.put("clusterdomainclaims", bad)
+    api.put("clusterdomainclaims", {"metadata": {"name": "c.example"}})
+    async with followed() as (seen, _):
+        await until(lambda: seen.merged)
+        assert seen.policy.claims == {"shop.example": SHOP}
+        assert seen.policy.namespace_of_name("shop.example") == SHOP
+        await until(lambda: api.watching == 3)
+        api.put("clusterdomainclaims", claim("shop.example", "web"))
+        await until(lambda: seen.policy.claims == {"shop.example": WEB})
+        api.put("clusterdomainclaims", claim("shop.example", "-"))
+        await until(lambda: seen.policy.claims == {})
+        api.put("clusterdomainclaims", claim("shop.example", "web"))
+        await until(lambda: seen.policy.claims)
+        api.delete("clusterdomainclaims", "", "shop.example")
+        await until(lambda: seen.policy.claims == {})
+    assert seen.problems == []
+
+
+async def test_a_cluster_without_knative_has_no_claims(api: ApiDouble) -> None:
+    api.refused = {"clusterdomainclaims": 404}
+    async with followed() as (seen, _):
+        await until(lambda: seen.merged)
+        assert seen.policy.claims == {}
+        assert seen.problems == []
+        api.put("clusterdomainclaims", claim("shop.example", "shop"))
+        api.refused = {}  # and then it is installed
+        await until(lambda: seen.policy.claims == {"shop.example": SHOP})
+
+
+async def test_claims_that_may_not_be_read_are_waited_for(api: ApiDouble) -> None:
+    """They only narrow: without them a name would be anybody's."""
+    api.refused = {"clusterdomainclaims": 403}
+    async with followed() as (seen, _):
+        await until(lambda: any("clusterdomainclaims" in problem for problem in seen.problems))
+        assert seen.merged is None
+        api.refused = {}
+        await until(lambda: seen.merged)
 
 
 async def test_nothing_is_merged_before_both_were_read(api: ApiDouble) -> None:
@@ -164,7 +210,7 @@ async def test_what_was_missed_is_listed_again(api: ApiDouble) -> None:
     api.put("namespaces", namespace("web", tenant="acme"))
     api.put("grants", grant("old", "db", from_="shop"))
     async with followed() as (seen, _):
-        await until(lambda: seen.merged and api.watching == 2)
+        await until(lambda: seen.merged and api.watching == 3)
         await until(lambda: condition(api, "db", "old"))
         with api.away():
             api.delete("namespaces", "", "web")
@@ -223,7 +269,7 @@ async def test_another_generation_is_told_and_what_was_said_is_not_repeated(api:
         api.put("namespaces", namespace("web", tenant="x"))
     writes = len(api.asked("update"))
     async with followed() as (seen, _):  # a server that starts finds it said
-        await until(lambda: seen.merged and api.watching == 2)
+        await until(lambda: seen.merged and api.watching == 3)
         api.put("grants", grant("other", "db", from_="web"))
         await until(lambda: condition(api, "db", "other"))
     assert len(api.asked("update")) == writes + 1

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from authz.domain.names import Namespace
 from authz.domain.policy import Grant
-from authz.policysource.cluster_objects import GRANTS, NAMESPACES, grant_of
+from authz.policysource.cluster_objects import CLAIMS, GRANTS, NAMESPACES, grant_of
 from authz.policysource.status import TYPE
 
 CRDS = Path(__file__).parent.parent / "deploy" / "crds"
@@ -82,6 +82,7 @@ def test_the_servers_may_do_what_they_do_and_no_more() -> None:
             "resources": [f"{GRANTS.plural}/status"],
             "verbs": ["update"],
         },
+        {"apiGroups": [CLAIMS.group], "resources": [CLAIMS.plural], "verbs": ["list", "watch"]},
     ]
 
 

@@ -71,6 +71,7 @@ POLICY = Policy(
 )
 RULES = Rules(POLICY, Keyring((root_key(1),)), TokenLife())
 IN_ISTIO = "outbound|80||app.{}.svc.cluster.local"
+HELLO = "/apis/networking.istio.io/v1/namespaces/acme-web/virtual-service/hello"
 LOCAL_GATEWAY = "outbound|80||local-gateway.istio-system.svc.cluster.local"
 
 
@@ -164,7 +165,7 @@ def test_transit_needs_its_role(caller: SpiffeId) -> None:
 
 @pytest.mark.parametrize("caller", [WEB, ACTIVATOR, EVENTING, workload("istio-system", "kiali")])
 def test_public_needs_its_role(caller: SpiffeId) -> None:
-    facts: dict[str, Any] = {"upstream": IN_ISTIO.format("acme-web")}
+    facts: dict[str, Any] = {"upstream": IN_ISTIO.format("acme-web"), "virtual_service": HELLO}
     verdict = ask(Question.PUBLIC, caller, **facts)
     assert isinstance(verdict, Deny)
     assert verdict.reason is Reason.ROLE_REQUIRED
@@ -353,14 +354,12 @@ def test_sign_and_public_ignore_modes() -> None:
 
 # -- public ------------------------------------------------------------------------------------
 
-HELLO = "/apis/networking.istio.io/v1/namespaces/acme-web/virtual-service/hello"
-
 
 @pytest.mark.parametrize(
     ("upstream", "virtual_service", "destination"),
     [
-        (IN_ISTIO.format("globex"), "", "globex"),
-        (IN_ISTIO.format("globex"), HELLO, "globex"),  # the route's backend, not its owner
+        (IN_ISTIO.format("acme-web"), HELLO, "acme-web"),
+        (IN_ISTIO.format("acme-db"), HELLO, "acme-db"),  # the route's backend, not its owner
         (LOCAL_GATEWAY, HELLO, "acme-web"),  # a DomainMapping
         (LOCAL_GATEWAY, "", None),
         (LOCAL_GATEWAY, "/apis/x/namespaces/acme-web/virtual-service/hello", None),
@@ -380,6 +379,57 @@ def test_public_makes_a_token_for_where_the_gateway_sends_the_request(
         tokens=("forged",),
     )
     assert signed(verdict) == (None if destination is None else claims(PUBLIC, destination, ""))
+
+
+def test_public_denies_what_a_route_may_not_open_and_says_whose_it_is() -> None:
+    verdict = ask(
+        Question.PUBLIC, GATEWAY, upstream=IN_ISTIO.format("globex"), virtual_service=HELLO
+    )
+    assert isinstance(verdict, Deny)
+    assert (verdict.reason, verdict.parties.route_of) == (Reason.ROUTE_FOREIGN, N("acme-web"))
+    assert (verdict.parties.source, verdict.parties.destination) == (PUBLIC, N("globex"))
+
+
+def test_the_mode_rules_what_a_route_may_not_open_and_no_token_goes_there() -> None:
+    for namespace, recorded in (("umbrella", Reason.ROUTE_FOREIGN), ("carefree", None)):
+        upstream = IN_ISTIO.format(namespace)
+        verdict = ask(Question.PUBLIC, GATEWAY, upstream=upstream, virtual_service=HELLO)
+        assert isinstance(verdict, Allow)
+        assert verdict.header is HeaderAction.REMOVE
+        assert (verdict.ground, verdict.would_deny) == (Ground.NOT_ENFORCED, recorded)
+
+
+@pytest.mark.parametrize(
+    ("hop", "facts", "expected"),
+    [
+        (Hop.GATEWAY, {"upstream": "outbound|80||app.shop.svc.cluster.local"}, True),
+        (Hop.GATEWAY, {"upstream": "outbound|80||app-00007.shop.svc.cluster.local"}, True),
+        (Hop.GATEWAY, {"upstream": "outbound|80||db.shop.svc.cluster.local"}, False),
+        (Hop.ACTIVATOR, {"host": "any.shop.svc.cluster.local"}, True),  # the gateway has looked
+        (Hop.BROKER, {"path": "/shop/default"}, False),
+    ],
+)
+def test_a_hop_lets_the_public_to_the_services_that_are_listed(
+    hop: Hop, facts: dict[str, str], expected: bool
+) -> None:
+    """Behind a DomainMapping, the local gateway is the first that knows the Service."""
+    shop = NamespacePolicy(accepts_public=frozenset({"app"}))
+    rules = replace(RULES, policy=replace(POLICY, namespaces={N("shop"): shop}))
+    meant_for = "istio-system" if hop is Hop.BROKER else "shop"
+    verdict = ask(
+        Question.TRANSIT,
+        GATEWAY,
+        rules,
+        hop=hop,
+        principal=str(GATEWAY),
+        tokens=(token(PUBLIC, meant_for, ""),),
+        **facts,
+    )
+    if expected:
+        assert isinstance(verdict, Allow)
+    else:
+        assert isinstance(verdict, Deny)
+        assert verdict.reason is Reason.NOT_PUBLIC
 
 
 # -- verify: what mTLS proves by itself --------------------------------------------------------

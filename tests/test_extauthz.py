@@ -392,7 +392,8 @@ def asking(question: Question) -> tuple[bytes, SpiffeId, list[tuple[str, str]]]:
         case Question.SIGN:
             return check_request(), SHOP, [*metadata, ("x-authz-upstream", TO_BANK)]
         case Question.PUBLIC:
-            return check_request(), GATEWAY, [*metadata, ("x-authz-upstream", TO_BANK)]
+            own = check_request(route_of="bank")
+            return own, GATEWAY, [*metadata, ("x-authz-upstream", TO_BANK)]
         case Question.VERIFY:
             carried = ((HEADER, token("bank", "bank")),)
             return check_request(principal=str(ACTIVATOR), headers=carried), BANK, metadata

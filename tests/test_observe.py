@@ -208,7 +208,8 @@ def asked(by: Rules, *recorders: Any) -> Callable[..., bytes]:
 
     def ask(question: str, caller: SpiffeId, *tokens: str, **more: str) -> bytes:
         headers = tuple(("x-tenant-token", token) for token in tokens)
-        request = check_request(headers=headers, request_id=more.pop("request_id", ""))
+        request_id, route_of = more.pop("request_id", ""), more.pop("route_of", "")
+        request = check_request(headers=headers, request_id=request_id, route_of=route_of)
         named = [(f"x-authz-{name}", value) for name, value in more.items()]
         answer = service.check(
             request, service.asked(caller, [("x-authz-question", question), *named])
@@ -540,6 +541,6 @@ def test_a_gateway_which_is_no_destination_is_not_listed() -> None:
     metrics = Metrics(ManualClock())
     gateway = workload("istio-system", "gateway")
     ask = asked(rules(Policy(roles={gateway: frozenset({Role.GATEWAY})})), metrics)
-    ask("public", gateway, upstream="outbound|80||a.b.svc.cluster.local")
+    ask("public", gateway, upstream="outbound|80||a.b.svc.cluster.local", route_of="b")
     assert ("public", "allow", "signed") in checks(metrics)
     assert unverified(metrics) == []

@@ -8,7 +8,7 @@ from authz._proto.ext_authz_pb2 import CheckResponse, HeaderValueOption
 from authz.domain import rotation, tokens
 from authz.domain.keys import TokenLife
 from authz.domain.names import Namespace
-from authz.testing import INVALID, LEAKED, NOW, Case, Outcome, Result, played, token_set
+from authz.testing import INVALID, LEAKED, LET_IN, NOW, Case, Outcome, Result, played, token_set
 from authz.wire import REASON_HEADER, TOKEN_HEADER
 
 SET = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
@@ -60,7 +60,7 @@ def test_what_came_is_put_into_words() -> None:
 
 
 def test_what_a_check_was_answered() -> None:
-    assert Outcome.of_check(removing(allowing())) == "allowed, token removed"
+    assert Outcome.of_check(removing(allowing())) == LET_IN
     assert Outcome.of_check(allowing()) == "allowed"
     assert Outcome.of_check(denying(7)) == INVALID
     assert Outcome.of_check(allowing(TOKEN)) == "token from shop to bank"
@@ -74,11 +74,19 @@ def test_what_a_check_was_answered() -> None:
     [
         CheckResponse(),
         denying(0),
+        denying(16),
         allowing("v1.a"),
         allowing(TOKEN, action=ADD),
         removing(allowing(TOKEN)),
     ],
-    ids=["no status", "status 0 with a denial", "no token", "added", "set and removed"],
+    ids=[
+        "no status",
+        "status 0 with a denial",
+        "unauthenticated",
+        "no token",
+        "added",
+        "set and removed",
+    ],
 )
 def test_an_answer_that_envoy_may_take_otherwise_is_malformed(answer: CheckResponse) -> None:
     assert Outcome.of_check(answer).startswith("MALFORMED")

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from authz.domain.hosts import HostTemplate
 from authz.domain.names import Namespace, Service
 from authz.domain.policy import Exemption, Grant, Mode, NamespacePolicy, Policy, Role
 from authz.errors import BadPolicy
@@ -29,6 +30,9 @@ cluster_domains: [cluster.local, corp.example]
 trust_domains: [cluster.local, old_domain]
 relays: [knative-local-gateway.istio-system]
 default_mode: shadow
+default_public: false
+route_owners: [ops]
+host_templates: ["{{{{.Name}}}}.{{{{.Namespace}}}}.example.com"]
 roles:
   transit: ["{ACTIVATOR}"]
   gateway: ["{ACTIVATOR}", "spiffe://old_domain/ns/istio-system/sa/gateway"]
@@ -41,6 +45,8 @@ tenants:
 namespaces:
   shop-db: {{public: false, mode: off}}
   legacy: {{plaintext_peers: true}}
+  web: {{public: [hello, api]}}
+  open: {{public: true}}
 grants:
   - {{to: shop, from: partner}}
   - {{to: shop, from: "*", service_account: robot, port: 8080, until: 2027-01-31}}
@@ -69,10 +75,15 @@ def test_every_field_becomes_policy() -> None:
         trust_domains=frozenset({"cluster.local", "old_domain"}),
         relays=frozenset({Service("knative-local-gateway", Namespace("istio-system"))}),
         default_mode=Mode.SHADOW,
+        default_public=False,
+        route_owners=frozenset({Namespace("ops")}),
+        host_templates=(HostTemplate.parse("{{.Name}}.{{.Namespace}}.example.com"),),
         namespaces={
             shop: NamespacePolicy("acme", Mode.ENFORCE),
             shop_db: NamespacePolicy("acme", Mode.OFF, accepts_public=False),
             Namespace("legacy"): NamespacePolicy(plaintext_peers=True),
+            Namespace("web"): NamespacePolicy(accepts_public=frozenset({"hello", "api"})),
+            Namespace("open"): NamespacePolicy(accepts_public=True),
         },
         grants=(
             Grant(shop, Namespace("partner")),
@@ -169,9 +180,20 @@ def test_until_includes_the_day_that_it_names(day: str, last_second: int) -> Non
         ("tenants: {a: }", "line 1: tenants.a: has no value: write one, or leave it out"),
         ("namespaces: {a.b: {}}", "line 1: namespaces.a.b.[key]: 'a.b' is not a namespace"),
         ("namespaces: {a: {mode: on}}", "line 1: namespaces.a.mode: Input should be 'enforce'"),
-        ("namespaces: {a: {public: 'no'}}", "line 1: namespaces.a.public: Input should be a valid"),
-        ("namespaces: {a: {public: no}}", "line 1: namespaces.a.public: Input should be a valid"),
-        ("namespaces: {a: {public: 0}}", "line 1: namespaces.a.public: Input should be a valid b"),
+        ("namespaces: {a: {public: 'no'}}", "line 1: namespaces.a.public: 'no' is not true, fal"),
+        ("namespaces: {a: {public: no}}", "line 1: namespaces.a.public: 'no' is not true, false"),
+        ("namespaces: {a: {public: 0}}", "line 1: namespaces.a.public: 0 is not true, false or a"),
+        ("namespaces: {a: {public: {}}}", "line 1: namespaces.a.public: {} is not true, false o"),
+        ("namespaces:\n  a:\n    public: [b.a]", "line 3: namespaces.a.public: 'b.a' is not a Ser"),
+        ("namespaces: {a: {public: [hello-*]}}", "line 1: namespaces.a.public: 'hello-*' is not"),
+        ("namespaces: {a: {public: [[b]]}}", "line 1: namespaces.a.public: ['b'] is not a Serv"),
+        ("namespaces: {a: {public: [1]}}", "line 1: namespaces.a.public: 1 is not a Service's na"),
+        ("namespaces: {a: {public: }}", "line 1: namespaces.a.public: has no value"),
+        ("default_public: [a]", "line 1: default_public: Input should be a valid boolean, not ["),
+        ("route_owners: ops", "line 1: route_owners: Input should be a valid list"),
+        ("route_owners: ['*']", "line 1: route_owners.0: '*' is not a namespace"),
+        ("route_owners: ['@public']", "line 1: route_owners.0: '@public' is not a namespace"),
+        ("host_templates:\n- a.b", "line 2: host_templates.0: 'a.b' does not tell the namespace"),
         ("namespaces: {a: {plaintext_peers: 1}}", "line 1: namespaces.a.plaintext_peers: Input"),
         ("grants: {to: a}", "line 1: grants: Input should be a valid list"),
         ("grants:\n- from: a", "line 2: grants.0.to: is required"),

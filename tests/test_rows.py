@@ -21,6 +21,7 @@ from tests.test_decision import (
     EVENTING,
     FOREIGN,
     GATEWAY,
+    HELLO,
     IN_ISTIO,
     PARTNER,
     PROMETHEUS,
@@ -123,7 +124,7 @@ SHOWN: dict[Question, dict[str, Shown]] = {
             "denied role-required",
         ),
         "gateway-only": (
-            {"caller": WEB, "upstream": TO_DB},
+            {"caller": WEB, "upstream": TO_DB, "virtual_service": HELLO},
             "denied role-required",
             "token @public→acme-db",
         ),
@@ -133,7 +134,16 @@ SHOWN: dict[Question, dict[str, Shown]] = {
             "removed left-the-mesh",
         ),
         "leaves-the-mesh": ({"caller": GATEWAY, **OUT}, "removed left-the-mesh", REFUSED),
-        "public": ({"caller": GATEWAY, "upstream": TO_DB}, "token @public→acme-db", REFUSED),
+        "not-theirs-to-open": (
+            {"caller": GATEWAY, "upstream": IN_ISTIO.format("globex"), "virtual_service": HELLO},
+            "denied route-foreign",
+            "token @public→globex",
+        ),
+        "public": (
+            {"caller": GATEWAY, "upstream": TO_DB, "virtual_service": HELLO},
+            "token @public→acme-db",
+            REFUSED,
+        ),
     },
     Question.VERIFY: {
         **_peers(Question.VERIFY),

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import typer
 
@@ -17,7 +17,7 @@ from authz.domain.policy import Policy, Role
 from authz.domain.verdict import Deny, Verdict
 from authz.errors import BadPolicy
 from authz.policysource.file import read_policy
-from authz.wire import cluster_name
+from authz.wire import cluster_name, virtual_service_name
 
 app = typer.Typer(
     help="Check a policy file and ask it questions.",
@@ -25,6 +25,8 @@ app = typer.Typer(
     add_completion=False,
 )
 _TRANSIT: Final = "through a transit hop"
+_OUTSIDE: Final = "through a gateway"
+_ROUTE: Final = "by that route at a gateway"
 _EVENT: Final = "by a broker or sink"
 _now = time.time  # noqa: TID251 - the command line is where time enters
 
@@ -50,6 +52,7 @@ def check(file: _File, *, as_json: AsJson = False) -> None:
         "role_holders": len(policy.roles),
         "exempt_peers": len(policy.exemptions),
         "default_mode": policy.default_mode.value,
+        "default_public": policy.default_public,
     }
     if as_json:
         print_json({"ok": True, **counts})
@@ -68,6 +71,11 @@ def explain(
     port: Annotated[
         int, typer.Option(help="The pod's own port: Knative's queue-proxy has 8012 and 8013.")
     ] = 8012,
+    route: Annotated[
+        str, typer.Option(help="@public: whose the route at the gateway is; DESTINATION's own.")
+    ] = "",
+    service: Annotated[str, typer.Option(help="@public: the Service that is called.")] = "any",
+    host: Annotated[str, typer.Option(help="@public: the Host that is called.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Say whether SOURCE may call into DESTINATION, on each way there, and why.
@@ -76,10 +84,24 @@ def explain(
     answers, see `authz policy tables`. Exit code 1: some way is closed.
     """
     policy = read_policy(file)
-    rows = _ways(policy, source, parse_namespace(destination), port)
+    to = parse_namespace(destination)
+    taken = _Route(
+        cluster_name(f"{service}.{to}.svc.{policy.cluster_domains[0]}", 80),
+        virtual_service_name(parse_namespace(route) if route else to, "any"),
+        host,
+    )
+    rows = _ways(policy, source, to, port, taken)
     show(rows, title=f"{source} to {destination}:{port}", as_json=as_json)
     if not all(row["allowed"] for row in rows):
         raise typer.Exit(1)
+
+
+class _Route(NamedTuple):
+    """What a gateway would say of a route."""
+
+    upstream: str
+    virtual_service: str
+    host: str
 
 
 @app.command(epilog="Example: authz policy tables > tables.md")
@@ -89,7 +111,7 @@ def tables() -> None:
 
 
 def _ways(
-    policy: Policy, source: str, destination: Namespace, port: int
+    policy: Policy, source: str, destination: Namespace, port: int, route: _Route
 ) -> list[dict[str, object]]:
     namespace, _, account = source.partition("/")
     public = source == PUBLIC
@@ -98,7 +120,7 @@ def _ways(
     trust_domain = min(policy.trust_domains)
     straight = f"spiffe://{trust_domain}/ns/{namespace}/sa/{account}"
     ways = {} if public else {"straight": SpiffeId.parse(straight)}
-    for role, way in ((Role.TRANSIT, _TRANSIT), (Role.GATEWAY, "through a gateway")):
+    for role, way in ((Role.TRANSIT, _TRANSIT), (Role.GATEWAY, _OUTSIDE)):
         holder = min(
             (str(peer) for peer, roles in policy.roles.items() if role in roles), default=None
         )
@@ -107,7 +129,7 @@ def _ways(
     if not ways:
         because = "nobody holds the role gateway, so nothing comes in from outside"
         closed = {"allowed": False, "because": because, "row": None, "grant": None}
-        return [{"way": "through a gateway", **closed}]
+        return [{"way": _OUTSIDE, **closed}]
     now = _now()
     rules = Rules(policy, rotation.create(now), TokenLife())
 
@@ -123,11 +145,13 @@ def _ways(
 
     token = token_for(destination)
     rows: list[dict[str, object]] = []
+    if public and (gateway := ways.get(_OUTSIDE)) is not None:
+        opened = Facts(gateway, **route._asdict())
+        rows.append({"way": _ROUTE, **_said(decide(Question.PUBLIC, opened, rules, now))})
     for way, presenter in ways.items():
         verdict: Verdict | None = None
         if not public and str(presenter) != straight:
-            upstream = cluster_name(f"any.{destination}.svc.{policy.cluster_domains[0]}", 80)
-            hop = Facts(presenter, Hop.GATEWAY, upstream, principal=straight, tokens=(token,))
+            hop = Facts(presenter, Hop.GATEWAY, route.upstream, principal=straight, tokens=(token,))
             verdict = decide(Question.TRANSIT, hop, rules, now)
         if not isinstance(verdict, Deny):
             pod = SpiffeId(trust_domain, destination, "default")

@@ -1,15 +1,20 @@
 """Looks for holes: is what should keep tenants apart in force in each proxy?
 
 Evidence is what Envoy's admin endpoint says under /config_dump, by which a proxy tells what it
-does, not what it was meant to do. What is right is what istiod would make of the same configuration
-with the documents that are installed: the doctor takes our filters out of each listener, has
-`authz.envoyfilters` put them in again, and compares.
+does, not what it was meant to do. A list of what is wrong cannot be complete, so the doctor knows
+what is right and calls everything else a finding. Our own filters must be what istiod would make of
+the documents that are installed; all that stands around them must have the shape that istiod and
+its agent give it, field by field. What may vary is marked harmless in its shape, with the reason.
 
     dump      reads a config_dump
-    listeners compares filters, their place, order and fields
-    clusters  the way to the service, and other clusters that must speak mutual TLS
+    shape     the language in which it is said what a message may look like
+    filters   compares our filters, their place, order and fields (`fields`) with the documents
+    listeners, chains, http, transport, routes, clusters, bootstrap
+              the shapes of what stands around them
+    policies  compares who may call a hop with the AuthorizationPolicies that ship
+    to_service  the way to the service: HTTP/2, and round the dead
     capture   ways into the pod that lead past its proxy, or without proof of who calls
-    routes    what a route does to our filters and our header
+    complete  whether all is in the dump that must be
     pods      pods that have no proxy
     collect   gets dumps from files, URLs and a cluster
 """

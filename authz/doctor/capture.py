@@ -8,9 +8,8 @@ from typing import Final
 from authz.doctor.dump import AGENT_PORTS, Json, Workload
 from authz.doctor.expected import Expected
 from authz.doctor.finding import Finding, Rule
-from authz.doctor.listeners import chains
+from authz.doctor.listeners import INBOUND, labelled
 
-INBOUND: Final = "virtualInbound"
 _HARMLESS: Final = {
     "traffic.sidecar.istio.io/excludeInboundPorts": {"", *map(str, AGENT_PORTS)},
     "traffic.sidecar.istio.io/excludeInterfaces": {""},
@@ -35,11 +34,6 @@ def _intercepted(workload: Workload, expected: Expected) -> Iterator[Finding]:
     if not inbound:
         what = f"there is no listener {INBOUND}: connections go to the app itself"
         yield Finding(workload.name, "listeners", what, Rule.NO_CAPTURE)
-    for listener in inbound:
-        restores = any("original_dst" in it["name"] for it in listener.get("listener_filters", ()))
-        if not (restores or listener.get("use_original_dst")):
-            what = "it does not restore the port that was called, so chains by port do not count"
-            yield Finding(workload.name, f"listener {INBOUND}", what, Rule.NO_CAPTURE)
     mode = workload.metadata.get("INTERCEPTION_MODE")
     if mode == "NONE" or workload.annotations.get("sidecar.istio.io/interceptionMode") == "NONE":
         what = "its interception mode is NONE"
@@ -83,7 +77,7 @@ def _open(workload: Workload) -> Iterator[tuple[str, int | None]]:
     for listener in workload.listeners:
         if listener.get("traffic_direction") != "INBOUND":
             continue
-        for label, chain in chains(listener):
+        for label, chain in labelled(listener):
             if "transport_socket" not in chain and not _is_black_hole(chain):
                 port = chain.get("filter_chain_match", {}).get("destination_port")
                 yield f"listener {listener['name']}, {label}", port

@@ -17,11 +17,22 @@ from authz.errors import AuthzError
 Json = dict[str, Any]
 
 AGENT_PORTS: Final = frozenset({15020, 15021, 15090})
-"""Metrics and health of Istio's agent, in static listeners: istiod has no part in them."""
+"""Metrics and health of Istio's agent."""
 
 MANAGER: Final = "envoy.filters.network.http_connection_manager"
 _KINDS: Final = {"sidecar": "sidecar", "router": "gateway"}
 _ECDS_DUMP: Final = "EcdsConfigDump"
+_READ: Final = frozenset(
+    {
+        "BootstrapConfigDump",
+        "ClustersConfigDump",
+        "EcdsConfigDump",
+        "EndpointsConfigDump",  # names of clusters decide, and whom they trust
+        "ListenersConfigDump",
+        "RoutesConfigDump",
+        "SecretsConfigDump",  # who uses them says which they are
+    }
+)
 
 
 class CannotRead(AuthzError):
@@ -42,6 +53,13 @@ class Workload:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     refused: tuple[tuple[str, str], ...] = ()
     """What istiod sent and is not in force: where, and why."""
+    bootstrap: Mapping[str, Any] = field(default_factory=dict)
+    started_with: tuple[Json, ...] = ()
+    """Static listeners of a proxy that istiod feeds: its agent's."""
+    unread: tuple[str, ...] = ()
+    """Parts of the dump that are not understood."""
+    is_static: bool = False
+    """Whether no istiod feeds it, as in a box: all that it has is in its bootstrap."""
 
     @property
     def annotations(self) -> Mapping[str, str]:
@@ -92,11 +110,14 @@ def _read(content: Any, source: str) -> Workload:
         if "ecds_filter" in it
     }
     refused: list[tuple[str, str]] = []
-    listeners = [
-        _written_out(it, delivered)
+    dynamic = [it for dump in dumps["ListenersConfigDump"] for it in _dynamic(dump, refused)]
+    static = [
+        {"name": "", **it["listener"]}
         for dump in dumps["ListenersConfigDump"]
-        for it in _listeners(dump, refused)
+        for it in dump.get("static_listeners", ())
     ]
+    is_static = not any("dynamic_listeners" in it for it in dumps["ListenersConfigDump"])
+    listeners = [_written_out(it, delivered) for it in (static if is_static else dynamic)]
     clusters = [it for dump in dumps["ClustersConfigDump"] for it in _clusters(dump, refused)]
     routes = [it for dump in dumps.get("RoutesConfigDump", ()) for it in _routes(dump, refused)]
     name = metadata.get("NAME") or str(node["id"]).split("~")[2].partition(".")[0]
@@ -114,6 +135,16 @@ def _read(content: Any, source: str) -> Workload:
         tuple(routes),
         metadata,
         tuple(refused),
+        dumps["BootstrapConfigDump"][0]["bootstrap"],
+        () if is_static else tuple(static),
+        tuple(
+            sorted(
+                kind
+                for kind, several in dumps.items()
+                if kind not in _READ and any(it.keys() - {"@type"} for it in several)
+            )
+        ),
+        is_static,
     )
 
 
@@ -123,10 +154,7 @@ def port_of(listener: Json) -> int:
     return port
 
 
-def _listeners(dump: Json, refused: list[tuple[str, str]]) -> Iterator[Json]:
-    for it in dump.get("static_listeners", ()):
-        if port_of(it["listener"]) not in AGENT_PORTS:
-            yield {"name": "", **it["listener"]}
+def _dynamic(dump: Json, refused: list[tuple[str, str]]) -> Iterator[Json]:
     for it in dump.get("dynamic_listeners", ()):
         _note(f"listener {it.get('name', '')}", it, refused)
         if "active_state" in it:
@@ -144,11 +172,10 @@ def _clusters(dump: Json, refused: list[tuple[str, str]]) -> Iterator[Json]:
 
 
 def _routes(dump: Json, refused: list[tuple[str, str]]) -> Iterator[Json]:
-    for place in ("static_route_configs", "dynamic_route_configs"):
-        for it in dump.get(place, ()):
-            _note(f"routes {it.get('route_config', {}).get('name', '')}", it, refused)
-            if "route_config" in it:
-                yield it["route_config"]
+    for it in dump.get("dynamic_route_configs", ()):  # the static ones stand in listeners, too
+        _note(f"routes {it.get('route_config', {}).get('name', '')}", it, refused)
+        if "route_config" in it:
+            yield it["route_config"]
 
 
 def _note(where: str, it: Json, refused: list[tuple[str, str]]) -> None:
@@ -161,8 +188,7 @@ def _written_out(listener: Json, delivered: Mapping[str, Json]) -> Json:
 
     def filled(one: Json) -> Json:
         if "typed_config" not in one and one.get("name") in delivered:
-            rest = {key: value for key, value in one.items() if key != "config_discovery"}
-            one = rest | {"typed_config": delivered[one["name"]]}
+            one = one | {"typed_config": delivered[one["name"]]}
         typed = one.get("typed_config", {})
         if "http_filters" in typed:
             inner = [filled(it) for it in typed["http_filters"]]

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Final
+
+from authz.doctor.bootstrap import bootstrap
 from authz.doctor.capture import capture
 from authz.doctor.clusters import clusters
+from authz.doctor.complete import complete
 from authz.doctor.dump import Workload
 from authz.doctor.expected import Expected
+from authz.doctor.filters import filters
 from authz.doctor.finding import Finding, Rule
 from authz.doctor.listeners import listeners
-from authz.doctor.routes import routes
+from authz.doctor.policies import policies
+from authz.doctor.routes import outbound
+from authz.doctor.to_service import service
+
+_CHECKS: Final = (filters, listeners, policies, capture, service, clusters)
 
 
 def examine(workload: Workload, expected: Expected) -> list[Finding]:
@@ -17,7 +27,15 @@ def examine(workload: Workload, expected: Expected) -> list[Finding]:
     Raises:
         CannotRead: the documents do not fit this proxy.
     """
-    refused = [Finding(workload.name, *it, Rule.REFUSED) for it in workload.refused]
-    checks = (listeners, capture, clusters, routes)
-    found = [it for check in checks for it in check(workload, expected)]
-    return list(dict.fromkeys([*refused, *found]))
+    found = [Finding(workload.name, *it, Rule.REFUSED) for it in workload.refused]
+    found += [it for check in _CHECKS for it in check(workload, expected)]
+    found += [*_delivered_routes(workload, expected), *complete(workload), *bootstrap(workload)]
+    return list(dict.fromkeys(found))
+
+
+def _delivered_routes(workload: Workload, expected: Expected) -> Iterator[Finding]:
+    """Routes that istiod delivers apart from the listeners."""
+    shape = outbound(expected.known(workload), hop=workload.proxy.kind == "gateway")
+    for config in workload.routes:
+        for odd in shape(config, ""):
+            yield Finding(workload.name, f"routes {config.get('name', '')}", str(odd), odd.rule)

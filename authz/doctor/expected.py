@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from authz.doctor.dump import CannotRead, Json, Workload
 from authz.envoyfilters import CannotPatch, Patches, Proxy
 
 ASKS: Final = ".ext_authz.v3.ExtAuthz"
 _INSERTS: Final = frozenset({"INSERT_FIRST", "INSERT_BEFORE", "INSERT_AFTER", "ADD"})
+
+
+class Known(NamedTuple):
+    """What shapes of a proxy's configuration depend on."""
+
+    ours: frozenset[str]
+    """Names of our filters."""
+    token_headers: frozenset[str]
+    trust_domains: tuple[str, ...]
+    domain: str
+    """The cluster's."""
+    static: bool
+    """Whether no istiod feeds the proxy."""
 
 
 class Expected:
@@ -40,6 +53,27 @@ class Expected:
         self._root = root_namespace
         self._all = Patches.of(self.documents, root_namespace)
         self._without_removals = Patches.of(map(_without_removals, self.documents), root_namespace)
+
+    def known(self, workload: Workload) -> Known:
+        """What the shapes of this proxy's configuration depend on."""
+        return Known(
+            self.ours, self.token_headers, self.trust_domains, self.domain, workload.is_static
+        )
+
+    @cached_property
+    def trust_domains(self) -> tuple[str, ...]:
+        """Of whose identities callers may be: those of whoever must answer our questions."""
+        names = [
+            it for _, policy in self.mutual() for it in policy["tls"].get("subjectAltNames", ())
+        ]
+        found = {it.removeprefix("spiffe://").partition("/")[0] for it in names}
+        return tuple(sorted(found)) or ("cluster.local",)
+
+    @cached_property
+    def domain(self) -> str:
+        """The cluster's DNS domain, as the cluster by which we are asked says."""
+        found = sorted(it.partition(".svc.")[2] for it in self.clusters)
+        return found[0] if found else "cluster.local"
 
     # ---- filters ----
 

@@ -175,6 +175,96 @@ class Rule(enum.Enum):
         "the filter differs from the one that ships",
         _FOREIGN,
     )
+    UNKNOWN_FILTER = (
+        "unknown-filter",
+        "the doctor cannot tell what this filter does to requests, tokens and peers",
+        "find out, remove its EnvoyFilter or WasmPlugin, or accept it: --accept unknown-filter:POD",
+    )
+    UNKNOWN_FIELD = (
+        "unknown-field",
+        "the doctor does not know this field, so it cannot tell whether isolation depends on it",
+        "look it up in Envoy's API, find what sets it, or accept it: --accept unknown-field:POD",
+    )
+    UNKNOWN_CLUSTER = (
+        "unknown-cluster",
+        "requests that are sent there leave the mesh, and nobody judges them",
+        "find the EnvoyFilter or bootstrap that adds it (`kubectl get envoyfilter -A`)",
+    )
+    LISTENER = (
+        "listener",
+        "connections may get past the filter chains in which the service is asked",
+        _FOREIGN,
+    )
+    CHAIN = (
+        "chain",
+        "istiod makes no such filter chain, and it may take connections from one that asks",
+        _FOREIGN,
+    )
+    TRUST = (
+        "trust",
+        "callers are let in whose identity is not proven by the mesh's own authority",
+        "look for the Sidecar or EnvoyFilter that sets TLS here, and set PeerAuthentication STRICT",
+    )
+    UPGRADE = (
+        "upgrade",
+        "an upgraded connection has filters of its own, or carries what no filter reads",
+        "remove the EnvoyFilter that sets upgrade_configs",
+    )
+    NORMALISATION = (
+        "normalisation",
+        "the service judges another path than the one that the app serves",
+        "set meshConfig.pathNormalization to BASE or stricter, and remove what overrides it",
+    )
+    PEER_ADDRESS = (
+        "peer-address",
+        "callers write headers that say who they are, and who is behind believes them",
+        "look for proxyHeaders or gatewayTopology in meshConfig and annotations, and EnvoyFilters",
+    )
+    LOGGED = (
+        "logged",
+        "whoever reads the log reads tokens; a token is worth something to its own destination",
+        "take the header out of meshConfig.accessLogFormat or the Telemetry object",
+    )
+    ECDS = (
+        "ecds",
+        "until the filter is delivered, requests pass without it or by a default",
+        "write the filter into the EnvoyFilter instead of config_discovery",
+    )
+    ROUTE_CHOICE = (
+        "route-choice",
+        "the caller, and not the platform, chooses where requests go",
+        "look for the EnvoyFilter or VirtualService that makes this route",
+    )
+    CLUSTER_TRUST = (
+        "cluster-trust",
+        "a workload outside the mesh can answer in this Service's place and read what is sent",
+        "look for the DestinationRule or EnvoyFilter that changes TLS for this host",
+    )
+    CLUSTER_LEADS = (
+        "cluster-leads",
+        "requests go elsewhere than the cluster's name says, by which the service judges them",
+        "look for the EnvoyFilter that changes this cluster",
+    )
+    ADMIN = (
+        "admin",
+        "whoever reaches the admin endpoint reads secrets' names, changes runtime, stops the proxy",
+        "let it listen on 127.0.0.1: take away proxyAdminPort and bootstrap overrides",
+    )
+    AGENT = (
+        "agent",
+        "what Istio's agent starts is not asked about, and here it leads past our filters",
+        "remove the bootstrap override (annotation sidecar.istio.io/bootstrapOverride)",
+    )
+    RUNTIME = (
+        "runtime",
+        "Envoy's runtime can switch filters and checks off",
+        "remove it from runtimeValues in the pod's ProxyConfig",
+    )
+    INCOMPLETE = (
+        "incomplete",
+        "the doctor cannot judge what it does not see",
+        "dump all of it (`/config_dump`, no `mask` or `resource`) once the proxy is ready",
+    )
     NO_POLICY = (
         "no-policy",
         "the hop is open to callers for whom nothing is asked as strictly",
@@ -227,11 +317,6 @@ class Rule(enum.Enum):
         "cluster-identity",
         "another workload can answer in the service's place",
         "apply base/destinationrule.yaml: subjectAltNames must name the service, and nobody else",
-    )
-    CLUSTER_ANONYMOUS = (
-        "cluster-anonymous",
-        "the service cannot tell who asks, and denies",
-        "use tls mode ISTIO_MUTUAL in the DestinationRule",
     )
     CLUSTER_OUTLIER = (
         "cluster-outlier",

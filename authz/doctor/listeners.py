@@ -1,65 +1,73 @@
-"""Are our filters in each listener and chain, in the right place, and are they the right ones?"""
+"""Which listeners a proxy should have, and what may stand before their filter chains.
+
+Envoy: config.listener.v3 (listener.proto). istiod gives a sidecar one listener for all that arrives
+(`virtualInbound`), one that iptables lead everything to that leaves (`virtualOutbound`), and one
+for each port or address of Services, which is bound to nothing; a gateway has one for each port.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from functools import cache
 from typing import Any, Final
 
-from authz.doctor.dump import MANAGER, Json, Workload, port_of
-from authz.doctor.expected import Expected
-from authz.doctor.fields import differences
+from authz.doctor import chains
+from authz.doctor.bootstrap import agents_listener, is_agents_listener
+from authz.doctor.dump import Json, Workload, port_of
+from authz.doctor.expected import Expected, Known
 from authz.doctor.finding import Finding, Rule
+from authz.doctor.http import access_log
+from authz.doctor.shape import Odd, Shape, harmless, kind_of, message, one_of
 
-_MISSING: Final = {
-    "tenant-authz.sign": Rule.SIGN_MISSING,
-    "tenant-authz.verify": Rule.VERIFY_MISSING,
-    "tenant-authz.tcp": Rule.TCP_MISSING,
-    "tenant-authz.strip": Rule.STRIP_MISSING,
-    "tenant-authz.transit": Rule.TRANSIT_MISSING,
-    "tenant-authz.public": Rule.PUBLIC_MISSING,
-    "tenant-authz.scrape": Rule.SCRAPE_MISSING,
-    "tenant-authz.carry": Rule.CARRY_MISSING,
-}
-_RBAC: Final = "envoy.filters.http.rbac"
+INBOUND: Final = "virtualInbound"
+OUTBOUND: Final = "virtualOutbound"
+
+_LIMITS: Final = harmless("it limits times, sizes and how many connections are taken at once")
+_CHAINS: Final = harmless("each is checked on its own")
+_PEEKS: Final = {"tls": "TlsInspector", "http": "HttpInspector"}
+_PLAIN_ALPN: Final = frozenset({"http/1.1", "h2c"})
 
 
 def listeners(workload: Workload, expected: Expected) -> Iterator[Finding]:
-    """What is wrong with the filters.
-
-    Raises:
-        CannotRead: the patches do not fit these listeners.
-    """
-    wanted = expected.listeners(workload)
-    covered = expected.listeners(workload, removals=False)
-    for found, want, cover in zip(workload.listeners, wanted, covered, strict=True):
-        sidecar = workload.proxy.kind == "sidecar"
-        if sidecar and "traffic_direction" not in found:
-            what = "this listener is not istiod's: no filter of ours is ever put in"
-            where = f"listener {found['name'] or port_of(found)}"
-            yield Finding(workload.name, where, what, Rule.UNCOVERED)
+    """What of each listener is not as it should be, our own filters left aside."""
+    known = expected.known(workload)
+    for listener in workload.listeners:
+        if (
+            workload.proxy.kind == "sidecar"
+            and "traffic_direction" not in listener
+            and (not workload.is_static or not is_agents_listener(listener, workload))
+        ):
+            continue  # `filters` tells of it
+        if (
+            workload.is_static
+            and is_agents_listener(listener, workload)
+            and ("traffic_direction" not in listener)
+        ):
+            found = [("", it) for it in agents_listener(listener)]
+        else:
+            found = [*_examined(listener, workload, known)]
+        for where, odd in found:
+            yield Finding(workload.name, f"{_called(listener)}{where}", str(odd), odd.rule)
+    for listener in workload.started_with:
+        where = f"static {_called(listener)}"
+        if not is_agents_listener(listener, workload):
+            what = "it is neither istiod's nor the agent's: no filter of ours is ever put in"
+            yield Finding(workload.name, where, what, Rule.LISTENER)
             continue
-        triples = zip(chains(found), chains(want), chains(cover), strict=True)
-        for (label, chain), (_, want_chain), (_, cover_chain) in triples:
-            checking = _Chain(
-                workload, expected, f"listener {found['name'] or port_of(found)}, {label}"
-            )
-            yield from checking.compared(chain, want_chain)
-            if not sidecar:
-                yield from checking.at_gateway(want_chain, port_of(found))
-            elif found["traffic_direction"] == "INBOUND":
-                yield from checking.arriving(chain, want_chain, cover_chain)
-            elif _manages(chain) and not expected.asking & _names(cover_chain):
-                what = "HTTP leaves here without a filter that could sign it"
-                yield checking.finding(Rule.UNCOVERED, what)
+        for odd in agents_listener(listener):
+            yield Finding(workload.name, where, str(odd), odd.rule)
 
 
-def chains(listener: Json) -> Iterator[tuple[str, Json]]:
+def labelled(listener: Json) -> Iterator[tuple[str, Json]]:
     """Its filter chains, and how to call them."""
-    several = list(listener.get("filter_chains", ()))
-    for number, chain in enumerate(several):
+    for number, chain in enumerate(listener.get("filter_chains", ())):
         yield _label(chain, number), chain
     if "default_filter_chain" in listener:
         yield "default chain", listener["default_filter_chain"]
+
+
+def _called(listener: Json) -> str:
+    return f"listener {listener.get('name') or port_of(listener)}"
 
 
 def _label(chain: Json, number: int) -> str:
@@ -72,109 +80,121 @@ def _label(chain: Json, number: int) -> str:
     return f"{name} ({said})" if said else str(name)
 
 
-def _manages(chain: Json) -> bool:
-    return any(it.get("name") == MANAGER for it in chain.get("filters", ()))
+def _examined(listener: Json, workload: Workload, known: Known) -> Iterator[tuple[str, Odd]]:
+    """What is odd, and in which chain."""
+    transparent = workload.metadata.get("INTERCEPTION_MODE") == "TPROXY"
+    gateway = workload.proxy.kind == "gateway"
+    inbound = listener.get("traffic_direction") == "INBOUND"
+    shape = _shape(known, listener.get("name", ""), inbound, gateway, transparent)
+    for odd in (*shape(listener, ""), *_before(listener, inbound, transparent)):
+        yield "", odd
+    seen = []
+    for label, chain in labelled(listener):
+        if gateway:
+            of_mesh = _asks_as_transit(chain)
+            found = chains.gateway(chain, known, of_mesh=of_mesh)
+        elif inbound:
+            found = chains.inbound(chain, known)
+        else:
+            found = chains.outbound(chain, known)
+        for odd in found:
+            yield f", {label}", odd
+        if inbound and label == "default chain":
+            yield f", {label}", Odd(Rule.CHAIN, "", "istiod makes no default chain here")
+        match = chain.get("filter_chain_match")
+        if match in seen and label != "default chain":
+            yield f", {label}", Odd(Rule.CHAIN, "filter_chain_match", "is that of another chain")
+        seen.append(match)
 
 
-def _lists(chain: Json) -> Iterator[list[Json]]:
-    """The network filters, and the HTTP filters of each that manages HTTP."""
-    network = chain.get("filters", [])
-    yield network
-    for it in network:
-        if it.get("name") == MANAGER:
-            yield it.get("typed_config", {}).get("http_filters", [])
+def _asks_as_transit(chain: Json) -> bool:
+    return "'tenant-authz.transit'" in str(
+        [
+            it.get("name")
+            for one in chain.get("filters", ())
+            for it in one.get("typed_config", {}).get("http_filters", ())
+        ]
+    )
 
 
-def _names(chain: Json) -> frozenset[str]:
-    return frozenset(it.get("name", "") for several in _lists(chain) for it in several)
+@cache
+def _shape(known: Known, name: str, inbound: bool, gateway: bool, transparent: bool) -> Shape:
+    fields: dict[str, Shape] = {
+        "name": harmless("a name"),
+        "address": harmless("iptables and Services decide what arrives"),
+        "additional_addresses": harmless("the same"),
+        "filter_chains": _CHAINS,
+        "default_filter_chain": _CHAINS,
+        "listener_filters": harmless("checked on their own"),
+        "traffic_direction": one_of(Rule.LISTENER, "INBOUND" if inbound else "OUTBOUND"),
+        "access_log": access_log(known),
+        "metadata": harmless("for statistics"),
+        **dict.fromkeys(
+            (
+                "continue_on_listener_filters_timeout",
+                "listener_filters_timeout",
+                "max_connections_to_accept_per_socket_event",
+                "per_connection_buffer_limit_bytes",
+                "connection_balance_config",
+                "enable_reuse_port",
+                "tcp_backlog_size",
+                "socket_options",
+                "bypass_overload_manager",
+                "ignore_global_conn_limit",
+            ),
+            _LIMITS,
+        ),
+    }
+    need: tuple[str, ...] = ("filter_chains",)
+    if not gateway:
+        need = ("traffic_direction", *need)
+    if transparent and name in {INBOUND, OUTBOUND}:
+        fields["transparent"] = one_of(Rule.LISTENER, True)
+        need += ("transparent",)
+    if name == OUTBOUND:
+        fields["use_original_dst"] = one_of(Rule.LISTENER, True)
+        need += ("use_original_dst",)
+    elif not gateway and name != INBOUND:
+        fields["bind_to_port"] = one_of(Rule.LISTENER, False)
+        need += ("bind_to_port",)
+    return message(Rule.LISTENER, fields, need=need, unknown=Rule.LISTENER)
 
 
-class _Chain:
-    """One filter chain under examination."""
-
-    def __init__(self, workload: Workload, expected: Expected, where: str) -> None:
-        self._workload = workload
-        self._expected = expected
-        self._where = where
-
-    def finding(self, rule: Rule, what: str) -> Finding:
-        return Finding(self._workload.name, self._where, what, rule)
-
-    def compared(self, chain: Json, want: Json) -> Iterator[Finding]:
-        """Differences between what is there and what istiod would make of it now."""
-        for found_list, want_list in zip(_lists(chain), _lists(want), strict=False):
-            yield from self._presence(found_list, want_list)
-            for found, wanted in _pairs(found_list, want_list):
-                if found.get("name") == MANAGER:
-                    continue
-                for rule, fields in differences(found, wanted):
-                    yield self.finding(rule, f"{found['name']}: {'; '.join(fields)}")
-
-    def _presence(self, found: list[Json], want: list[Json]) -> Iterator[Finding]:
-        ours = self._expected.ours
-        names, wanted = [it.get("name", "") for it in found], [it.get("name", "") for it in want]
-        for name in dict.fromkeys(it for it in wanted if it in ours and it not in names):
-            source = self._expected.source(name, self._workload.proxy)
-            what = f"{name} is not there; EnvoyFilter {source} should have put it in"
-            yield self.finding(_MISSING.get(name, Rule.FILTER_MISSING), what)
-        for name in dict.fromkeys(it for it in names if it in ours):
-            if name not in wanted:
-                yield self.finding(Rule.UNEXPECTED, f"{name} must not be here")
-            elif names.count(name) > wanted.count(name):
-                what = f"{name} is there {names.count(name)} times"
-                yield self.finding(Rule.REPEATED, what)
-        order = list(dict.fromkeys(it for it in wanted if it in names))
-        actual = list(dict.fromkeys(it for it in names if it in wanted))
-        if order != actual:
-            what = f"the order is {', '.join(actual)}; must be {', '.join(order)}"
-            yield self.finding(Rule.ORDER, what)
-
-    def arriving(self, chain: Json, want: Json, cover: Json) -> Iterator[Finding]:
-        """Whether somebody is asked about what arrives here, or must not be, on purpose."""
-        if not self._expected.asking & (_names(want) | _names(cover)):
-            kinds = ", ".join(it.get("name", "?") for it in chain.get("filters", ())) or "none"
-            what = f"its filters, {kinds}, give ours nothing to hold on to"
-            yield self.finding(Rule.UNCOVERED, what)
-        elif _manages(chain):
-            yield from self._policies(chain)
-
-    def _policies(self, chain: Json) -> Iterator[Finding]:
-        """Whether the policies for this pod are in force, by whom they let in."""
-        rules = str([it for several in _lists(chain) for it in several if _allows(it)])
-        for policy in self._expected.selected("AuthorizationPolicy", self._workload.proxy):
-            name = policy["metadata"]["name"]
-            if missing := [it for it in _principals(policy) if it not in rules]:
-                what = f"AuthorizationPolicy {name} is not in force: it lets in {missing[0]}"
-                yield self.finding(Rule.NO_POLICY, what)
-
-    def at_gateway(self, want: Json, port: int) -> Iterator[Finding]:
-        """Whether each HTTP port of our gateway asks one question, the local one of known peers."""
-        names = _names(want)
-        if names & self._expected.ours and not names & self._expected.asking:
-            what = f"port {port} is asked about neither as public nor as the local gateway"
-            yield self.finding(Rule.NOT_ASKED_PORT, what)
-        socket = want.get("transport_socket", {}).get("typed_config", {})
-        if "tenant-authz.transit" in names and not socket.get("require_client_certificate"):
-            what = f"port {port} takes callers without a certificate of the mesh"
-            yield self.finding(Rule.GATEWAY_PLAINTEXT, what)
+def _before(listener: Json, inbound: bool, transparent: bool) -> Iterator[Odd]:
+    """Listener filters: they find out where a connection was going, and what it speaks."""
+    found = [kind_of(it.get("typed_config", {})) for it in listener.get("listener_filters", ())]
+    matches = [it.get("filter_chain_match", {}) for _, it in labelled(listener)]
+    wanted = []
+    if inbound:
+        wanted = ["OriginalDst", *(["OriginalSrc"] if transparent else [])]
+        if any(it.get("transport_protocol") == "tls" for it in matches):
+            wanted.append(_PEEKS["tls"])
+        if any(_PLAIN_ALPN & set(it.get("application_protocols", ())) for it in matches):
+            wanted.append(_PEEKS["http"])
+        if found != wanted:
+            said = ", ".join(found) or "none"
+            yield Odd(
+                Rule.NO_CAPTURE, "listener_filters", f"are {said}, must be {', '.join(wanted)}"
+            )
+    elif unknown := [it for it in found if it not in _PEEKS.values()]:
+        what = f"has {', '.join(unknown)}: does it change whom a connection is from or for?"
+        yield Odd(Rule.LISTENER, "listener_filters", what)
+    for it in listener.get("listener_filters", ()):
+        yield from _LISTENER_FILTER(it, "listener_filters")
 
 
-def _pairs(found: list[Json], want: list[Json]) -> Iterator[tuple[Json, Json]]:
-    """Filters of one name, the first with the first and so on."""
-    left = list(want)
-    for it in found:
-        same = next((one for one in left if one.get("name") == it.get("name")), None)
-        if same is not None:
-            left.remove(same)
-            yield it, same
+def _typed(value: Any, path: str) -> Iterator[Odd]:
+    allowed = {"@type", "initial_read_buffer_size", "enable_ja3_fingerprinting", "mark"}
+    if odd := sorted(value.keys() - allowed):
+        yield Odd(Rule.UNKNOWN_FIELD, f"{path}.{odd[0]}", "the doctor does not know this field")
 
 
-def _principals(policy: Mapping[str, Any]) -> Iterator[str]:
-    for rule in policy["spec"].get("rules", ()):
-        for source in rule.get("from", ()):
-            yield from source["source"].get("principals", ())
-
-
-def _allows(one: Json) -> bool:
-    rules = one.get("typed_config", {}).get("rules")
-    return one.get("name") == _RBAC and rules is not None and rules.get("action") in {None, "ALLOW"}
+_LISTENER_FILTER: Final = message(
+    Rule.LISTENER,
+    {
+        "name": harmless("a name"),
+        "typed_config": _typed,
+        "filter_disabled": harmless("where nobody peeks, fewer chains fit, and each one asks"),
+    },
+    need=("typed_config",),
+)

@@ -181,5 +181,6 @@ def party(workload: SpiffeId | None, destination: Namespace | None = None) -> Pa
 
 
 def left_by(question: Question) -> HeaderAction:
-    """The app behind `verify` never sees a token; a hop must pass it on."""
-    return HeaderAction.REMOVE if question is Question.VERIFY else HeaderAction.KEEP
+    """The app behind `verify` never sees a token; a hop must pass it on; no client brings one."""
+    taken = question is Question.VERIFY or question is Question.PUBLIC
+    return HeaderAction.REMOVE if taken else HeaderAction.KEEP

@@ -6,7 +6,7 @@ there that whoever presents a token is checked.
 
 from typing import Final
 
-from authz.domain import tokens
+from authz.domain import exposure, tokens
 from authz.domain.case import UNTRUSTED, Case, Row
 from authz.domain.facts import BY_PATH, Hop
 from authz.domain.identity import short_account
@@ -178,7 +178,19 @@ def _from_outside(case: Case) -> bool:
 
 
 def _accepts_public(case: Case) -> bool:
-    return case.destination is not None and case.policy.of(case.destination).accepts_public
+    if case.destination is None:
+        return False
+    return exposure.is_open(case.policy.accepts_public(case.destination), _service_behind(case))
+
+
+def _service_behind(case: Case) -> str | None:
+    """The Service that a hop sends a request to; empty if it is none, `None` if it was seen before.
+
+    The activator is a Service's endpoint and a pod is its end. An event goes to none.
+    """
+    if case.hop is Hop.GATEWAY:
+        return exposure.called_service(case.facts, case.policy)
+    return "" if case.hop in BY_PATH else None
 
 
 def _same_tenant(case: Case) -> Allow | None:

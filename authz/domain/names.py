@@ -48,6 +48,11 @@ class Service(NamedTuple):
         return f"{self.name}.{self.namespace}"
 
 
+def is_label(text: str) -> bool:
+    """Whether `text` is a DNS-1123 label, such as the name of a Service."""
+    return _label.fullmatch(text) is not None
+
+
 def is_dns_name(text: str) -> bool:
     """Whether `text` is one or more DNS-1123 labels joined by dots, at most 253 characters."""
     return len(text) <= MAX_NAME and _name.fullmatch(text) is not None

@@ -11,6 +11,7 @@ from math import inf
 from types import MappingProxyType
 from typing import Final
 
+from authz.domain.hosts import HostTemplate
 from authz.domain.identity import SpiffeId, short_account
 from authz.domain.names import Namespace, Service
 
@@ -43,6 +44,22 @@ EVERYONE: Final = Namespace("*")
 """In a grant's `source`: every namespace, but not the outside world."""
 
 NO_ROLES: Final[frozenset[Role]] = frozenset()
+
+PLATFORM: Final = frozenset(
+    map(
+        Namespace,
+        (
+            "kube-system",
+            "kube-public",
+            "kube-node-lease",
+            "istio-system",
+            "knative-serving",
+            "knative-eventing",
+            "authz-system",
+        ),
+    )
+)
+"""Namespaces that are the platform's wherever they are called as their own makers call them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +142,9 @@ class NamespacePolicy:
     tenant: str | None = None
     """`None`: the namespace is a tenant of its own."""
     mode: Mode | None = None
-    accepts_public: bool = True
+    accepts_public: bool | frozenset[str] | None = None
+    """Whether the outside world may call it, or which of its Services; `None`: see
+    `Policy.accepts_public`."""
     plaintext_peers: bool = False
     """Its pods accept plaintext, so a token counts although nobody proves who presents it."""
 
@@ -141,11 +160,20 @@ class Policy:
     trust_domains: frozenset[str] = frozenset({"cluster.local"})
     relays: frozenset[Service] = frozenset()
     default_mode: Mode = Mode.ENFORCE
+    default_public: bool = True
     namespaces: Mapping[Namespace, NamespacePolicy] = field(default_factory=dict)
     grants: tuple[Grant, ...] = ()
     roles: Mapping[SpiffeId, frozenset[Role]] = field(default_factory=dict)
     exemptions: Mapping[SpiffeId, tuple[Exemption, ...]] = field(default_factory=dict)
     hosts: Mapping[str, Namespace] = field(default_factory=dict)
+    host_templates: tuple[HostTemplate, ...] = ()
+    """Names that tell their namespace, such as Knative gives to services."""
+    claims: Mapping[str, Namespace] = field(default_factory=dict)
+    """Names that the cluster says are a namespace's: Knative's ClusterDomainClaims."""
+    route_owners: frozenset[Namespace] = frozenset()
+    """Namespaces whose routes may lead from outside into any other."""
+    platform: frozenset[Namespace] = field(init=False, repr=False, compare=False)
+    """Namespaces of the platform's own: `PLATFORM`, and where relays and holders of roles are."""
     _grants_by_pair: dict[tuple[Namespace, Namespace], list[Grant]] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
@@ -155,6 +183,8 @@ class Policy:
     def __post_init__(self) -> None:
         principals = frozenset(str(peer) for peer in self.exemptions)
         object.__setattr__(self, "_exempt_principals", principals)
+        known = {*(peer.namespace for peer in self.roles), *(it.namespace for it in self.relays)}
+        object.__setattr__(self, "platform", PLATFORM | known)
         for grant in self.grants:
             pair = grant.source, grant.destination
             self._grants_by_pair.setdefault(pair, []).append(grant)
@@ -175,6 +205,31 @@ class Policy:
     def mode_of(self, namespace: Namespace) -> Mode:
         """The mode that rules requests to `namespace`."""
         return self.of(namespace).mode or self.default_mode
+
+    def accepts_public(self, namespace: Namespace) -> bool | frozenset[str]:
+        """Whether the outside world may call `namespace`, or which of its Services.
+
+        A namespace of the platform's own is open only where it is said, and no Service of a closed
+        one is.
+        """
+        said = self.of(namespace).accepts_public
+        if namespace in self.platform:
+            return said or frozenset()
+        return self.default_public if said is None else said
+
+    @property
+    def tells_names(self) -> bool:
+        """Whether any name is known to be somebody's."""
+        return bool(self.hosts or self.host_templates or self.claims)
+
+    def namespace_of_name(self, host: str) -> Namespace | None:
+        """Whose a host is, in its normal form; `None` where nothing tells."""
+        if (listed := self.hosts.get(host)) is not None:
+            return listed
+        for template in self.host_templates:
+            if (told := template.namespace_of(host)) is not None:
+                return told
+        return self.claims.get(host)
 
     def roles_of(self, workload: SpiffeId) -> frozenset[Role]:
         """The platform parts that `workload` plays; none for a tenant's."""
@@ -201,3 +256,10 @@ class Policy:
                 if grant.covers(service_account, port, now):
                     return grant
         return None
+
+    def granted_as_a_whole(self, source: Namespace, destination: Namespace, now: float) -> bool:
+        """Whether a grant names the source and neither an account nor a port."""
+        return any(
+            grant.covers("", 0, now)
+            for grant in self._grants_by_pair.get((source, destination), ())
+        )

@@ -63,7 +63,22 @@ class Reason(enum.Enum):
         "the source is of another tenant and the destination grants it no access",
         Outward.NOT_ALLOWED,
     )
-    NOT_PUBLIC = "the destination takes no public traffic", Outward.NOT_ALLOWED
+    NOT_PUBLIC = (
+        "the destination, or this Service of it, takes no public traffic",
+        Outward.NOT_ALLOWED,
+    )
+    ROUTE_UNOWNED = (
+        "the route from outside names no VirtualService, so that nobody is known to own it",
+        Outward.NOT_ALLOWED,
+    )
+    ROUTE_FOREIGN = (
+        "the route from outside is of a namespace that may not open the destination",
+        Outward.NOT_ALLOWED,
+    )
+    HOST_FOREIGN = (
+        "the Host is of a namespace that may not open the destination",
+        Outward.NOT_ALLOWED,
+    )
     PEER_UNPROVEN = (
         "the peer of the raw TCP connection is not known to be allowed",
         Outward.NOT_ALLOWED,

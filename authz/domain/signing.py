@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from authz.domain import tokens
+from authz.domain import exposure, tokens
 from authz.domain.case import UNTRUSTED, Case, Row
 from authz.domain.destination import only_namespace
 from authz.domain.names import PUBLIC as THE_PUBLIC
@@ -42,6 +42,17 @@ def _passed_on(case: Case) -> Allow | None:
     if Role.TRANSIT not in case.roles or not case.facts.tokens or case.destination is None:
         return None
     return case.allow(Ground.PASSED_ON, HeaderAction.KEEP)
+
+
+def _closed(case: Case) -> Deny | None:
+    if case.destination is None:
+        return None
+    refused = exposure.refusal(case.destination, case.facts, case.policy, case.now)
+    if refused is None:
+        return None
+    owner = exposure.owner_of_route(case.facts)
+    case.parties = Parties(THE_PUBLIC, "", case.destination, route_of=owner)
+    return case.deny(refused)
 
 
 def _public(case: Case) -> Allow | None:
@@ -110,5 +121,11 @@ PUBLIC: Final = (
     ),
     _NO_UPSTREAM,
     _OUT,
+    Row(
+        "not-theirs-to-open",
+        "the route's owner or the Host's may not open D, or D's list lacks the Service",
+        "deny `not-allowed`",
+        _closed,
+    ),
     Row("public", "else", "token `@public`→D, replacing what the client sent", _public),
 )

@@ -59,6 +59,8 @@ class Parties(NamedTuple):
     """What a token says that was not found good: anybody can write that."""
     upstream: str = ""
     """What the asking proxy says that Envoy chose, where it is no cluster name of istiod's; cut."""
+    route_of: Namespace | None = None
+    """Whose route led a request from outside to where it may not go."""
 
 
 class Allow(NamedTuple):

@@ -78,8 +78,10 @@ async def recorder(istio: str) -> AsyncIterator[Recorder]:
         yield Recorder(await stack.enter_async_context(plane.api()), istiods)
 
 
-async def record(istio: str, chosen: Iterable[Variant], date: dt.date) -> Writer:
-    """Record variants of one istiod."""
+async def record(
+    istio: str, chosen: Iterable[Variant], date: dt.date, writer: Writer | None = None
+) -> Writer:
+    """Record variants of one istiod; into what is written already, if it is given."""
     about = {
         "istio": istio,
         "module": ISTIODS[istio],
@@ -89,7 +91,8 @@ async def record(istio: str, chosen: Iterable[Variant], date: dt.date) -> Writer
         "command": COMMAND,
         "date": date.isoformat(),
     }
-    writer = Writer(about, await asyncio.to_thread(agent.bootstraps, istio, _tell))
+    if writer is None:
+        writer = Writer(about, await asyncio.to_thread(agent.bootstraps, istio, _tell))
     async with recorder(istio) as running:
         for it in chosen:
             began = time.monotonic()
@@ -106,6 +109,10 @@ def main(
     istio: Annotated[
         list[str] | None, typer.Option(help=f"of which istiod: {', '.join(ISTIODS)}; of all")
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="variants whose names begin so; what is recorded of others stays"),
+    ] = None,
 ) -> None:
     """Record what istiod sends to each proxy of each world that the demo and the tests play.
 
@@ -118,8 +125,12 @@ def main(
         for name in istio or ISTIODS:
             if name not in ISTIODS:
                 raise typer.BadParameter(f"no istiod {name!r}; there are: {', '.join(ISTIODS)}")
-            writer = asyncio.run(record(name, variants(), today))
-            file = file_of(name)
+            file, wanted = file_of(name), list(variants())
+            writer = None
+            if only:
+                writer = Writer.of(file, {it.name for it in wanted})
+                wanted = [it for it in wanted if it.name.startswith(tuple(only))]
+            writer = asyncio.run(record(name, wanted, today, writer))
             writer.write(file)
             _tell(f"{file}: {file.stat().st_size / 1000:.0f} kB")
     except (CouldNotStart, Refused, NotSettled) as error:

@@ -86,6 +86,7 @@ class AuditLog:
             request_id=event.request_id,
             asked_by=str(event.caller) if event.caller else None,
             **({"upstream": parties.upstream} if parties.upstream else {}),
+            **({"route_of": parties.route_of} if parties.route_of else {}),
         )
 
     def _unreadable(self, event: DecisionEvent, asking: str) -> None:

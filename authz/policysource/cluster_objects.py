@@ -1,11 +1,11 @@
-"""What Kubernetes' objects say, as values: labels of namespaces, `Grant`s."""
+"""What Kubernetes' objects say, as values: labels of namespaces, `Grant`s, claims of domains."""
 
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from authz.domain.identity import is_service_account
-from authz.domain.names import Namespace, parse_namespace
+from authz.domain.names import Namespace, normal_host, parse_namespace
 from authz.domain.policy import EVERYONE, Grant
 from authz.errors import InvalidName
 from authz.kube import Resource
@@ -15,6 +15,10 @@ from authz.wire import GROUP, MODE_LABEL, TENANT_LABEL
 
 NAMESPACES: Final = Resource("namespaces", metadata_only=True)
 GRANTS: Final = Resource("grants", group=GROUP, version="v1alpha1")
+CLAIMS: Final = Resource(
+    "clusterdomainclaims", group="networking.internal.knative.dev", version="v1alpha1"
+)
+"""Of Knative Serving: a host that DomainMappings of one namespace may use. Of the cluster."""
 
 _LONGEST: Final = 300
 
@@ -86,6 +90,22 @@ def grant_of(thing: dict[str, Any], destination: Namespace) -> Grant | str:
         spec.port,
         None if spec.until is None else end_of(parse_day(spec.until)),
     )
+
+
+def claim_of(thing: dict[str, Any]) -> tuple[str, Namespace] | None:
+    """A host and its namespace, as a ClusterDomainClaim has them; `None` if it is none.
+
+    Source: knative.dev/networking pkg/apis/networking/v1alpha1/domainclaim_types.go.
+    """
+    metadata, spec = thing.get("metadata"), thing.get("spec")
+    if not isinstance(metadata, dict) or not isinstance(spec, dict):
+        return None
+    host = normal_host(str(metadata.get("name", "")))
+    try:
+        namespace = parse_namespace(str(spec.get("namespace", "")))
+    except InvalidName:
+        return None
+    return None if host is None else (host, namespace)
 
 
 def _said(problem: Any) -> str:

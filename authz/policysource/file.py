@@ -11,10 +11,12 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
+from authz.domain.hosts import HostTemplate
 from authz.domain.identity import SpiffeId, is_service_account
 from authz.domain.names import (
     Namespace,
     is_dns_name,
+    is_label,
     parse_cluster_domain,
     parse_namespace,
     parse_service,
@@ -69,10 +71,31 @@ def _service(text: str) -> str:
     return str(parse_service(text))
 
 
+def _template(text: str) -> str:
+    return HostTemplate.parse(text).text
+
+
+def _public(value: object) -> object:
+    match value:
+        case bool() | None:  # a field without a value is told by `yamlfile`
+            return value
+        case list():
+            return [_service_name(name) for name in value]
+        case _:
+            raise ValueError(f"{value!r} is not true, false or a list of Services such as [web]")
+
+
+def _service_name(name: object) -> str:
+    if isinstance(name, str) and is_label(name):
+        return str(name)
+    raise ValueError(f"{name!r} is not a Service's name: write it without its namespace")
+
+
 _Namespace = Annotated[str, AfterValidator(parse_namespace)]
 _SpiffeId = Annotated[str, AfterValidator(_spiffe_id)]
 _DnsName = Annotated[str, AfterValidator(_dns_name)]
 _Port = Annotated[int, Field(ge=1, le=65535)]
+_Public = Annotated[Any, AfterValidator(_public)]
 _Text = Annotated[str, Field(min_length=1)]
 _Day = Annotated[dt.date, BeforeValidator(_day)]
 
@@ -91,8 +114,9 @@ class _Tenant(_Model):
 class _NamespaceEntry(_Model):
     mode: Annotated[Mode | None, Field(strict=False)] = None
     """Its mode, in place of its tenant's and of `default_mode`."""
-    public: bool = True
-    """Whether requests from outside the cluster, by the public gateway, may enter."""
+    public: _Public = None
+    """Whether requests from outside the cluster, by the public gateway, may enter: `true`, `false`,
+    or the list of the Services that they may enter. Default: `default_public`."""
     plaintext_peers: bool = False
     """Its pods accept plaintext: a token counts although nothing proves who presents it."""
 
@@ -136,6 +160,12 @@ class _File(_Model):
     """Services, `<name>.<namespace>`, that many namespaces share and that route by Host."""
     default_mode: Annotated[Mode, Field(strict=False)] = Mode.ENFORCE
     """The mode of every namespace for which nothing else is said."""
+    default_public: bool = True
+    """Whether a namespace that says nothing of `public` lets the outside world in."""
+    route_owners: list[_Namespace] = []
+    """Namespaces of the platform whose routes at the public gateway may lead to anybody."""
+    host_templates: list[Annotated[str, AfterValidator(_template)]] = []
+    """Knative's `domain-template`s: a Host that fits leads to the namespace that it names only."""
     roles: dict[Annotated[Role, Field(strict=False)], list[_SpiffeId]] = {}
     """For each role, the SPIFFE IDs of the platform's workloads that hold it."""
     tenants: dict[_DnsName, _Tenant] = {}
@@ -237,6 +267,7 @@ def _policy(file: _File) -> Policy:
         trust_domains=frozenset(file.trust_domains),
         relays=frozenset(map(parse_service, file.relays)),
         default_mode=file.default_mode,
+        default_public=file.default_public,
         namespaces=_namespaces(file),
         grants=tuple(
             Grant(
@@ -251,6 +282,8 @@ def _policy(file: _File) -> Policy:
         roles=roles,
         exemptions=exemptions,
         hosts={host: Namespace(namespace) for host, namespace in file.hosts.items()},
+        host_templates=tuple(map(HostTemplate.parse, file.host_templates)),
+        route_owners=frozenset(map(Namespace, file.route_owners)),
     )
 
 
@@ -263,8 +296,9 @@ def _namespaces(file: _File) -> dict[Namespace, NamespacePolicy]:
         entry = file.namespaces.get(name, _NamespaceEntry())
         tenant = tenant_of.get(name)
         tenant_mode = None if tenant is None else file.tenants[tenant].mode
+        public = frozenset(entry.public) if isinstance(entry.public, list) else entry.public
         known[Namespace(name)] = NamespacePolicy(
-            tenant, entry.mode or tenant_mode, entry.public, entry.plaintext_peers
+            tenant, entry.mode or tenant_mode, public, entry.plaintext_peers
         )
     return known
 

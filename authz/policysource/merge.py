@@ -7,6 +7,7 @@ opens its own door at most. What is bad or loses changes nothing but itself.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from authz.domain.names import Namespace, is_dns_name
@@ -58,14 +59,18 @@ class Merged:
 
 
 def merge(
-    base: Policy, labels: Mapping[Namespace, Labels], grants: Mapping[GrantName, Grant | str]
+    base: Policy,
+    labels: Mapping[Namespace, Labels],
+    grants: Mapping[GrantName, Grant | str],
+    claims: Mapping[str, Namespace] = MappingProxyType({}),
 ) -> Merged:
-    """Add labels and grants to the policy of the file.
+    """Add labels, grants and claims to the policy of the file.
 
     Args:
         base: what the file says.
         labels: of the namespaces that have any of ours.
         grants: the oldest first; a text instead of a grant says what is wrong with it.
+        claims: hosts, and the namespace that each is claimed for.
     """
     problems: list[str] = []
     namespaces = dict(base.namespaces)
@@ -80,7 +85,7 @@ def merge(
         status = statuses[where] = _judged(where, grant, number, in_file)
         if status.accepted and isinstance(grant, Grant):
             taken.append(grant)
-    policy = replace(base, namespaces=namespaces, grants=(*base.grants, *taken))
+    policy = replace(base, namespaces=namespaces, grants=(*base.grants, *taken), claims=claims)
     return Merged(policy, statuses, tuple(problems))
 
 

@@ -9,7 +9,15 @@ from authz.domain.names import Namespace
 from authz.domain.policy import Grant, Policy
 from authz.kube import ApiServer, Changed, Failed, Listed, Pace, Resource, Seen, follow
 from authz.kube.api import Object
-from authz.policysource.cluster_objects import GRANTS, NAMESPACES, grant_name, grant_of, labels_of
+from authz.policysource.cluster_objects import (
+    CLAIMS,
+    GRANTS,
+    NAMESPACES,
+    claim_of,
+    grant_name,
+    grant_of,
+    labels_of,
+)
 from authz.policysource.merge import GrantName, Labels, Merged, merge
 from authz.policysource.status import StatusWriter
 
@@ -27,10 +35,11 @@ Age = tuple[str, str]
 
 
 class ClusterPolicy:
-    """Follows namespaces and grants from `run` on. All calls come from one event loop.
+    """Follows namespaces, grants and domain claims from `run` on. All calls are of one event loop.
 
-    Nothing is merged before both were read and `use` was called: a policy without the labels would
-    deny what it should allow, and one without the platform's part as well.
+    Nothing is merged before all were read and `use` was called: a policy without the labels would
+    deny what it should allow, and one without the platform's part as well. Where the cluster does
+    not know the kind of the claims, there are none.
 
     Args:
         seen: told after each look at the cluster what was wrong, or `None`: all is well.
@@ -56,8 +65,9 @@ class ClusterPolicy:
         self._api = ApiServer()
         self._labels: dict[Namespace, Labels] = {}
         self._grants: dict[GrantName, tuple[Age, Grant | str]] = {}
+        self._claims: dict[str, Namespace] = {}
         self._statuses = StatusWriter(self._api, pace, now, complain=untold)
-        self._to_list = {NAMESPACES, GRANTS}
+        self._to_list = {NAMESPACES, GRANTS, CLAIMS}
         self._failing: dict[Resource, str] = {}
         self._changed = asyncio.Event()
 
@@ -71,6 +81,7 @@ class ClusterPolicy:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow(NAMESPACES, self._namespaces_listed, self._namespace))
             tasks.create_task(self._follow(GRANTS, self._grants_listed, self._grant))
+            tasks.create_task(self._follow(CLAIMS, self._claims_listed, self._claim))
             tasks.create_task(self._merge())
             tasks.create_task(self._statuses.run())
 
@@ -86,11 +97,15 @@ class ClusterPolicy:
         listed: Callable[[list[dict[str, Any]]], None],
         changed: Callable[[dict[str, Any], bool], None],
     ) -> None:
-        keep = _with_labels if resource is NAMESPACES else _needed
+        keep = _KEPT[resource]
         seen: AsyncGenerator[Seen, None] = follow(self._api, resource, self._pace, keep)
         async with aclosing(seen):
             async for look in seen:
                 match look:
+                    case Failed(error) if resource is CLAIMS and error.status == 404:
+                        listed([])
+                        self._to_list.discard(resource)
+                        self._changed.set()
                     case Failed(error):
                         hint = _MISSING if resource is GRANTS and error.status == 404 else ""
                         self._failing[resource] = f"{error}{hint}"
@@ -150,6 +165,15 @@ class ClusterPolicy:
             self._grants[where] = known
             self._changed.set()
 
+    def _claims_listed(self, objects: list[dict[str, Any]]) -> None:
+        self._claims = dict(filter(None, map(claim_of, objects)))
+
+    def _claim(self, thing: dict[str, Any], deleted: bool) -> None:
+        self._claims.pop(str((thing.get("metadata") or {}).get("name")), None)
+        if not deleted and (said := claim_of(thing)) is not None:
+            self._claims.update([said])
+        self._changed.set()
+
     # -- what it comes to ----------------------------------------------------------------------
 
     async def _merge(self) -> None:
@@ -163,7 +187,8 @@ class ClusterPolicy:
             oldest_first = sorted(self._grants.items(), key=lambda item: (item[1][0], item[0]))
             grants = {where: grant for where, (_, grant) in oldest_first}
             # With 10,000 namespaces it takes 25 ms, for which requests must not wait.
-            merged = await asyncio.to_thread(merge, self._base, dict(self._labels), grants)
+            known = dict(self._labels), grants, dict(self._claims)
+            merged = await asyncio.to_thread(merge, self._base, *known)
             self._statuses.want(merged.statuses)
             if merged != last:
                 last = merged
@@ -188,6 +213,19 @@ def _needed(thing: Object) -> Object:
     spec = thing.get("spec")
     small["spec"] = spec if _is_flat_and_small(spec) else _SOMETHING_ELSE
     return small
+
+
+def _small_claim(thing: Object) -> Object | None:
+    """What a claim says, and no more of it."""
+    said = claim_of(thing)
+    return said and {"metadata": {"name": said[0]}, "spec": {"namespace": said[1]}}
+
+
+_KEPT: Final[dict[Resource, Callable[[Object], Object | None]]] = {
+    NAMESPACES: _with_labels,
+    GRANTS: _needed,
+    CLAIMS: _small_claim,
+}
 
 
 def _is_flat_and_small(spec: object) -> bool:

@@ -18,9 +18,6 @@ from authz.domain.names import PUBLIC, Namespace, parse_namespace
 from authz.domain.policy import Mode, Policy
 from authz.domain.reason import Outward, Reason
 
-PLATFORM: Final = frozenset({"istio-system", "knative-serving", "knative-eventing"})
-"""Namespaces whose workloads relay: never the origin of a tenant's call, never granted anything."""
-
 _REASONS: Final = {reason.slug: reason for reason in Reason}
 _GRANTABLE: Final = frozenset({Reason.NO_GRANT, Reason.TOKEN_MISSING, Reason.PEER_UNPROVEN})
 _ENVELOPES: Final = ("log", "message", "msg", "line", "body", "jsonPayload", "_source")
@@ -33,6 +30,9 @@ _ADVICE: Final = {
     Reason.NO_GRANT: "the origin is the platform's, or has too long a name: find who called",
     Reason.TOKEN_MISSING: "the caller's sidecar does not sign: injected? `sign` installed?",
     Reason.NOT_PUBLIC: "the policy says public: false; change that if it is meant to be public",
+    Reason.ROUTE_FOREIGN: "an Ingress or other route of another tenant leads there: see route_of",
+    Reason.ROUTE_UNOWNED: "a route at the gateway without a VirtualService, as of an EnvoyFilter",
+    Reason.HOST_FOREIGN: "hosts, host_templates or a ClusterDomainClaim give the name to another",
     Reason.PEER_UNPROVEN: "raw TCP from a peer that cannot be named",
 }
 
@@ -104,7 +104,8 @@ class Log:
         self.lines = self.ours = self.unreadable = 0
         self.left_out: Counter[str] = Counter()
         """Lines that were over the log's limit, by the namespace that asked."""
-        self._platform = PLATFORM | {peer.namespace for peer in self.policy.roles}
+        # Never the origin of a tenant's call, never granted anything.
+        self._platform = self.policy.platform
 
     def read(self, lines: Iterable[str]) -> None:
         """Take in lines of a log; whatever is not one of ours is counted and passed over."""

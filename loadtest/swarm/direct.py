@@ -17,6 +17,7 @@ from authz.lab.loopback.mesh import ACTIVATOR
 from authz.testing import (
     INVALID,
     LEAKED,
+    LET_IN,
     MISSING,
     NOT_ALLOWED,
     Case,
@@ -30,7 +31,6 @@ from loadtest.swarm.changed import INITECH, KEYS
 from loadtest.swarm.control import StackFailed
 from loadtest.swarm.session import now, record, session
 
-ALLOWED: Final = "allowed, token removed"
 _KIND: Final = "CHECK"
 _SECONDS: Final = 10.0
 _METHOD: Final = "/envoy.service.auth.v3.Authorization/Check"
@@ -45,9 +45,9 @@ class Pair(NamedTuple):
 
 
 PAIRS: Final = [
-    Case("verify", "its own namespace", ALLOWED, Pair("acme-web", "acme-web")),
-    Case("verify", "its own tenant", ALLOWED, Pair("acme-web", "acme-db")),
-    Case("verify", "granted", ALLOWED, Pair(INITECH, "acme-db")),
+    Case("verify", "its own namespace", LET_IN, Pair("acme-web", "acme-web")),
+    Case("verify", "its own tenant", LET_IN, Pair("acme-web", "acme-db")),
+    Case("verify", "granted", LET_IN, Pair(INITECH, "acme-db")),
     Case("verify, foreign", "another tenant", NOT_ALLOWED, Pair("globex", "acme-db")),
     Case("verify, foreign", "a grant elsewhere", NOT_ALLOWED, Pair(INITECH, "acme-web")),
 ]
@@ -166,7 +166,7 @@ class DirectCheck(Checks):
         def outcome(begun: float, ended: float) -> str | None:
             revoked = session.timeline.version(KEYS, begun, ended)
             if revoked is None or revoked == signed:
-                return changed.expected(INITECH, ALLOWED, begun, ended)
+                return changed.expected(INITECH, LET_IN, begun, ended)
             self._held = None
             return INVALID
 
@@ -176,9 +176,7 @@ class DirectCheck(Checks):
     def verify_without(self) -> None:
         """No token: mutual TLS is enough between siblings, but not behind a hop."""
         peer = "spiffe://cluster.local/ns/acme-web/sa/default"
-        self.verify(
-            self._of("acme-db"), "verify, mTLS alone", _always(ALLOWED), "", "acme-db", peer
-        )
+        self.verify(self._of("acme-db"), "verify, mTLS alone", _always(LET_IN), "", "acme-db", peer)
         self.verify(self._of("acme-db"), "verify, no token", _always(MISSING), "", "acme-db")
 
     @task(2)
@@ -213,13 +211,13 @@ class NewTenant(Checks):
             certificate = session.tell("issue", namespace=name)
         except StackFailed as error:
             seen = Outcome.of(0, str(error))
-            record(self, _KIND, "certificate", now(), seen=seen, expected=ALLOWED)
+            record(self, _KIND, "certificate", now(), seen=seen, expected=LET_IN)
             return
         with channel(certificate) as through:
             ask = asking(through)
             if token := self.sign(ask, name, name, "sign, new namespace"):
                 row = "verify, new namespace"
-                self.verify(ask, row, _always(ALLOWED), token, name)
+                self.verify(ask, row, _always(LET_IN), token, name)
             stranger = sidecar(session.path, "globex")
             if token := self.sign(stranger, "globex", name, "sign for a new namespace"):
                 row = "verify, foreign to a new namespace"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -66,7 +67,8 @@ def public(service: str) -> Loot:
     """The token that the public gateway gets; perhaps it leaked."""
 
     async def get(stage: Stage) -> str:
-        return await stage.signed("istio-system/gateway", upstream(service), "public")
+        owner = service.partition(".")[2]
+        return await stage.signed("istio-system/gateway", upstream(service), "public", owner)
 
     return get
 
@@ -211,6 +213,29 @@ def leaks(move: Move, to: str = ATTACKER) -> Move:
     return moved
 
 
+def reaches(move: Move, pod: str) -> Move:
+    """A move of which a copy goes to a pod: was it asked about, and did the app see it?"""
+
+    async def moved(stage: Stage) -> str:
+        async def asked() -> int:
+            return sum(number for (what, _), number in (await checks()).items() if what == "verify")
+
+        async def checks() -> Counter[tuple[str, str]]:
+            return await stage.mesh.checks(pod)
+
+        await stage.mesh.forget(pod)
+        before = await asked()
+        outcome = await move(stage)
+
+        async def arrived() -> bool:  # nobody waits for a copy
+            return await asked() > before
+
+        await eventually(arrived, "the copy arrives")
+        return f"{outcome}, {'seen' if await stage.mesh.seen(pod) else 'not seen'}"
+
+    return moved
+
+
 def replayed(move: Move, show: Callable[[str], Move]) -> Move:
     """A move that brings a token to the attacker's pod, and what showing it elsewhere does."""
 
@@ -299,6 +324,7 @@ def asks(
     token: Loot | None = None,
     headers: Headers = (),
     principal: str = "",
+    route_of: str = "",
 ) -> Move:
     """A question to the service itself, with the certificate of a pod or SPIFFE ID."""
 
@@ -309,6 +335,7 @@ def asks(
             *metadata,
             headers=[*headers, *carried],
             principal=principal,
+            route_of=route_of,
         )
         return NO_ANSWER if response is None else Outcome.of_check(response)
 

@@ -8,6 +8,7 @@ from typing import Final
 from authz.lab.world import attacked as worlds
 from authz.lab.world.model import Json
 from tests.attacks.stage import (
+    NAMESPACES,
     Documents,
     Without,
     changed_filter,
@@ -238,6 +239,19 @@ BY_VIRTUAL_SERVICE: Final = _own(
     "destination",
     "if service is None or service not in policy.relays:",
     "if not at_gateway and (service is None or service not in policy.relays):",
+)
+ANY_ROUTE: Final = _row("not-theirs-to-open")
+ANY_ROUTE_AND_PUBLIC: Final = _row("not-theirs-to-open", "not-public")
+UNLISTED: Final = Without(
+    "with a policy that lists no Services of initech",
+    policy=policy(namespaces={**NAMESPACES, "initech": {"public": True}}),
+)
+NAMES_TOLD: Final = Without(
+    "with a policy that does not say how services are named", policy=policy(host_templates=[])
+)
+PLATFORMS_ROUTES: Final = Without(
+    "with a policy in which istio-system's routes open everybody",
+    policy=policy(route_owners=["istio-system"]),
 )
 ON_BEHALF: Final = _rule("everybody signs on behalf of others")
 TRANSIT_ROLE: Final = _row("hop-only")

@@ -21,6 +21,7 @@ from authz.lab.harness.certs import Certificate
 from authz.lab.world.model import DOMAIN, Json
 from authz.lab.world.standard_policy import standard_policy
 from authz.testing import Outcome, token_set
+from authz.wire import virtual_service_name
 from tests.test_mutation import ROOT, Mutation
 
 TOKEN: Final = "x-tenant-token"
@@ -39,9 +40,19 @@ GRANTS: Final = [
 ]
 
 
+NAMES: Final = "{{.Name}}.{{.Namespace}}.example.com"
+"""How Knative names services in the box."""
+NAMESPACES: Final = {
+    "acme-db": {"public": False},
+    "initech": {"public": ["hello", "idle"]},
+    "umbrella": {"mode": "shadow"},
+}
+
+
 def policy(*more_grants: dict[str, str], **changes: object) -> str:
     """The policy of the box, with more grants or other top-level fields."""
-    return standard_policy(grants=[*GRANTS, *more_grants], **changes)
+    own: dict[str, object] = {"host_templates": [NAMES], "namespaces": NAMESPACES}
+    return standard_policy(grants=[*GRANTS, *more_grants], **{**own, **changes})
 
 
 # -- rules that can be taken away ----------------------------------------------------------------
@@ -157,11 +168,18 @@ class Stage:
         *metadata: tuple[str, str],
         principal: str = "",
         headers: Headers = (),
+        route_of: str = "",
     ) -> CheckResponse | None:
-        """Ask the service itself, from the attacker's pod, with somebody's certificate."""
+        """Ask the service itself, from the attacker's pod, with somebody's certificate.
+
+        `route_of` is the namespace whose route a gateway would ask about.
+        """
         certificate = self.mesh.certificate(who) if isinstance(who, str) else who
         request = CheckRequest()
         request.attributes.source.principal = principal
+        if route_of:
+            istio = request.attributes.route_metadata_context.filter_metadata["istio"]
+            istio.fields["config"].string_value = virtual_service_name(route_of, "any")
         for key, value in headers:
             raw = value.encode()
             request.attributes.request.http.header_map.headers.add(key=key, raw_value=raw)
@@ -181,11 +199,11 @@ class Stage:
         return CheckResponse.FromString(answer.body[5:])
 
     async def signed(
-        self, who: str | Certificate, cluster_name: str, question: str = "sign"
+        self, who: str | Certificate, cluster_name: str, question: str = "sign", route_of: str = ""
     ) -> str:
         """A token as the service gives it to somebody for an upstream cluster."""
         asked = ("x-authz-question", question), ("x-authz-upstream", cluster_name)
-        response = await self.check(who, *asked)
+        response = await self.check(who, *asked, route_of=route_of)
         assert response is not None
         return token_set(response)
 

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Final
 
 from tests.attacks.row import BOX, Attack, Played
-from tests.attacks.rows import elsewhere, eventing, hops, pods, questions, tokens
+from tests.attacks.rows import elsewhere, eventing, exposure, hops, pods, questions, tokens
 
 FILE: Final = Path(__file__).parent / "ATTACKS.md"
 SECTIONS: Final = {
     "Ways to somebody else's pod": pods.ROWS,
     "Tokens": tokens.ROWS,
     "Hops and probes": hops.ROWS,
+    "Routes from outside": exposure.ROWS,
     "Eventing": eventing.ROWS,
     "Our own port": questions.ROWS,
     "The server itself": elsewhere.SERVER,

@@ -11,7 +11,7 @@ from typing import Any
 
 from authz.doctor import Expected, Finding, examine, read_dump
 from authz.envoyfilters import Patches, shipped
-from authz.lab.recordings import Files, played
+from authz.lab.recordings import Files, Recordings, played
 from authz.lab.recordings import worlds as recorded
 from authz.lab.world import attacked as worlds
 
@@ -74,10 +74,13 @@ def as_dump(who: Json, resources: Json, *, dynamic: bool = False) -> Json:
             {"static_clusters": [{"cluster": it} for it in clusters]},
         )
     typed = "type.googleapis.com/envoy.config."
+    kind = "router" if who["id"].startswith("router~") else "sidecar"
+    started = Recordings.of().bootstraps[kind]
+    static = started["static_resources"]
     made = _dump(
         who,
         {
-            "static_listeners": [{"listener": _agents(port)} for port in (15090, 15021)],
+            "static_listeners": [{"listener": it} for it in static["listeners"]],
             "dynamic_listeners": [
                 {
                     "name": it["name"],
@@ -90,10 +93,12 @@ def as_dump(who: Json, resources: Json, *, dynamic: bool = False) -> Json:
             ],
         },
         {
+            "static_clusters": [{"cluster": it} for it in static["clusters"]],
             "dynamic_active_clusters": [
                 {"cluster": {"@type": f"{typed}cluster.v3.Cluster", **it}} for it in clusters
-            ]
+            ],
         },
+        started,
     )
     delivered = [{"route_config": it} for it in resources["routes"]]
     kind = f"{ADMIN}RoutesConfigDump"
@@ -101,18 +106,11 @@ def as_dump(who: Json, resources: Json, *, dynamic: bool = False) -> Json:
     return made
 
 
-def _agents(port: int) -> Json:
-    """A listener that Istio's agent puts into the bootstrap."""
-    return {
-        "address": {"socket_address": {"address": "::", "port_value": port}},
-        "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager"}]}],
-    }
-
-
-def _dump(who: Json, listeners: Json, clusters: Json) -> Json:
+def _dump(who: Json, listeners: Json, clusters: Json, started: Json | None = None) -> Json:
+    bootstrap = {**(started or {"admin": {"address": {"pipe": {"path": "/box"}}}}), "node": who}
     return {
         "configs": [
-            {"@type": f"{ADMIN}BootstrapConfigDump", "bootstrap": {"node": who}},
+            {"@type": f"{ADMIN}BootstrapConfigDump", "bootstrap": bootstrap},
             {"@type": f"{ADMIN}ClustersConfigDump", **clusters},
             {"@type": f"{ADMIN}ListenersConfigDump", **listeners},
         ]
@@ -136,9 +134,8 @@ def listener(dump: Json, name: str) -> Json:
 def chains(dump: Json) -> Iterator[Json]:
     """All filter chains."""
     configs = dump["configs"][2]
-    both = [it["listener"] for it in configs.get("static_listeners", ())]
-    both += [it["active_state"]["listener"] for it in configs.get("dynamic_listeners", ())]
-    for it in both:
+    dynamic = [it["active_state"]["listener"] for it in configs.get("dynamic_listeners", ())]
+    for it in dynamic or [it["listener"] for it in configs["static_listeners"]]:
         yield from it["filter_chains"]
         if "default_filter_chain" in it:
             yield it["default_filter_chain"]

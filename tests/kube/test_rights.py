@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 import pytest
 import pytest_asyncio
 
+from authz.policysource.cluster_objects import CLAIMS
 from authz.tenants.file import parse_tenants
 from authz.tenants.render import manifests
 from tests.admission.cluster import binding
@@ -48,6 +49,7 @@ ALL: Final = ("get", "list", "watch", "create", "update", "patch", "delete")
 POLICY: Final[Rights] = {
     *(("", "namespaces", "", verb) for verb in ("list", "watch")),
     *((GRANTS, "grants", "", verb) for verb in ("list", "watch")),
+    *((CLAIMS.group, CLAIMS.plural, "", verb) for verb in ("list", "watch")),
     (GRANTS, "grants/status", "", "update"),
 }
 """What the component policy-from-cluster gives the servers, in every namespace."""

@@ -5,21 +5,28 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from authz.domain.identity import SpiffeId
 from authz.envoyfilters import shipped
 from authz.lab.box.istio import box
+from authz.lab.controlplane.versions import ISTIO, ISTIODS
 from authz.lab.harness import envoy
 from authz.lab.harness.certs import Authority
 from authz.lab.live import live
 from authz.lab.live.bootstrap import bootstrap
 from authz.lab.live.relay import relaying
 from authz.lab.nodes import node
+from authz.lab.recordings import Recordings
 from authz.lab.world import cluster
+from tests.lab.differences import Difference, differences
 from tests.mesh.conftest import needs_network
+
+Json = dict[str, Any]
 
 SIGN = "tenant-authz.sign"
 
@@ -49,16 +56,76 @@ async def test_the_relay_hangs_up_where_nobody_listens(tmp_path: Path) -> None:
         await writer.wait_closed()
 
 
-@pytest.mark.envoy
-def test_envoy_takes_the_bootstrap(tmp_path: Path) -> None:
+def made(folder: Path, istio: str) -> Json:
+    """The bootstrap of a pod."""
     pod = cluster.standard().pods["acme-web/plain"]
-    certificate = Authority(tmp_path / "ca").issue(SpiffeId.parse(str(pod.identity)))
-    made = bootstrap(node(pod), certificate, tmp_path / "istiod", tmp_path / "secrets")
+    certificate = Authority(folder / "ca").issue(SpiffeId.parse(str(pod.identity)))
+    return bootstrap(istio, node(pod), certificate, folder / "istiod", folder / "secrets")
+
+
+@pytest.mark.envoy
+@pytest.mark.parametrize("istio", ISTIODS)
+def test_envoy_takes_the_bootstrap(tmp_path: Path, istio: str) -> None:
     file = tmp_path / "bootstrap.json"
-    file.write_text(json.dumps(made))
+    file.write_text(json.dumps(made(tmp_path, istio)))
     argv = [str(envoy.binary()), "--mode", "validate", "-c", str(file)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+LACKED = {
+    *("admin", "application_log_config", "bootstrap_extensions", "deferred_stat_options"),
+    *("overload_manager", "stats_config"),
+}
+"""Of the agent's bootstrap: log, statistics, limits, and internal listeners, for ambient mode."""
+LISTED = {
+    ("sds-grpc", "alt_stat_name"),
+    ("sds-grpc", "lb_policy"),
+    ("sds-grpc", "load_assignment"),  # another socket
+    ("xds-grpc", "alt_stat_name"),
+    ("xds-grpc", "circuit_breakers"),
+    ("xds-grpc", "lb_policy"),
+    ("xds-grpc", "load_assignment"),
+    ("xds-grpc", "max_requests_per_connection"),
+    ("xds-grpc", "transport_socket"),  # the agent's part
+    ("xds-grpc", "upstream_connection_options"),
+}
+"""Fields of clusters that differ."""
+
+
+def unlisted(agents: Json, ours: Json) -> list[Difference]:
+    """In what a bootstrap of ours differs from the agent's, but for what is listed."""
+    found = []
+    for it in differences({k: v for k, v in agents.items() if k not in LACKED}, ours):
+        kind, *path = it.path[1:] if it.path[0] == "static_resources" else it.path
+        clusters = kind == "clusters" and (
+            tuple(path[:2]) in LISTED or path[0] not in {"order", "xds-grpc", "sds-grpc"}
+        )
+        if not (kind == "listeners" or clusters or it.path == ("node",)):
+            found.append(it)
+    return found
+
+
+@pytest.mark.parametrize("istio", ISTIODS)
+def test_the_bootstrap_is_the_agents_but_for_what_is_listed(tmp_path: Path, istio: str) -> None:
+    agents = Recordings.of(istio).bootstraps["sidecar"]
+    assert unlisted(agents, made(tmp_path, istio)) == []
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        lambda it: it.pop("layered_runtime"),
+        lambda it: it["dynamic_resources"]["ads_config"].update(api_type="GRPC"),
+        lambda it: it["dynamic_resources"]["lds_config"].pop("initial_fetch_timeout"),
+        lambda it: it["static_resources"]["clusters"][0].pop("typed_extension_protocol_options"),
+        lambda it: it.update(stats_flush_interval="1s"),
+    ],
+)
+def test_a_bootstrap_that_differs_is_seen(tmp_path: Path, plant: Callable[[Json], object]) -> None:
+    ours = made(tmp_path, ISTIO)
+    plant(ours)
+    assert unlisted(Recordings.of().bootstraps["sidecar"], ours)
 
 
 @needs_network

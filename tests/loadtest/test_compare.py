@@ -29,8 +29,6 @@ SHORT = (
     *("--repeat", "1", "--seconds", "0.1", "--warmup", "0.05"),
 )
 
-envoys = pytest.mark.xdist_group("loadtest")
-
 
 def of(word: str) -> Variant:
     (found,) = [each for each in built_in() if word in each.name]
@@ -65,7 +63,6 @@ async def another() -> AsyncIterator[str]:
 
 
 @pytest.mark.envoy
-@envoys
 async def test_every_variant_answers_rightly_and_is_measured(another: str) -> None:
     done = await compared(*built_in(), external(another), course=replace(QUICK, processes=2))
     assert len(done.samples) == 6 * 2
@@ -80,7 +77,6 @@ async def test_every_variant_answers_rightly_and_is_measured(another: str) -> No
 
 
 @pytest.mark.envoy
-@envoys
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -145,7 +141,6 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.envoy
-@envoys
 def test_one_command_makes_results_table_and_page(tmp_path: Path) -> None:
     files = {name: tmp_path / name for name in ("json", "page", "markdown")}
     options = [f"--{name}={file}" for name, file in files.items()]
@@ -165,7 +160,6 @@ def test_one_command_makes_results_table_and_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.envoy
-@envoys
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_nothing_is_left_behind_when_it_is_interrupted(how: signal.Signals) -> None:
     """SIGINT goes to all processes, as Ctrl-C on a terminal does."""

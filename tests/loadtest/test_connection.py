@@ -6,11 +6,12 @@ from unittest.mock import Mock
 
 import pytest
 
+from authz import testing
 from authz.domain.verdict import Allow, Ground, HeaderAction, Parties
 from authz.extauthz.response import answer
 from authz.wire import TOKEN_HEADER
 from loadtest.connection import Connection
-from loadtest.expected import LetIn
+from loadtest.expected import Expected
 from loadtest.headers import Fields
 from loadtest.traffic import ID_HOLE, Call
 
@@ -49,7 +50,7 @@ class Asking:
         self.connection.data_received(frame(4, 0, 0))
         head = Fields().head({":method": "POST"})
         for _ in range(calls):
-            self.connection.call(Call(head, b"message" + ID_HOLE, LetIn()), 0)
+            self.connection.call(Call(head, b"message" + ID_HOLE, Expected(testing.LET_IN)), 0)
         self.connection.flush()
 
     def _on_room(self, connection: Connection, ended: int) -> None:
@@ -88,7 +89,10 @@ async def test_an_answer_may_come_in_several_frames() -> None:
 @pytest.mark.parametrize(
     ("bytes_", "problem"),
     [
-        (whole(1, framed(b"")), "let in with its token"),  # an empty answer lets in, for Envoy
+        (
+            whole(1, framed(b"")),
+            "MALFORMED: no status, and Envoy would allow",
+        ),
         (whole(1, b""), "no message"),
         (whole(1, b"\1" + framed()[1:]), "not one plain message"),
         (whole(1, framed() * 2), "not one plain message"),

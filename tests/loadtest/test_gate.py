@@ -36,8 +36,6 @@ Record = Callable[[str, object], None]
 SHORT = Plan(ask=Ask.BOTH, seconds=0.7, warmup=0.3)
 ROTATION_DELAY = 3
 
-pytestmark = pytest.mark.xdist_group("loadtest")
-
 
 @pytest.fixture
 async def stack() -> AsyncIterator[Stack]:

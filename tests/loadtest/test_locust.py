@@ -29,8 +29,6 @@ SECONDS = 90
 # killed and not drained costs more than that.
 TOLERANT = ("--max-fail-ratio", "0.005", "--max-p99-ms", "5000")
 
-pytestmark = pytest.mark.xdist_group("locust")
-
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[str]:

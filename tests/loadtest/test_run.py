@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from authz.config import IdentitySource, Transport
 from authz.lab.harness.keyfiles import KeyFiles
+from authz.testing import LET_IN, NOT_ALLOWED
 from loadtest import mesh
 from loadtest.cli import app, main
 from loadtest.client import Client
@@ -71,7 +72,7 @@ def test_wrong_answers_fail_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mesh, "policy", lambda namespaces: nobody_belongs_together)
     done = CliRunner().invoke(app, ["hotpath", *SHORT])
     assert done.exit_code == 1, done.output
-    assert "x denied, and should be let in" in done.output
+    assert f"x {NOT_ALLOWED}, and should be {LET_IN}" in done.output
 
 
 def test_a_plan_that_cannot_be_is_a_usage_error(

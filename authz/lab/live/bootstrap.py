@@ -1,8 +1,8 @@
 """The bootstrap of an Envoy that istiod feeds.
 
-istio/istio tools/packaging/common/envoy_bootstrap.json, without what is for metrics, tracing and
-health. Istio's agent, which stands between Envoy and istiod and speaks TLS to it, is not here:
-Envoy speaks TLS itself, with the pod's certificate.
+As Istio's agent writes it, without what is for metrics, tracing and health, and without limits. The
+agent, which stands between Envoy and istiod and speaks TLS to it, is not here: Envoy speaks TLS
+itself, with the pod's certificate. Tests hold it to what the agent wrote.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from authz.lab.harness.certs import Certificate
+from authz.lab.recordings.worlds import runtime
 from authz.lab.world.model import ROOT_NAMESPACE
 
 Json = dict[str, Any]
@@ -22,10 +23,13 @@ _OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TLS: Final = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 
 
-def bootstrap(node: Json, certificate: Certificate, istiod: Path, secrets: Path) -> Json:
+def bootstrap(
+    istio: str, node: Json, certificate: Certificate, istiod: Path, secrets: Path
+) -> Json:
     """The bootstrap, without an admin endpoint.
 
     Args:
+        istio: which istiod it is.
         node: how the proxy introduces itself.
         certificate: the pod's, by which istiod knows it.
         istiod: the socket that leads to istiod's secure port.
@@ -35,6 +39,7 @@ def bootstrap(node: Json, certificate: Certificate, istiod: Path, secrets: Path)
     services = [{"envoy_grpc": {"cluster_name": "xds-grpc"}}]
     return {
         "node": node,
+        "layered_runtime": runtime(istio),
         "dynamic_resources": {
             "lds_config": ads,
             "cds_config": ads,

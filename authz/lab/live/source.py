@@ -96,7 +96,7 @@ class Live:
         node = nodes.node(pod)
         certificate = self._mesh.certificate(pod.id)
         self.certificates[node["id"]] = certificate
-        return bootstrap(node, certificate, self.way, self.secrets)
+        return bootstrap(self._istiod.name, node, certificate, self.way, self.secrets)
 
 
 def _public(certificate: Certificate) -> list[Json]:

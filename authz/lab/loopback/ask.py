@@ -11,7 +11,7 @@ from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
 from authz.lab.harness.certs import Certificate
 from authz.lab.loopback.mesh import AUTHZ_HOST, Mesh
 from authz.testing import token_set
-from authz.wire import QUESTION, UPSTREAM
+from authz.wire import QUESTION, UPSTREAM, virtual_service_name
 
 _CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
 _SECONDS: Final = 10.0
@@ -24,8 +24,9 @@ async def check(
     *,
     headers: Sequence[tuple[str, str]] = (),
     principal: str = "",
+    route_of: str = "",
 ) -> CheckResponse:
-    """Ask one question with `certificate`.
+    """Ask one question with `certificate`, for a route of the namespace `route_of`.
 
     Raises:
         grpc.aio.AioRpcError: there was no answer.
@@ -34,6 +35,9 @@ async def check(
     request.attributes.source.principal = principal
     request.attributes.request.http.method = "GET"
     request.attributes.request.http.path = "/hello"
+    if route_of:
+        istio = request.attributes.route_metadata_context.filter_metadata["istio"]
+        istio.fields["config"].string_value = virtual_service_name(route_of, "any")
     for key, value in headers:
         request.attributes.request.http.header_map.headers.add(key=key, raw_value=value.encode())
     credentials = grpc.ssl_channel_credentials(
@@ -52,7 +56,9 @@ async def check(
         return response
 
 
-async def token(mesh: Mesh, certificate: Certificate, upstream: str, question: str = "sign") -> str:
+async def token(
+    mesh: Mesh, certificate: Certificate, upstream: str, question: str = "sign", route_of: str = ""
+) -> str:
     """A real token for a request to the cluster `upstream`, as the certificate's owner gets it."""
     metadata = [(QUESTION, question), (UPSTREAM, upstream)]
-    return token_set(await check(mesh, certificate, metadata))
+    return token_set(await check(mesh, certificate, metadata, route_of=route_of))

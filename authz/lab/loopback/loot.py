@@ -46,7 +46,8 @@ def public(destination: str) -> TokenSource:
 
     async def get(stage: Stage) -> str:
         cluster = app_cluster(destination)
-        return await ask.token(stage.mesh, stage.mesh.gateway.certificate, cluster, "public")
+        gateway = stage.mesh.gateway.certificate
+        return await ask.token(stage.mesh, gateway, cluster, "public", destination)
 
     return get
 

@@ -143,7 +143,8 @@ def configs(mesh: Mesh) -> dict[str, Json]:
 
     def config(workload: Workload, places: Places) -> Json:
         files = recorded.secrets(workload.certificate, mesh.gateway.certificate)
-        return on_loopback(played(sent[workload.pod].patched(engine), files), places)
+        made = played(sent[workload.pod].patched(engine), files)
+        return on_loopback(made, places) | {"layered_runtime": recorded.runtime()}
 
     def sidecar(workload: Workload) -> Json:
         places = Places(

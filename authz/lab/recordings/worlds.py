@@ -27,3 +27,13 @@ def secrets(own: Certificate, public: Certificate) -> Secrets:
         "ROOTCA": Files(authority=own.ca_file),
         "kubernetes://public": Files(public.cert_file, public.key_file),
     }
+
+
+def runtime(istio: str = "") -> Json:
+    """What Istio's agent switches in every Envoy, such as that a path may have a fragment.
+
+    Args:
+        istio: one of `versions.ISTIODS`; by default the newest that was recorded.
+    """
+    found: Json = Recordings.of(istio).bootstraps["sidecar"]["layered_runtime"]
+    return found

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import lzma
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from authz.lab.recordings.reading import FOLDER, KINDS, Json, Sent, canonical, digest
 
@@ -24,6 +25,16 @@ class Writer:
             "resources": {},
             "variants": {},
         }
+
+    @classmethod
+    def of(cls, file: Path, names: Collection[str]) -> Self:
+        """What a file has of the variants with these names, so that some are recorded anew."""
+        content = json.loads(lzma.decompress(file.read_bytes()))
+        writer = cls(content["about"], content["bootstraps"])
+        writer.content["resources"] = content["resources"]
+        kept = {name: it for name, it in content["variants"].items() if name in names}
+        writer.content["variants"] = kept
+        return writer
 
     def add(
         self,
@@ -49,8 +60,16 @@ class Writer:
         }
 
     def write(self, file: Path) -> None:
-        """Write it all into a file."""
-        text = canonical(self.content).encode()
+        """Write it all into a file, and no resource that no variant has."""
+        used = {
+            key
+            for variant in self.content["variants"].values()
+            for proxy in variant["proxies"].values()
+            for kind in KINDS
+            for key in proxy[kind]
+        }
+        resources = {key: it for key, it in self.content["resources"].items() if key in used}
+        text = canonical({**self.content, "resources": resources}).encode()
         file.write_bytes(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME))
 
     def _kept(self, resources: Iterable[Json]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Final
 from authz.lab.world import cluster
 from authz.lab.world.model import (
     DOMAIN,
+    GATEWAYS,
     Gateway,
     Json,
     Port,
@@ -20,6 +21,23 @@ from authz.lab.world.model import (
 ATTACKED: Final = ("acme-web", "acme-db", "initech", "mallory")
 """Whose pods play a part in `attacked`."""
 
+_VICTIM: Final = f"plain.acme-web.svc.{DOMAIN}"
+"""A private Service in a namespace that takes public traffic."""
+_ALIASES: Final = {
+    "public": _VICTIM,
+    "unlisted": f"plain.initech.svc.{DOMAIN}",
+    "local": cluster.LOCAL_GATEWAY,
+    "broker": f"broker-ingress.knative-eventing.svc.{DOMAIN}",
+    "autoscaler": f"autoscaler.knative-serving.svc.{DOMAIN}",
+    "authz": f"authz.authz-system.svc.{DOMAIN}",
+    "short": "plain.acme-web.svc",
+    "dotted": f"{_VICTIM}.",
+    "elsewhere": "plain.acme-web.svc.elsewhere.example",
+}
+"""What mallory's Services stand for; each is behind an Ingress of its name, too."""
+_PORTS: Final = {"autoscaler": 8080, "authz": 9000}
+_GATEWAY_API: Final = "gateway.networking.k8s.io/v1"
+
 
 def attacked() -> World:
     """The standard cluster, and what the attacker and careless victims put into it."""
@@ -31,6 +49,7 @@ def attacked() -> World:
         # An EndpointSlice that names somebody else's pod.
         Service("mallory", "snatch", "10.96.1.2", (Port(80, 8012),), ("acme-db/hello",)),
         Service("mallory", "alias", "", external_name=f"plain.acme-db.svc.{DOMAIN}"),
+        *(Service("mallory", name, "", external_name=to) for name, to in _ALIASES.items()),
         Service("acme-web", "payments", "", external_name=f"trap.mallory.svc.{DOMAIN}"),
         Service("acme-web", "database", "", external_name=f"plain.acme-db.svc.{DOMAIN}"),
         Service("acme-web", "split", "", external_name=cluster.LOCAL_GATEWAY),
@@ -53,6 +72,9 @@ def attacked() -> World:
             (cluster.LOCAL_GATEWAY, 80, 100),
             rewrite=f"hello.acme-db.svc.{DOMAIN}",
         ),
+        # The same with a Service of mallory's own, which is an alias.
+        cluster.domain_mapping("mallory", "remapped-alias.example.com", _host("public")),
+        _route("mallory", "direct", "public", "direct.example.com", (_VICTIM, 80, 100)),
         _route("acme-web", "split", "mesh", "split.acme-web", (private, 80, 50), (trap, 80, 50)),
         _route(
             "acme-web", "copied", "mesh", "copied.acme-web", (private, 80, 100), mirror=(trap, 80)
@@ -62,7 +84,7 @@ def attacked() -> World:
         standard,
         services=(*standard.services, *services),
         virtual_services=(*standard.virtual_services, *routes),
-        documents=(*standard.documents, *_ingresses()),
+        documents=(*standard.documents, *_ingresses(), *_delegated(), *_http_routes()),
     )
 
 
@@ -73,11 +95,102 @@ def _ingresses() -> tuple[Json, ...]:
         _ingress("mallory", "second", "hijacked.example.com", "/", "trap"),
         # To a name that stands for somebody else's private service.
         _ingress("mallory", "aliased", "aliased.example.com", "/", "alias"),
+        *(_ingress("mallory", name, f"{name}.example.com", "/", name) for name in _ALIASES),
+        _ingress("mallory", "snatched", "snatched.example.com", "/", "snatch"),
+        # Under a name that is somebody else's, on either side of theirs in age.
+        _ingress("mallory", "a-shop", "shop.acme-web.example.com", "/", "trap"),
+        _ingress("initech", "a-listed", "listed.example.com", "/shop", "hello-00001"),
+        _ingress("mallory", "b-listed", "listed.example.com", "/private", "unlisted"),
+        _ingress("mallory", "a-older", "older.example.com", "/mine", "plain"),
+        _ingress("acme-web", "b-older", "older.example.com", "/", "plain"),
     )
 
 
+def _delegated() -> tuple[Json, ...]:
+    """The platform lets a tenant say what is behind a name."""
+    api, kind = "networking.istio.io/v1", "VirtualService"
+    root = {
+        "gateways": [GATEWAYS["public"]],
+        "hosts": ["delegated.example.com"],
+        "http": [{"delegate": {"name": "leaf", "namespace": "mallory"}}],
+    }
+    leaf = {"http": [{"route": [{"destination": {"host": _VICTIM, "port": {"number": 80}}}]}]}
+    return (
+        _document(api, kind, "istio-system", "root", root),
+        _document(api, kind, "mallory", "leaf", leaf),
+    )
+
+
+def _http_routes() -> tuple[Json, ...]:
+    """The Gateway API on the same gateway, open to routes of all namespaces."""
+    gateway = {
+        "gatewayClassName": "istio",
+        "addresses": [
+            {"type": "Hostname", "value": f"istio-ingressgateway.istio-system.svc.{DOMAIN}"}
+        ],
+        "listeners": [
+            {
+                "name": "http",
+                "port": 80,
+                "protocol": "HTTP",
+                "allowedRoutes": {"namespaces": {"from": "All"}},
+            }
+        ],
+    }
+    copied = {"type": "RequestMirror", "requestMirror": {"backendRef": _backend("public")}}
+    renamed = {
+        "type": "URLRewrite",
+        "urlRewrite": {"hostname": f"hello.acme-db.svc.{DOMAIN}"},
+    }
+    return (
+        _document(_GATEWAY_API, "Gateway", "istio-system", "shared", gateway),
+        _http_route("acme-web", "own", "route-own.example.com", _backend("plain")),
+        _http_route("mallory", "alias", "route-alias.example.com", _backend("public")),
+        _http_route(
+            "mallory",
+            "other",
+            "route-other.example.com",
+            {**_backend("plain"), "namespace": "acme-web"},
+        ),
+        _http_route("mallory", "copied", "route-copied.example.com", _backend("plain"), copied),
+        _http_route("mallory", "renamed", "route-renamed.example.com", _backend("local"), renamed),
+        _http_route("acme-web", "a-merged", "route-merged.example.com", _backend("plain")),
+        _http_route(
+            "mallory", "b-merged", "route-merged.example.com", _backend("trap"), path="/trap"
+        ),
+    )
+
+
+def _http_route(
+    namespace: str, name: str, host: str, backend: Json, *filters: Json, path: str = "/"
+) -> Json:
+    rule: Json = {
+        "matches": [{"path": {"type": "PathPrefix", "value": path}}],
+        "backendRefs": [backend],
+    }
+    if filters:
+        rule["filters"] = list(filters)
+    parents = [{"name": "shared", "namespace": "istio-system"}]
+    spec = {"parentRefs": parents, "hostnames": [host], "rules": [rule]}
+    return _document(_GATEWAY_API, "HTTPRoute", namespace, name, spec)
+
+
+def _backend(service: str) -> Json:
+    return {"name": service, "port": 80}
+
+
+def _document(version: str, kind: str, namespace: str, name: str, spec: Json) -> Json:
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def _host(alias: str) -> str:
+    return f"{alias}.mallory.svc.{DOMAIN}"
+
+
 def _ingress(namespace: str, name: str, host: str, path: str, service: str) -> Json:
-    backend = {"service": {"name": service, "port": {"number": 80}}}
+    port = _PORTS.get(service, 80)
+    backend = {"service": {"name": service, "port": {"number": port}}}
     paths = [{"path": path, "pathType": "Prefix", "backend": backend}]
     return {
         "apiVersion": "networking.k8s.io/v1",

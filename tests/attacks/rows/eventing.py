@@ -124,6 +124,7 @@ ROWS: Final = [
             ("slashes", "//acme-web/default", "403 not-allowed"),
             ("encoded", "/acme%2dweb/default", "403 not-allowed"),
             ("encoded-slash", "/mallory%2f..%2facme-web/default", "403 not-allowed"),
+            ("fragment", "/acme-web/default#/../../mallory/default", "403 not-allowed"),
         )
     ),
     Attack(
@@ -293,6 +294,7 @@ ROWS: Final = [
             ("dots", "/mallory/../acme-web/jobs"),
             ("encoded", "/acme%2dweb/jobs"),
             ("slashes", "//acme-web/jobs"),
+            ("fragment", "/acme-web/jobs#/../../mallory/jobs"),
             ("status", "/mallory/acme-web/name/jobs/sources/s/ids/1"),
             ("status-encoded", "/namespaces/acme%2dweb/name/jobs/sources/s/ids/1"),
         )

@@ -55,6 +55,8 @@ FRAMING: Final = (
     ),
     ("case", "GET / HTTP/1.1\nHOST: PLAIN.ACME-DB", PLAIN, "a Host in capitals"),
     ("port", "GET / HTTP/1.1\nHost: plain.acme-db:8", PLAIN, "a Host with another port"),
+    # Envoy alone answers 400; as Istio's agent starts it, it cuts the fragment off.
+    ("fragment", "GET /#x HTTP/1.1\nHost: plain.acme-db", PLAIN, "a fragment in the target"),
 )
 """Heads that are read in several ways: what they reach if nobody is asked."""
 
@@ -72,7 +74,6 @@ MALFORMED: Final = (
     ("http-1.0", "GET / HTTP/1.0\nHost: plain.acme-db", "no answer", "HTTP/1.0: raw TCP"),
     ("userinfo", "GET / HTTP/1.1\nHost: plain.mallory@plain.acme-db", "503", "user information"),
     ("encoded-host", "GET / HTTP/1.1\nHost: plain%2eacme-db", "503", "an encoded Host"),
-    ("fragment", "GET /#x HTTP/1.1\nHost: plain.acme-db", "400", "a fragment in the target"),
 )
 """Heads that reach nobody."""
 

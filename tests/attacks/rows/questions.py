@@ -65,6 +65,7 @@ ROWS: Final = [
         ("x-authz-question", "public"),
         UPSTREAM,
         without=rules.PUBLIC_ROLE,
+        route_of="acme-db",
         gets="token from @public to acme-db",
     ),
     *(

@@ -441,12 +441,13 @@ ROWS: Final = [
     Attack(
         "hijacked-ingress",
         "adds an Ingress for the victim's public host, with its own service behind",
-        "public: D is where the gateway sends it, not whose VirtualService it is",
+        "public: D is where the gateway sends it, and the VirtualService, the oldest Ingress's, may"
+        " not open it",
         Played(
             leaks(call("outside/server", "http://hijacked.example.com/")),
-            "200 mallory/bare, token @public→mallory",
+            "403 not-allowed, no token",
         ),
-        Played(call("outside/server", "http://mapped.example.com/"), "200 acme-web/hello"),
+        Played(call("outside/server", "http://hijacked.example.com/shop"), "200 acme-web/plain"),
         rules.BY_VIRTUAL_SERVICE,
         "200 mallory/bare, token @public→acme-web",
     ),

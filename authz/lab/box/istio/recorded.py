@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from authz.envoyfilters import Patches
 from authz.lab.recordings import played
-from authz.lab.recordings.worlds import secrets, variant
+from authz.lab.recordings.worlds import runtime, secrets, variant
 from authz.lab.world.model import Json, Pod
 
 if TYPE_CHECKING:
@@ -40,4 +40,5 @@ class Recorded:
     async def of(self, pod: Pod) -> Json:
         """What its proxy was sent, and what the EnvoyFilters make of it."""
         sent = self._sent[pod.id].patched(self._engine)
-        return played(sent, secrets(self._mesh.certificate(pod.id), self._public))
+        files = secrets(self._mesh.certificate(pod.id), self._public)
+        return played(sent, files) | {"layered_runtime": runtime()}
