@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 from typing import Any, Final, NamedTuple
 
@@ -12,10 +13,12 @@ import yaml
 from authz.domain.decision import TABLES, Rules, Tables, decide
 from authz.domain.facts import Facts
 from authz.domain.keys import TokenLife
+from authz.domain.names import Namespace
 from authz.domain.verdict import Deny, SetToken
 from authz.errors import AuthzError
 from authz.policysource.file import parse_policy
-from tests.oracle.oracle import Answer, World, answer
+from tests.oracle.oracle import Answer, answer
+from tests.oracle.policy_file import World
 from tests.oracle.requests import Request, request
 from tests.oracle.worlds import world
 
@@ -46,7 +49,9 @@ def asked(seed: int, count: int) -> Iterator[Asked]:
 def rules_of(world: World) -> Rules:
     """The program's reading of a world: its policy is read as a file is."""
     policy = parse_policy(yaml.safe_dump(dict(world.policy)))
-    return Rules(policy, world.keyring, TokenLife(world.token_seconds, world.leeway))
+    claims = {host: Namespace(to) for host, to in world.claims.items()}
+    life = TokenLife(world.token_seconds, world.leeway)
+    return Rules(replace(policy, claims=claims), world.keyring, life)
 
 
 def decided(request: Request, rules: Rules, now: float, tables: Tables = TABLES) -> Answer:
@@ -117,6 +122,7 @@ def _text(one: Asked, program: Answer) -> str:
         [
             f"--- policy, at {world.now:.3f}",
             yaml.safe_dump(dict(world.policy), sort_keys=False).rstrip(),
+            f"--- claims: {dict(world.claims)}",
             "--- keys",
             *(f"{it}" for it in world.keyring.roots),
             *(f"{name}: {it}" for name, it in world.keyring.namespaces.items()),

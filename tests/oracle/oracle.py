@@ -9,24 +9,35 @@ this file is wrong. The pages are the architecture, the reference, and the comme
 from __future__ import annotations
 
 import re
-from calendar import timegm
-from datetime import date
 from typing import Any, Final, NamedTuple
 
+from tests.oracle.policy_file import (
+    Policy,
+    World,
+    exempt,
+    granted,
+    lists,
+    may_open,
+    mode,
+    opened,
+    owner_of_host,
+    roles,
+    said,
+    tenant,
+    trusted,
+)
 from tests.oracle.token_format import LABEL, fault, read, short, sign
-from tests.oracle.where_to import Policy, behind, one_namespace, readable, routed
+from tests.oracle.where_to import (
+    behind,
+    called,
+    one_namespace,
+    owner_of_route,
+    plain,
+    readable,
+    routed,
+)
 
 PEER: Final = re.compile(rf"spiffe://([^/]+)/ns/({LABEL})/sa/([a-z0-9.-]+)")
-
-
-class World(NamedTuple):
-    """What is decided by."""
-
-    policy: Policy
-    keyring: Any
-    now: float
-    token_seconds: int = 720
-    leeway: int = 30
 
 
 class Answer(NamedTuple):
@@ -42,81 +53,14 @@ class Answer(NamedTuple):
     """The reason, in shadow mode."""
 
 
-# -- the policy --------------------------------------------------------------------------------
-
-
-def trusted(policy: Policy, domain: str) -> bool:
-    """Whether a trust domain is accepted."""
-    return domain in policy.get("trust_domains", ["cluster.local"])
-
-
-def tenant(policy: Policy, namespace: str) -> str:
-    """Whose a namespace is; one that is not listed is a tenant of its own."""
-    tenants = policy.get("tenants", {}).items()
-    return next(
-        (name for name, it in tenants if namespace in it.get("namespaces", ())), f"={namespace}"
-    )
-
-
-def said(policy: Policy, namespace: str, field: str, default: Any) -> Any:
-    """What is said of a namespace."""
-    return policy.get("namespaces", {}).get(namespace, {}).get(field, default)
-
-
-def mode(policy: Policy, namespace: str) -> str:
-    """Its own, in place of its tenant's, in place of the default."""
-    group = policy.get("tenants", {}).get(tenant(policy, namespace), {})
-    default = group.get("mode", policy.get("default_mode", "enforce"))
-    return str(said(policy, namespace, "mode", default))
-
-
-def roles(policy: Policy, identity: str) -> set[str]:
-    """The parts that exactly this workload is trusted for."""
-    return {role for role, holders in policy.get("roles", {}).items() if identity in holders}
-
-
-def granted(world: World, source: str, account: str, to: str, port: int | str) -> bool:
-    """Whether a grant counts. At `any` port a pod asks again; an event has none."""
-    for it in world.policy.get("grants", []):
-        last = date.fromisoformat(str(it.get("until", "9999-12-31")))
-        if (
-            it["to"] == to
-            and it["from"] in {source, "*"}
-            and source != "@public"
-            and short(it.get("service_account", account)) == account
-            and (port == "any" or it.get("port", port) == port)
-            and world.now < timegm(last.timetuple()) + 86_400
-        ):
-            return True
-    return False
-
-
-def exempt(policy: Policy, facts: Any, held: set[str], *, by_activator: bool) -> bool:
-    """Whether an exemption matches; on a hop, one of which the activator answers the probe."""
-    known = [{"port": port, "network_probe": "probe"} for port in (8012, 8013)]
-    agents = [{"port": port, "user_agent": "Knative-Activator-Probe"} for port in (8012, 8013)]
-    every = known * ("gateway" in held) + agents * ("transit" in held)
-    if not held:
-        every = [it for it in policy.get("exemptions", []) if it["peer"] == facts.principal]
-    return any(
-        it["port"] == facts.port
-        and it.get("path") in {None, facts.path.partition("?")[0]}
-        and facts.user_agent.startswith(it.get("user_agent", ""))
-        and it.get("network_probe") in {None, facts.network_probe}
-        and (not by_activator or it.get("network_probe") in {"activator", "probe"})
-        for it in every
-    )
-
-
-# -- the five questions ------------------------------------------------------------------------
-
-
 def answer(question: str, facts: Any, world: World) -> Answer:
     """Read the table of a question."""
     policy, asks = world.policy, facts.caller
     held = roles(policy, str(asks))
     if not trusted(policy, asks.trust_domain):
         return Answer("caller-untrusted", allowed=False, why="caller-untrusted")
+    if question == "public" and "gateway" not in held:
+        return Answer("gateway-only", allowed=False, why="role-required")
     if question in {"sign", "public"}:
         return outbound(question, facts, world, held)
     to: str | None = asks.namespace
@@ -130,21 +74,18 @@ def answer(question: str, facts: Any, world: World) -> Answer:
         return Answer("nowhere", allowed=False, why=why)
     header = "remove" if question == "verify" else "keep"
     row, allowed, why = inbound(question, facts, world, to)
-    if allowed:
-        return Answer(row, allowed, why, header)
-    match mode(policy, to):
-        case "enforce":
-            return Answer(row, allowed, why)
-        case "shadow":
-            return Answer(row, True, "not-enforced", header, would_deny=why)
-        case _:
-            return Answer(row, True, "not-enforced", header)
+    return Answer(row, allowed, why, header) if allowed else denied(row, why, header, policy, to)
+
+
+def denied(row: str, why: str, header: str, policy: Policy, to: str) -> Answer:
+    """A denial, as far as D's mode lets it be one."""
+    if (ruled := mode(policy, to)) == "enforce":
+        return Answer(row, allowed=False, why=why)
+    return Answer(row, True, "not-enforced", header, why if ruled == "shadow" else None)
 
 
 def outbound(question: str, facts: Any, world: World, held: set[str]) -> Answer:
-    """Read `sign` or `public`."""
-    if question == "public" and "gateway" not in held:
-        return Answer("gateway-only", allowed=False, why="role-required")
+    """Read `sign` or `public`, once who asks may ask."""
     to = routed(facts, world.policy, gateway=question == "public")
     if to is None and not readable(facts.upstream):
         return Answer("upstream-unreadable", True, "upstream-unreadable", "remove")
@@ -152,6 +93,8 @@ def outbound(question: str, facts: Any, world: World, held: set[str]) -> Answer:
         return Answer("leaves-the-mesh", True, "left-the-mesh", "remove")
     row, source, account = "signed", facts.caller.namespace, short(facts.caller.service_account)
     if question == "public":
+        if why := closed(facts, world, to):
+            return denied("not-theirs-to-open", why, "remove", world.policy, to)
         row, source, account = "public", "@public", ""
     elif "on-behalf-of" in held and (named := one_namespace(facts.kn_namespace)):
         row, source, account = "on-behalf-of", named, ""
@@ -160,6 +103,23 @@ def outbound(question: str, facts: Any, world: World, held: set[str]) -> Answer:
     parties = source, account, to
     token = sign(parties, world.keyring, world.now, world.token_seconds)
     return Answer(row, True, "signed", token)
+
+
+def closed(facts: Any, world: World, to: str) -> str:
+    """Why this route may not open D to the outside; empty if it may."""
+    policy = world.policy
+    if facts.upstream is not None or facts.virtual_service:  # else a route is the operator's
+        owner = owner_of_route(facts)
+        if owner is None:
+            return "route-unowned"
+        if owner not in policy.get("route_owners", []) and not may_open(world, owner, to):
+            return "route-foreign"
+    known = owner_of_host(world, plain(facts.host))
+    if known is not None and not may_open(world, known, to):
+        return "host-foreign"
+    public = opened(policy, to)
+    judged = not isinstance(public, bool)  # `public: false` is for the pod to say
+    return "not-public" if judged and not lists(public, called(facts, policy)) else ""
 
 
 class Peer(NamedTuple):
@@ -219,7 +179,7 @@ def by_token(
     plaintext = not facts.principal and said(world.policy, to, "plaintext_peers", False)
     if not (platform or plaintext or peer.namespace == token.source):
         return "stranger", False, "presented-by-a-stranger"
-    if public and not said(world.policy, to, "public", True):
+    if public and not takes_public(facts, world.policy, to):
         return "not-public", False, "not-public"
     if public:
         return "from-outside", True, "from-outside"
@@ -235,3 +195,9 @@ def meant_for(facts: Any, to: str, *, event: bool) -> set[str]:
     if not event:
         return {to}
     return {facts.caller.namespace, *([to] if facts.hop == "channel" else [])}
+
+
+def takes_public(facts: Any, policy: Policy, to: str) -> bool:
+    """Whether D takes the outside world. A list is judged at a gateway; an event has no Service."""
+    service = None if facts.hop in {None, "activator"} else ""
+    return lists(opened(policy, to), called(facts, policy) if facts.hop == "gateway" else service)

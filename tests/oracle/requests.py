@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from authz.domain.facts import Facts, Hop, Question
 from authz.domain.identity import SpiffeId
-from tests.oracle.oracle import World
+from tests.oracle.policy_file import World
 from tests.oracle.token_format import Token, write
 from tests.oracle.worlds import (
     ACTIVATOR,
@@ -66,7 +66,7 @@ def request(random: Random, world: World) -> Request:
         "path": _path(random, hop, to, usual=by_path),
         "host": _host(random, to),
         "upstream": _upstream(random, to),
-        "virtual_service": _virtual_service(random, to),
+        "virtual_service": _virtual_service(random, random.choice([to, to, near])),
         **_probe(random),
     }
     if hop is Hop.ACTIVATOR:
@@ -181,6 +181,9 @@ def _host(random: Random, to: str) -> str:
         f"a_b.{to}.svc",
         f"user@{full}",
     ]
+    names = [f"hello.{to}.example.com", f"{to}.hello.apps.example", f"hello.{to}.EXAMPLE.com:443"]
+    names += [f"x.hello.{to}.example.com", f"hello.{random.choice(TENANTS)}.example.com"]
+    forms += [*names, *names, "hello.claimed.example"]
     forms += ["", "*", "10.1.2.3", "0x7f", "[::1]", f"10-1-2-3.{to}.pod.cluster.local", "svc"]
     forms += [
         "api.internal",
@@ -195,7 +198,8 @@ def _host(random: Random, to: str) -> str:
 
 def _upstream(random: Random, to: str) -> str | None:
     domain = random.choices(["cluster.local", "k8s.corp", "example.com"], [20, 2, 1])[0]
-    full = f"hello.{to}.svc.{domain}"
+    names = ["hello", "hello", "hello-00001", "hello-00001-private", "kiali", "other"]
+    full = f"{random.choice(names)}.{to}.svc.{domain}"
     relay = f"outbound|80||{random.choice(RELAYS)}.svc.cluster.local"
     out = ["PassthroughCluster", "BlackHoleCluster", "InboundPassthroughCluster", "-", ""]
     out += ["outbound|443||api.example", "inbound|8080||", f"outbound|80||hello.{to}"]

@@ -6,12 +6,11 @@ It imports nothing of ours.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any, Final
 
+from tests.oracle.policy_file import Policy
 from tests.oracle.token_format import LABEL
 
-Policy = Mapping[str, Any]
 OUTBOUND: Final = re.compile(r"outbound\|[1-9][0-9]{0,4}\|[\w.-]*\|([a-z0-9.-]+)", re.ASCII)
 ISTIODS: Final = re.compile(
     r"-?|(Inbound)?PassthroughCluster|BlackHoleCluster"
@@ -61,9 +60,23 @@ def routed(facts: Any, policy: Policy, *, gateway: bool) -> str | None:
     cluster = OUTBOUND.fullmatch(facts.upstream)
     to = full(cluster[1], policy) if cluster else None
     if cluster and to and cluster[1].partition(".svc.")[0] in policy.get("relays", []):
-        route = ROUTE.fullmatch(facts.virtual_service)
-        to = (route and route[1]) if gateway else relayed(host, policy, facts.caller.namespace)
+        return owner_of_route(facts) if gateway else relayed(host, policy, facts.caller.namespace)
     return to
+
+
+def owner_of_route(facts: Any) -> str | None:
+    """The namespace of the VirtualService that a gateway's route is of."""
+    route = ROUTE.fullmatch(facts.virtual_service)
+    return route and route[1]
+
+
+def called(facts: Any, policy: Policy) -> str | None:
+    """The Service that a gateway sends a request to; `None`: a relay, behind which it is told."""
+    cluster = OUTBOUND.fullmatch(facts.upstream or "")
+    if cluster is None or full(cluster[1], policy) is None:
+        return ""
+    name = cluster[1].partition(".svc.")[0]
+    return None if name in policy.get("relays", []) else name.partition(".")[0]
 
 
 def behind(facts: Any, policy: Policy) -> str | None:

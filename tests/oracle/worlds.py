@@ -9,7 +9,7 @@ from typing import Any, Final
 from authz.domain.keys import Keyring, NamespaceKeys, RootKey
 from authz.domain.names import Namespace
 from authz.testing import NOW, root_key
-from tests.oracle.oracle import World
+from tests.oracle.policy_file import World
 
 TENANTS: Final = ("acme-web", "acme-db", "globex", "initech", "umbrella", "svc")
 NAMESPACES: Final = (
@@ -39,6 +39,10 @@ RELAYS: Final = ("knative-local-gateway.istio-system", "imc-dispatcher.knative-e
 AGENTS: Final = ("Knative-Activator-Probe", "Knative-Autoscaling-Probe", "kube-probe/1.37", "curl")
 PROBES: Final = ("probe", "queue", "activator", "probe,probe")
 PORTS: Final = (8012, 8013, 8080, 9091)
+TEMPLATES: Final = (
+    ["{{.Name}}.{{.Namespace}}.example.com"],
+    ["{{.Name}}.{{.Namespace}}.example.com", "{{.Namespace}}.{{.Name}}.apps.example"],
+)
 MODES: Final = ("enforce", "enforce", "shadow", "off")
 DAY: Final = 86_400  # seconds
 
@@ -48,7 +52,8 @@ def world(random: Random) -> World:
     midnight = NOW - NOW % DAY + DAY
     moments = [NOW + random.randrange(DAY), midnight - 1, midnight]
     now = random.choices(moments, [8, 1, 1])[0] + random.choice([0.0, 0.25, 0.999])
-    return World(policy(random), keyring(random, int(now)), now)
+    claims = {"shop.example": random.choice(TENANTS), "hello.claimed.example": "globex"}
+    return World(policy(random), keyring(random, int(now)), now, claims)
 
 
 def policy(random: Random) -> dict[str, Any]:
@@ -64,6 +69,9 @@ def policy(random: Random) -> dict[str, Any]:
         "tenants": {"acme": {"namespaces": ["acme-web", "acme-db"]}},
         "namespaces": {name: _namespace(random) for name in random.sample(NAMESPACES, 5)},
         "grants": _grants(random),
+        "default_public": likely() < 0.7,
+        "route_owners": random.sample(NAMESPACES, 1),
+        "host_templates": random.choice(TEMPLATES),
         "hosts": {"api.internal": random.choice(TENANTS), "shop.example": "acme-web"},
     }
     if likely() < 0.2:
@@ -97,7 +105,8 @@ def _namespace(random: Random) -> dict[str, Any]:
     if random.random() < 0.5:
         made["mode"] = random.choice(MODES)
     if random.random() < 0.6:
-        made["public"] = random.random() < 0.2
+        services = random.choice([["hello"], ["kiali"], ["hello-00001", "kiali"]])
+        made["public"] = random.choice([True, False, False, services, services])
     if random.random() < 0.4:
         made["plaintext_peers"] = random.random() < 0.8
     return made or {"public": True}
