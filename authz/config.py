@@ -157,22 +157,21 @@ class KeySettings(BaseSettings):
         list[Path],
         NoDecode,
         BeforeValidator(_words),
-        Field(description="files with the keys that the store may be sealed under, by commas"),
+        Field(description="key-encryption keys that unseal the store: files, comma-separated"),
     ] = []
     kek: Annotated[
         SecretStr | None,
-        Field(description="one such key itself, base64; from the environment only"),
+        Field(description="one key-encryption key itself, base64; from the environment only"),
     ] = None
-    token_seconds: Annotated[
-        int, Field(ge=60, le=86400, description="how long a token is good")
-    ] = 720
+    token_seconds: Annotated[int, Field(ge=60, le=86400, description="lifetime of a token")] = 720
     clock_leeway_seconds: Annotated[
-        int, Field(ge=0, le=300, description="how far replicas' clocks may be apart")
+        int,
+        Field(ge=0, le=300, description="largest difference between the clocks of two replicas"),
     ] = 30
     longest_request_seconds: Annotated[
         _Seconds,
         Field(
-            description="the longest time that a request waits on its way: Knative's "
+            description="longest time that a request waits for its pod: at least Knative's "
             "max-revision-timeout-seconds"
         ),
     ] = 600
@@ -207,60 +206,70 @@ class Settings(KeySettings):
 
     listen: Annotated[
         _Address,
-        Field(description="where Envoys ask: host:port, or unix:/path, for our user and group"),
+        Field(description="address of the gRPC service: host:port, or unix:/path (mode 0660)"),
     ] = Endpoint("127.0.0.1", 9000)
     http_listen: Annotated[
-        _Endpoint, Field(description="where /metrics, /healthz and /readyz are, host:port")
+        _Endpoint, Field(description="address of /metrics, /healthz and /readyz: host:port")
     ] = Endpoint("127.0.0.1", 9001)
     identity: Annotated[
         IdentitySource,
-        Field(description="who asks is told by: mtls (client certificate) or xfcc (own sidecar)"),
+        Field(
+            description="where the caller's identity comes from: mtls (its client certificate) or "
+            "xfcc (the header of our own sidecar)"
+        ),
     ] = IdentitySource.MTLS
     tls_cert_file: Annotated[
-        Path | None, Field(description="mtls: our certificate chain, PEM; reloaded on change")
+        Path | None,
+        Field(description="mtls: our certificate chain, PEM; followed while the server runs"),
     ] = None
     tls_key_file: Annotated[Path | None, Field(description="mtls: its private key, PEM")] = None
     tls_ca_file: Annotated[
-        Path | None, Field(description="mtls: roots that client certificates must chain to, PEM")
+        Path | None, Field(description="mtls: trust anchors for client certificates, PEM")
     ] = None
     own_id: Annotated[
         str | None, Field(description="xfcc: the SPIFFE ID of our own sidecar, found in By=")
     ] = None
     policy_file: Annotated[
         Path | None,
-        Field(description="the policy; without one, every namespace is on its own"),
+        Field(
+            description="policy file, YAML; without a policy every namespace is a tenant of its own"
+        ),
     ] = None
     policy_configmap: Annotated[
         _ConfigMap,
         Field(
-            description="or the policy in the cluster, NAMESPACE/NAME/KEY of a ConfigMap, which is "
+            description="in place of policy_file: NAMESPACE/NAME/KEY of a ConfigMap, which is "
             "watched"
         ),
     ] = None
     policy_from_cluster: Annotated[
-        bool, Field(description="add labels of namespaces and Grant objects to the policy")
+        bool, Field(description="add namespace labels and Grant objects to the policy")
     ] = False
     token_header: Annotated[
         str,
         BeforeValidator(_header_name),
-        Field(description="request header that carries the token; the filters name it too"),
+        Field(description="request header that carries the token; the filters must name the same"),
     ] = TOKEN_HEADER
     drain_seconds: Annotated[
         _Seconds,
-        Field(description="after SIGTERM, how long to go on as unready while Envoys move away"),
+        Field(description="after SIGTERM, time to go on as unready while Envoys move away"),
     ] = 5
     grace_seconds: Annotated[
-        _Seconds, Field(description="after that, how long running Checks may take to finish")
+        _Seconds, Field(description="after that, time for running Checks to end")
     ] = 5
     transport: Annotated[
         Transport, Field(description="http2 (our own) or grpcio (the reference, slower)")
     ] = Transport.HTTP2
     workers: Annotated[
         int,
-        Field(ge=1, le=256, description="processes that share the port; limits are for each"),
+        Field(
+            ge=1,
+            le=256,
+            description="processes that share the port; each limit holds for one process",
+        ),
     ] = 1
     max_streams: Annotated[
-        int, Field(ge=1, le=100_000, description="Checks at once on one connection")
+        int, Field(ge=1, le=100_000, description="concurrent Checks on one connection")
     ] = 1000
     max_message_bytes: Annotated[
         int, Field(ge=1024, le=16_777_216, description="largest CheckRequest")
@@ -269,25 +278,25 @@ class Settings(KeySettings):
         int,
         Field(
             ge=60,
-            description="ask a connection to go away after this long; Envoy's own limit "
-            "should come first",
+            description="age at which a connection is asked to end (GOAWAY); Envoy's own limit "
+            "should be lower",
         ),
     ] = 3600
-    max_connections: Annotated[int, Field(ge=1, description="connections at once")] = 20_000
+    max_connections: Annotated[int, Field(ge=1, description="concurrent connections")] = 20_000
     max_connections_per_namespace: Annotated[
-        int, Field(ge=1, description="of these, by workloads of one namespace; not for xfcc")
+        int, Field(ge=1, description="concurrent connections of one namespace; not for xfcc")
     ] = 2000
     max_handshakes: Annotated[
-        int, Field(ge=1, description="TLS handshakes at once; for more, the oldest goes")
+        int, Field(ge=1, description="concurrent TLS handshakes; above it the oldest is dropped")
     ] = 1024
     handshake_seconds: Annotated[
         int, Field(ge=1, le=600, description="how long a TLS handshake may take")
     ] = 10
     idle_seconds: Annotated[
-        int, Field(ge=1, description="ask a connection to go away when it is idle for so long")
+        int, Field(ge=1, description="idle time after which a connection is asked to end (GOAWAY)")
     ] = 900
     request_seconds: Annotated[
-        int, Field(ge=1, le=600, description="how long a request may take to arrive as a whole")
+        int, Field(ge=1, le=600, description="how long a request may take to arrive in full")
     ] = 10
     max_checks_per_second: Annotated[
         int,
@@ -301,8 +310,8 @@ class Settings(KeySettings):
         int,
         Field(
             ge=4_194_304,
-            description="of halves of requests and of answers not taken, over all connections; "
-            "for more, whoever holds most goes",
+            description="memory for partly received requests and unread responses, all "
+            "connections together; above it those that hold most are closed",
         ),
     ] = 134_217_728
 
@@ -317,8 +326,8 @@ class Settings(KeySettings):
         yield from super()._contradictions()
         if self.policy_file is not None and self.policy_configmap is not None:
             yield (
-                f"policy_configmap: there is one policy, and policy_file says {self.policy_file}: "
-                "take one of them away"
+                f"policy_configmap: policy_file is set, too ({self.policy_file}), and there is one "
+                "policy: remove one of the two"
             )
         if isinstance(self.listen, UnixSocket):
             yield from self._too_much_for_a_unix_socket()

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
 from authz.config import Transport
+from loadtest.bench import Measured, measured
 from loadtest.plan import Plan
-from loadtest.run import Measured, measured
 from loadtest.stack import Setup, Stack
 
 Tell = Callable[[str], None]

@@ -15,7 +15,7 @@ from time import perf_counter_ns
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from loadtest.alarm import Alarm
-from loadtest.connection import Tally
+from loadtest.grpc_connection import Tally
 
 DRAIN_SECONDS: Final = 30.0
 _SECOND: Final = 1_000_000_000  # in nanoseconds
@@ -27,7 +27,7 @@ C_contra = TypeVar("C_contra", contravariant=True)
 
 
 class Link(Protocol[C_contra]):
-    """What the loops need of a connection; see `loadtest.connection.Connection`."""
+    """What the loops need of a connection; see `loadtest.grpc_connection.Connection`."""
 
     tally: Tally
     gone: bool
@@ -42,7 +42,7 @@ class Link(Protocol[C_contra]):
 L = TypeVar("L", bound=Link[Any])
 
 
-class Lane(Generic[L]):
+class Session(Generic[L]):
     """A connection and what is asked on it."""
 
     def __init__(
@@ -68,65 +68,65 @@ class Lane(Generic[L]):
 class _Loop:
     """What both kinds have in common: they end when nothing is under way any more."""
 
-    def __init__(self, lanes: Sequence[Lane[Any]], most: int) -> None:
-        self._lanes = lanes
+    def __init__(self, sessions: Sequence[Session[Any]], most: int) -> None:
+        self._sessions = sessions
         self._left = most
         self._under_way = 0
         self._over = False
         self._finished = asyncio.get_running_loop().create_future()
 
-    def ended(self, lane: Lane[Any], count: int) -> None:
-        """So many calls of a lane have ended."""
-        del lane
+    def ended(self, session: Session[Any], count: int) -> None:
+        """So many calls of a session have ended."""
+        del session
         self._under_way -= count
         if self._over and not self._under_way and not self._finished.done():
             self._finished.set_result(None)
 
-    def _begin(self, lane: Lane[Any], intended: int) -> bool:
-        """Begin a lane's next call; whether there was one."""
-        call = next(lane.calls, None) if self._left and not lane.connection.gone else None
+    def _begin(self, session: Session[Any], intended: int) -> bool:
+        """Begin a session's next call; whether there was one."""
+        call = next(session.calls, None) if self._left and not session.connection.gone else None
         if call is None:
             return False
         self._left -= 1
         self._under_way += 1
-        lane.connection.call(call, intended)
+        session.connection.call(call, intended)
         return True
 
     async def _drained(self) -> None:
         """Begin nothing more; wait for what is under way."""
         self._over = True
-        self.ended(self._lanes[0], 0)
+        self.ended(self._sessions[0], 0)
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self._finished
         except TimeoutError:
-            problems = self._lanes[0].connection.tally.problems
+            problems = self._sessions[0].connection.tally.problems
             problems[f"not answered {DRAIN_SECONDS:.0f} s after the end"] += self._under_way
 
 
 class ClosedLoop(_Loop):
-    """Keeps every lane's calls in flight."""
+    """Keeps every session's calls in flight."""
 
-    def __init__(self, lanes: Sequence[Lane[Any]], *, seconds: float, most: int) -> None:
-        """Go on for `seconds`, for `most` calls, or until the lanes have no more calls."""
-        super().__init__(lanes, most)
+    def __init__(self, sessions: Sequence[Session[Any]], *, seconds: float, most: int) -> None:
+        """Go on for `seconds`, for `most` calls, or until the sessions have no more calls."""
+        super().__init__(sessions, most)
         self._deadline = perf_counter_ns() + int(seconds * _SECOND)
         self._enough = asyncio.Event()
 
     async def run(self) -> None:
         """Until all calls have ended."""
-        for lane in self._lanes:
-            self._more(lane, lane.in_flight)
-            lane.connection.flush()
+        for session in self._sessions:
+            self._more(session, session.in_flight)
+            session.connection.flush()
         await self._enough.wait()
         await self._drained()
 
-    def ended(self, lane: Lane[Any], count: int) -> None:
+    def ended(self, session: Session[Any], count: int) -> None:
         """See `_Loop.ended`."""
-        super().ended(lane, count)
-        self._more(lane, count)
+        super().ended(session, count)
+        self._more(session, count)
 
-    def _more(self, lane: Lane[Any], count: int) -> None:
+    def _more(self, session: Session[Any], count: int) -> None:
         if self._over:
             return
         now = perf_counter_ns()
@@ -134,18 +134,18 @@ class ClosedLoop(_Loop):
             self._enough.set()
             return
         for _ in range(count):
-            if not self._begin(lane, now):
+            if not self._begin(session, now):
                 break
         if not self._under_way:
             self._enough.set()
 
 
 class OpenLoop(_Loop):
-    """Begins calls at a fixed rate, on each lane in turn."""
+    """Begins calls at a fixed rate, on each session in turn."""
 
     def __init__(
         self,
-        lanes: Sequence[Lane[Any]],
+        sessions: Sequence[Session[Any]],
         *,
         rate: float,
         seconds: float,
@@ -153,8 +153,8 @@ class OpenLoop(_Loop):
         offset: float = 0,
     ) -> None:
         """Begin `rate` calls a second, the first after `offset` seconds."""
-        super().__init__(lanes, min(most, round(rate * seconds)))
-        self._turns = itertools.cycle(lanes)
+        super().__init__(sessions, min(most, round(rate * seconds)))
+        self._turns = itertools.cycle(sessions)
         self._interval = _SECOND / rate
         self._due = perf_counter_ns() + offset * _SECOND
         self._begun = asyncio.Event()
@@ -174,19 +174,19 @@ class OpenLoop(_Loop):
     def _pace(self) -> None:
         """Begin what is due. A call that finds no room waits, and its clock runs."""
         now = perf_counter_ns()
-        used: dict[Lane[Any], None] = {}
+        used: dict[Session[Any], None] = {}
         for _ in range(_MOST_AT_ONCE):
             if self._due > now:
                 break
-            lane = next(self._turns)
-            if not self._begin(lane, int(self._due)):
+            session = next(self._turns)
+            if not self._begin(session, int(self._due)):
                 self._left = 0
                 break
             self.lateness[int(now - self._due) // 1000] += 1
             self._due += self._interval
-            used[lane] = None
-        for lane in used:
-            lane.connection.flush()
+            used[session] = None
+        for session in used:
+            session.connection.flush()
         wait = int(self._due) - perf_counter_ns() - _WAKING
         if not self._left:
             self._begun.set()

@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from loadtest.bench import Measured
 from loadtest.client_run import histogram
-from loadtest.run import Measured
 
 PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 

@@ -16,7 +16,7 @@ from authz.lab.harness.keyfiles import KeyFiles
 from authz.lab.harness.ports import free_ports
 from authz.lab.harness.processes import CouldNotStart
 from authz.lab.harness.service import environment, serving
-from loadtest import mesh, processes
+from loadtest import processes, tenants
 from loadtest.plan import Plan, Share
 
 _WORKERS: Final = "workers"  # a setting of the service, where it has it
@@ -58,7 +58,7 @@ class Stack:
         self._directory = directory
         self._certificates = directory / "certificates"
         self._authority = Authority(self._certificates, "tenant-authz load")
-        self._server_certificate = self._authority.issue(mesh.AUTHZ, dns_name="authz.test")
+        self._server_certificate = self._authority.issue(tenants.AUTHZ, dns_name="authz.test")
         self._issued: set[str] = set()
         self.keys = KeyFiles(directory)
         self._servers = 0
@@ -72,9 +72,9 @@ class Stack:
         """What each client process needs. Issues the certificates that it takes."""
         if plan.identity is IdentitySource.MTLS:
             for connection in range(plan.connections):
-                namespace = mesh.namespace(plan.callers_of(connection)[0])
+                namespace = tenants.namespace(plan.callers_of(connection)[0])
                 if namespace not in self._issued:
-                    self._authority.issue(mesh.workload(namespace))
+                    self._authority.issue(tenants.workload(namespace))
                     self._issued.add(namespace)
         return [
             Share(
@@ -98,7 +98,7 @@ class Stack:
         self._servers += 1
         name = f"server-{self._servers}"
         policy_file = self._directory / f"{name}.yaml"
-        policy_file.write_text(mesh.policy(setup.namespaces) if policy is None else policy)
+        policy_file.write_text(tenants.policy(setup.namespaces) if policy is None else policy)
         host = self.host
         (_, port), (_, http_port) = free_ports([self.host], each=2)
         settings = {
@@ -127,7 +127,7 @@ class Stack:
                 limit = {"max_connections_per_namespace": "20000"}
                 return self._server_certificate.settings | limit
             case IdentitySource.XFCC:
-                return {"own_id": str(mesh.AUTHZ)}
+                return {"own_id": str(tenants.AUTHZ)}
             case IdentitySource.INSECURE_METADATA:
                 return {}
 

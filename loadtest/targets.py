@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 from authz.config import IdentitySource, Transport
+from loadtest.bench import Measured, measured
 from loadtest.hotpath import Tell
 from loadtest.plan import Ask, Plan
 from loadtest.result import Spread, spreads
-from loadtest.run import Measured, measured
 from loadtest.stack import Server, Setup, Stack, has_workers
 
 _VERIFY: Final = Plan(ask=Ask.VERIFY)

@@ -21,7 +21,7 @@ from authz.domain.keys import Keyring
 from authz.domain.names import Namespace
 from authz.testing import LET_IN, NOT_ALLOWED
 from authz.wire import INSECURE_CALLER, QUESTION, TOKEN_HEADER, UPSTREAM, cluster_name
-from loadtest import mesh
+from loadtest import tenants
 from loadtest.expected import LIFE, PREFIX, Expected, Keys, Signed
 from loadtest.headers import Field, Fields, Head
 from loadtest.plan import Ask, Plan
@@ -119,22 +119,22 @@ class Traffic:
     def forbidden(self, connection: int) -> Call:
         """A call with a stranger's token, which must be denied: else nothing is decided here."""
         caller = self._plan.callers_of(connection)[0]
-        return self._verify(caller, mesh.stranger(caller), "web", self._denied)
+        return self._verify(caller, tenants.stranger(caller), "web", self._denied)
 
     def _of(self, caller: int) -> list[Call]:
         asked: list[list[Call]] = []
         if self._plan.ask is not Ask.VERIFY:
             asked.append(
                 [
-                    self._sign(caller, mesh.namespace(caller + 1 + n))
+                    self._sign(caller, tenants.namespace(caller + 1 + n))
                     for n in range(self._plan.destinations)
                 ]
             )
         if self._plan.ask is not Ask.SIGN:
-            verify = self._verify(caller, mesh.sibling(caller), "web", self._let_in)
+            verify = self._verify(caller, tenants.sibling(caller), "web", self._let_in)
             asked.append([verify] * (len(asked[0]) if asked else 1))
         if self._plan.ask is Ask.MIXED:
-            stranger = self._verify(caller, mesh.stranger(caller), "web", self._denied)
+            stranger = self._verify(caller, tenants.stranger(caller), "web", self._denied)
             asked.append([stranger] * len(asked[0]))
         return [call for calls in zip(*asked, strict=True) for call in calls]
 
@@ -146,12 +146,12 @@ class Traffic:
             if kind is Ask.SIGN:
                 yield self._sign(caller, Namespace(name))
             elif kind is Ask.MIXED:
-                yield self._verify(caller, mesh.stranger(caller), name, self._denied)
+                yield self._verify(caller, tenants.stranger(caller), name, self._denied)
             else:
-                yield self._verify(caller, mesh.sibling(caller), name, self._let_in)
+                yield self._verify(caller, tenants.sibling(caller), name, self._let_in)
 
     def _sign(self, caller: int, destination: Namespace) -> Call:
-        source = mesh.namespace(caller)
+        source = tenants.namespace(caller)
         host = f"web.{destination}.svc.cluster.local"
         metadata = {
             QUESTION: "sign",
@@ -161,7 +161,7 @@ class Traffic:
         return self._call(source, metadata, _request(host), expected)
 
     def _verify(self, caller: int, source: Namespace, account: str, expected: Expected) -> Call:
-        destination = mesh.namespace(caller)
+        destination = tenants.namespace(caller)
         token = tokens.mint(
             source=source,
             service_account=account,
@@ -172,7 +172,7 @@ class Traffic:
         )
         # By the shared hop, behind which only the token tells where a request comes from.
         request = _request(
-            f"web.{destination}.svc.cluster.local", token=token, principal=mesh.ACTIVATOR
+            f"web.{destination}.svc.cluster.local", token=token, principal=tenants.ACTIVATOR
         )
         return self._call(destination, {QUESTION: "verify"}, request, expected)
 
@@ -180,7 +180,7 @@ class Traffic:
         self, caller: Namespace, metadata: dict[str, str], message: bytes, expected: Expected
     ) -> Call:
         """In the order in which Envoy sends these fields."""
-        who = mesh.workload(caller)
+        who = tenants.workload(caller)
         match self._plan.identity:
             case IdentitySource.XFCC:
                 metadata = {**metadata, "x-forwarded-client-cert": _xfcc(who)}
@@ -232,7 +232,7 @@ def _request(host: str, *, token: str | None = None, principal: SpiffeId | None 
 
 
 def _xfcc(who: SpiffeId) -> str:
-    return f'By={mesh.AUTHZ};Hash={"5f3a" * 16};Subject="";URI={who}'
+    return f'By={tenants.AUTHZ};Hash={"5f3a" * 16};Subject="";URI={who}'
 
 
 def _traces() -> list[Field]:

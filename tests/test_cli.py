@@ -10,7 +10,7 @@ from authz.keystore import read_kek_file
 from authz.testing import NOW
 from tests.command import Run, in_process
 from tests.kube_double import ApiDouble
-from tests.support import authz
+from tests.support.processes import authz
 
 
 @pytest.fixture

@@ -18,7 +18,9 @@ from authz.policysource.merge import Merged
 from authz.policysource.source import ClusterPolicy
 from authz.testing import check_request
 from tests.kube_double import DEEP, ApiDouble, Fault, Object
-from tests.support import Folder, at_last, connected, http_get, outcome, serving
+from tests.support.clients import connected, http_get, outcome
+from tests.support.processes import Folder, serving
+from tests.support.waiting import at_last
 
 NOW = 1_800_000_000.0
 WEB, DB, SHOP = map(Namespace, ("web", "db", "shop"))

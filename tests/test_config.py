@@ -22,7 +22,8 @@ from authz.domain.keys import TokenLife
 from authz.errors import BadSettings, KeyStoreError
 from authz.keystore import configured_store
 from authz.policysource.location import ConfigMapKey
-from tests.support import KEK, SERVICE
+from tests.support.certificates import SERVICE
+from tests.support.processes import KEK
 
 TLS = {"tls_cert_file": "/c", "tls_key_file": "/k", "tls_ca_file": "/a"}
 
@@ -135,9 +136,7 @@ def test_one_file_serves_the_commands_that_need_less(file: Path) -> None:
 
 def test_a_flag_wins_over_the_file_however_that_writes_the_name(file: Path) -> None:
     file.write_text("DRAIN_SECONDS: 1\n")
-    assert problems({**TLS, "drain_seconds": "3"}, file) == [
-        "DRAIN_SECONDS: there is no such setting"
-    ]
+    assert problems({**TLS, "drain_seconds": "3"}, file) == ["DRAIN_SECONDS: unknown setting"]
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}\n"])
@@ -221,7 +220,7 @@ def test_a_bad_value_is_told_by_its_setting_with_the_fix(
 @pytest.mark.parametrize("name", ["Listen", "LISTEN", "port", "kek_file", "config", "listen "])
 def test_an_unknown_name_in_the_file_is_told(file: Path, name: str) -> None:
     file.write_text(f"'{name}': 1\n")
-    assert problems(TLS, file) == [f"{name}: there is no such setting"]
+    assert problems(TLS, file) == [f"{name}: unknown setting"]
 
 
 @pytest.mark.parametrize(
@@ -247,7 +246,8 @@ def test_a_file_that_is_no_settings_file_is_told(file: Path, content: bytes, pro
 def test_there_is_one_policy() -> None:
     (told,) = problems({**TLS, "policy_file": "/p", "policy_configmap": "a/b/c"})
     assert told == (
-        "policy_configmap: there is one policy, and policy_file says /p: take one of them away"
+        "policy_configmap: policy_file is set, too (/p), and there is one policy: "
+        "remove one of the two"
     )
 
 
@@ -376,7 +376,7 @@ def test_a_kek_in_a_broken_file_is_not_quoted(file: Path, text: str) -> None:
 
 def test_a_kek_under_another_spelling_is_refused_and_not_quoted(file: Path) -> None:
     file.write_text(f"KEK: {KEK}\n")
-    assert problems(TLS, file) == ["KEK: there is no such setting"]
+    assert problems(TLS, file) == ["KEK: unknown setting"]
 
 
 def test_a_bad_kek_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Folder, at_last, environment, serving
+from tests.support.processes import Folder, environment, serving
+from tests.support.waiting import at_last
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "authz"

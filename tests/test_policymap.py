@@ -11,7 +11,9 @@ import pytest
 from authz.lab.harness.certs import Certificate
 from authz.testing import check_request
 from tests.kube_double import ApiDouble, Object
-from tests.support import Folder, Process, at_last, connected, http_get, outcome, serving
+from tests.support.clients import connected, http_get, outcome
+from tests.support.processes import Folder, Process, serving
+from tests.support.waiting import at_last
 
 WHERE = "authz-system/policy/policy.yaml"
 TENANT = "tenants: {acme: {namespaces: [web, db]}}\n"
@@ -132,7 +134,7 @@ async def test_what_is_gone_stays_in_use(folder: Folder, api: ApiDouble) -> None
         )
         api.delete("configmaps", "authz-system", "policy")
         assert running.line(stays, 2)["problems"] == [
-            "policy_configmap: ConfigMap authz-system/policy does not exist: make it"
+            "policy_configmap: ConfigMap authz-system/policy does not exist: create it"
         ]
         assert await asked(folder, running) == "allowed"
         assert metric(running, FAILURES) == 2

@@ -12,16 +12,8 @@ from authz.config import Transport
 from authz.domain.keys import Keyring
 from authz.domain.names import PUBLIC, Namespace
 from authz.testing import check_request, workload
-from tests.support import (
-    KEK,
-    Client,
-    Folder,
-    authz,
-    connected,
-    http_get,
-    serving,
-    token_in,
-)
+from tests.support.clients import Client, connected, http_get, token_in
+from tests.support.processes import KEK, Folder, authz, serving
 
 ACTIVATOR = workload("knative-serving", "activator")
 NAMESPACES = ["shop", "bank", "istio-system", PUBLIC]

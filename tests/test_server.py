@@ -33,26 +33,18 @@ from authz.policysource.reader import read_policy_apart
 from authz.server import Server, files, sources
 from authz.server.files import Files
 from authz.testing import ManualClock, check_request, workload
-from tests.support import (
+from tests.support.certificates import (
     SERVER_NAME,
     SERVICE,
-    Client,
-    Folder,
     Issuer,
-    authz,
-    connected,
-    eventually,
     expiry,
-    http_get,
-    outcome,
     presented,
-    refused,
     replace_file,
     serial,
-    serving,
-    soon,
-    token_in,
 )
+from tests.support.clients import Client, connected, http_get, outcome, refused, token_in
+from tests.support.processes import Folder, authz, serving
+from tests.support.waiting import eventually, soon
 from tests.transport.support import XFCC, element
 
 ACTIVATOR = workload("knative-serving", "activator")

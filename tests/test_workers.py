@@ -32,23 +32,10 @@ from authz.server.workers import worker as worker_module
 from authz.server.workers.protocol import Greeting
 from authz.server.workers.worker import Worker
 from authz.testing import ManualClock, check_request, workload
-from tests.support import (
-    PATIENCE,
-    SERVER_NAME,
-    Client,
-    Folder,
-    Process,
-    at_last,
-    authz,
-    connected,
-    eventually,
-    http_get,
-    outcome,
-    replace_file,
-    serving,
-    soon,
-    token_in,
-)
+from tests.support.certificates import SERVER_NAME, replace_file
+from tests.support.clients import Client, connected, http_get, outcome, token_in
+from tests.support.processes import Folder, Process, authz, serving
+from tests.support.waiting import PATIENCE, at_last, eventually, soon
 
 ACTIVATOR = workload("knative-serving", "activator")
 TO_BANK = "outbound|80||vault.bank.svc.cluster.local"

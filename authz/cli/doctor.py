@@ -166,7 +166,7 @@ def _accepted(text: str) -> tuple[Rule, str]:
     for rule in Rule:
         if rule.value == word:
             return rule, workload or "*"
-    raise BadSettings([f"--accept: {word!r} is no rule: take one that was told"])
+    raise BadSettings([f"--accept: unknown rule {word!r}: use the name of a rule from the report"])
 
 
 def _fits(finding: Finding, ignored: tuple[Rule, str]) -> bool:

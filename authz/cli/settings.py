@@ -90,9 +90,7 @@ def load_settings(kind: type[T], flags: Mapping[str, Any], file: Path | None) ->
         if name in kind.model_fields and f"{PREFIX}{name}".upper() not in in_environment
     }
     values.update(flags)
-    problems = [
-        f"{name}: there is no such setting" for name in in_file if name not in Settings.model_fields
-    ]
+    problems = [f"{name}: unknown setting" for name in in_file if name not in Settings.model_fields]
     try:
         settings = kind(**values)
     except ValidationError as error:

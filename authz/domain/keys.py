@@ -166,7 +166,9 @@ class Keyring:
         for root_id in self.gone:
             _check_root_id(root_id)
         if not any(root.verify_until is None and not root.revoked for root in self.roots):
-            raise KeyringError("the keyring has no root key that goes on verifying: rotate a root")
+            raise KeyringError(
+                "no root key without verify_until remains: run authz keys rotate --root"
+            )
 
     @classmethod
     def of(cls, *roots: RootKey, **namespaces: NamespaceKeys) -> Self:

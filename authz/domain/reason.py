@@ -84,11 +84,11 @@ class Reason(enum.Enum):
         Outward.NOT_ALLOWED,
     )
     DESTINATION_UNKNOWN = (
-        "the namespace that the request goes to cannot be told",
+        "the destination namespace of the request is not known",
         Outward.NOT_ALLOWED,
     )
     UPSTREAM_UNREADABLE = (
-        "x-authz-upstream is no cluster name of istiod's, and tells no namespace",
+        "x-authz-upstream is not a cluster name as istiod writes it",
         Outward.NOT_ALLOWED,
     )
     QUESTION_UNKNOWN = (
@@ -96,11 +96,11 @@ class Reason(enum.Enum):
         Outward.NOT_ALLOWED,
     )
     CALLER_UNTRUSTED = (
-        "whoever asks has no SPIFFE ID of an accepted trust domain",
+        "the caller of Check has no SPIFFE ID of an accepted trust domain",
         Outward.NOT_ALLOWED,
     )
     ROLE_REQUIRED = (
-        "whoever asks lacks the role that this question requires",
+        "the caller of Check lacks the role that this question requires",
         Outward.NOT_ALLOWED,
     )
     NO_ROW = "no row of the question's decision table answers", Outward.NOT_ALLOWED

@@ -107,7 +107,7 @@ class KubernetesBackend:
 
     async def looks(self) -> AsyncGenerator[bytes | KeyStoreError, None]:
         """See `Backend.looks`."""
-        held: bytes | KeyStoreError = KeyStoreError(f"{self} was not read yet")
+        held: bytes | KeyStoreError = KeyStoreError(f"{self} has not been read yet")
         async with aclosing(_until(self._closed, self._seen())) as seen:
             async for look in seen:
                 match look:

@@ -240,7 +240,9 @@ class ApiServer:
             what = _brief(error) or type(error).__name__
             raise Interrupted(f"the connection to the API server broke: {what}") from None
         except ConfigError as error:
-            raise KubeError(f"we cannot say who we are: {_brief(error)}") from None
+            raise KubeError(
+                f"cannot build the credentials for Kubernetes: {_brief(error)}"
+            ) from None
 
     async def _open(self) -> httpx.AsyncClient:
         async with self._opening:
@@ -313,9 +315,12 @@ def _problem(
         case 403:
             text = f"does not let us {verb} {resource} (403): {_missing_rule(verb, resource)}{said}"
         case 404:
-            text = f"knows no {resource} (404){said}"
+            text = f"has no {resource} (404){said}"
         case 410:
-            kind, text = Gone, f"has forgotten the version that we know of {resource} (410){said}"
+            kind, text = (
+                Gone,
+                f"no longer has the version of {resource} from which we watch (410){said}",
+            )
         case 429:
             text = f"is too busy to {verb} {resource} (429): try again in a moment{said}"
         case _:
@@ -365,11 +370,13 @@ def _resource_version(value: Object, resource: Resource) -> str:
 
 
 def _garbage(resource: Resource) -> KubeError:
-    return KubeError(f"what answers for {resource} is no API server: see where KUBECONFIG leads")
+    return KubeError(
+        f"the answer for {resource} is not an API server's: check the server in KUBECONFIG"
+    )
 
 
 def _too_long(resource: Resource) -> KubeError:
-    return TooMuch(f"the answer for {resource} is longer than {LONGEST} bytes, it was not read")
+    return TooMuch(f"the answer for {resource} is longer than {LONGEST} bytes and was not read")
 
 
 def _slow(verb: str, resource: Resource) -> KubeError:

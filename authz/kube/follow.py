@@ -106,9 +106,9 @@ def _read(event: Object, resource: Resource) -> tuple[str, Seen]:
     metadata: Any = thing.get("metadata") if isinstance(thing, dict) else None
     version = metadata.get("resourceVersion") if isinstance(metadata, dict) else None
     if not isinstance(version, str) or not version or not isinstance(thing, dict):
-        raise KubeError(f"a watch of {resource} said something that is no event")
+        raise KubeError(f"a watch of {resource} sent something that is not an event")
     if kind == "BOOKMARK":
         return version, Alive()
     if kind not in _CHANGES:
-        raise KubeError(f"a watch of {resource} said something that is no event")
+        raise KubeError(f"a watch of {resource} sent something that is not an event")
     return version, Changed(thing, deleted=kind == "DELETED")

@@ -95,7 +95,7 @@ class _Told:
     def untold(self, problem: str) -> None:
         """Where a grant's status cannot be written."""
         if problem != self._untold:
-            self._log.error("grant cannot be told whether it counts", problem=problem)
+            self._log.error("cannot say whether a Grant counts", problem=problem)
         self._untold = problem
 
     def merged(self, merged: Merged) -> None:

@@ -42,7 +42,7 @@ class PolicyMap:
 
         A `BadPolicy` says that there is no text, a `KubeError` that nobody can tell.
         """
-        held: str | BadPolicy = BadPolicy([f"policy_configmap: {self} was not read yet"])
+        held: str | BadPolicy = BadPolicy([f"policy_configmap: {self} has not been read yet"])
         async with aclosing(follow(self._api, self._resource, self._pace)) as seen:
             async for look in seen:
                 match look:
@@ -61,7 +61,7 @@ class PolicyMap:
 
     def _text(self, thing: Object | None) -> str | BadPolicy:
         if thing is None:
-            return BadPolicy([f"policy_configmap: {self} does not exist: make it"])
+            return BadPolicy([f"policy_configmap: {self} does not exist: create it"])
         data: Any = thing.get("data")
         keys = data if isinstance(data, dict) else {}
         text = keys.get(self._key)

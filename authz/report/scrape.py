@@ -49,7 +49,7 @@ def scrape(urls: list[str]) -> Counted:
 
 def _get(url: str) -> str:
     if not url.startswith(("http://", "https://")):
-        raise BadSettings([f"--metrics: {url!r} is no URL: write http://<host>:<port>/metrics"])
+        raise BadSettings([f"--metrics: {url!r} is not a URL: write http://<host>:<port>/metrics"])
     try:
         with urllib.request.urlopen(url, timeout=_SECONDS) as answer:  # noqa: S310 - HTTP, see above
             body: bytes = answer.read(MAX_BYTES + 1)

@@ -57,7 +57,7 @@ class GrpcioListener:
                 self.use(self._tls)
                 port = server.add_secure_port(self._address, self._credentials())
         except RuntimeError:
-            raise OSError(errno.EADDRINUSE, "is it in use, or not ours?") from None
+            raise OSError(errno.EADDRINUSE, "address in use or not of this machine") from None
         await server.start()
         self._server = server
         return port

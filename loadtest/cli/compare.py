@@ -11,10 +11,10 @@ import typer
 
 from authz.cli.output import show
 from loadtest.cli.common import BUSY, JsonFile, note, with_stack, wrong
-from loadtest.compare.course import Course
 from loadtest.compare.page import page as page_of
-from loadtest.compare.report import View, report
+from loadtest.compare.results import View, report
 from loadtest.compare.rounds import compare as run_compare
+from loadtest.compare.schedule import Schedule
 from loadtest.compare.table import brief
 from loadtest.compare.table import markdown as markdown_of
 from loadtest.compare.variants import Variant, built_in, external
@@ -22,7 +22,7 @@ from loadtest.plan import BadPlan
 from loadtest.result import machine
 from loadtest.stored import STDOUT, put, read, save, write
 
-_DEFAULT: Final = Course()
+_DEFAULT: Final = Schedule()
 _WHAT, _LOAD, _OUT = "What is compared", "Load", "Results"
 
 app = typer.Typer()
@@ -115,7 +115,7 @@ def compare(  # noqa: PLR0917 - Typer makes options of them
     sidecars. As it is, it takes about a minute.
     """
     if stored is None:
-        course = Course(
+        schedule = Schedule(
             connections=_DEFAULT.connections if connections is None else connections,
             rates=_DEFAULT.rates if rate is None else rate,
             repeat=repeat,
@@ -123,7 +123,7 @@ def compare(  # noqa: PLR0917 - Typer makes options of them
             warmup=warmup,
             processes=processes,
         )
-        made = _measured(_chosen(target or [], only or []), course)
+        made = _measured(_chosen(target or [], only or []), schedule)
     else:
         made = read(stored)
         if made.get("kind") != "compare":
@@ -153,11 +153,11 @@ def _chosen(targets: list[str], only: list[str]) -> list[Variant]:
     return [each for each in variants if not only or any(word in each.name for word in only)]
 
 
-def _measured(variants: list[Variant], course: Course) -> dict[str, object]:
+def _measured(variants: list[Variant], schedule: Schedule) -> dict[str, object]:
     before = machine()
     done = with_stack(
-        lambda stack, directory, tell: run_compare(stack, directory, variants, course, tell),
-        steps=1 + course.repeat * len(course.points) * len(variants),
+        lambda stack, directory, tell: run_compare(stack, directory, variants, schedule, tell),
+        steps=1 + schedule.repeat * len(schedule.points) * len(variants),
     )
     return report(done, before, shlex.join(["python", "-m", "loadtest", *sys.argv[1:]]))
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Final, cast
 
-from loadtest.connection import Tally
+from loadtest.grpc_connection import Tally
 
 _RIGHT: Final = b"HTTP/1.1 200 "
 _LENGTH: Final = b"\r\ncontent-length: "

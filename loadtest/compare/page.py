@@ -11,7 +11,7 @@ from typing import Final
 from authz.config import Transport
 from loadtest.compare import table
 from loadtest.compare.plots import PART_COLOURS, Plot, colour, plots
-from loadtest.compare.report import PARTS, View
+from loadtest.compare.results import PARTS, View
 from loadtest.compare.svg import duration
 from loadtest.compare.variants import PLAIN
 

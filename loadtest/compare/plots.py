@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from loadtest.compare import svg
-from loadtest.compare.course import Point
-from loadtest.compare.report import PARTS, View
+from loadtest.compare.results import PARTS, View
+from loadtest.compare.schedule import Point
 from loadtest.compare.svg import Bar, Line, Value, duration
 from loadtest.result import Spread
 

@@ -18,17 +18,17 @@ from authz.lab.harness.processes import CouldNotStart
 from authz.lab.loopback.server import POLICY
 from authz.wire import TOKEN_HEADER
 from loadtest import processes
+from loadtest.client_process import Client, client
 from loadtest.client_run import ClientRun
 from loadtest.compare import sidecars
-from loadtest.compare.client import Task
-from loadtest.compare.course import Comparison, Course, Point, Sample
+from loadtest.compare.http_client import Task
+from loadtest.compare.schedule import Comparison, Point, Sample, Schedule
 from loadtest.compare.sidecars import Certificates, Way
 from loadtest.compare.variants import Variant
-from loadtest.crew import Client, client
 from loadtest.stack import Setup, Stack
 
 _AFTER_SECONDS: Final = 90.0
-_MODULE: Final = "loadtest.compare.client"
+_MODULE: Final = "loadtest.compare.http_client"
 
 
 class WrongOutcome(AuthzError):
@@ -39,7 +39,7 @@ async def compare(
     stack: Stack,
     directory: Path,
     variants: Sequence[Variant],
-    course: Course,
+    schedule: Schedule,
     tell: Callable[[str], None],
 ) -> Comparison:
     """Start everything, see that each variant decides rightly, and do all runs.
@@ -50,17 +50,19 @@ async def compare(
     """
     tell("starting servers and Envoys")
     async with AsyncExitStack() as running:
-        crew = [await running.enter_async_context(client(_MODULE)) for _ in range(course.processes)]
+        clients = [
+            await running.enter_async_context(client(_MODULE)) for _ in range(schedule.processes)
+        ]
         ways = await _ways(stack, directory, variants, running)
         for way in ways:
             await _decides_rightly(way)
-        done = Comparison(course, variants, await _envoy_version())
-        for number in range(course.repeat):
-            for point in course.points:
+        done = Comparison(schedule, variants, await _envoy_version())
+        for number in range(schedule.repeat):
+            for point in schedule.points:
                 # Who is first in a round is not always the same.
                 for way in [*ways[number % len(ways) :], *ways[: number % len(ways)]]:
-                    tell(f"{number + 1}/{course.repeat} {point}: {way.variant.name}")
-                    done.samples.append(await _sample(crew, way, point, course))
+                    tell(f"{number + 1}/{schedule.repeat} {point}: {way.variant.name}")
+                    done.samples.append(await _sample(clients, way, point, schedule))
         return done
 
 
@@ -127,11 +129,11 @@ async def _get(endpoint: Endpoint, **headers: str) -> httpx.Response:
             raise CouldNotStart(f"an Envoy does not answer: {error!r}") from None
 
 
-async def _sample(crew: Sequence[Client], way: Way, point: Point, course: Course) -> Sample:
-    busy = crew[: point.connections]
+async def _sample(clients: Sequence[Client], way: Way, point: Point, schedule: Schedule) -> Sample:
+    busy = clients[: point.connections]
     share = 1 / len(busy)
     try:
-        async with asyncio.timeout(course.seconds + course.warmup + _AFTER_SECONDS):
+        async with asyncio.timeout(schedule.seconds + schedule.warmup + _AFTER_SECONDS):
             for number, each in enumerate(busy):
                 task = Task(
                     host=way.signed.host,
@@ -140,8 +142,8 @@ async def _sample(crew: Sequence[Client], way: Way, point: Point, course: Course
                     connections=len(range(number, point.connections, len(busy))),
                     rate=point.rate * share,
                     offset=number / point.rate if point.rate else 0,
-                    seconds=course.seconds,
-                    warmup=course.warmup,
+                    seconds=schedule.seconds,
+                    warmup=schedule.warmup,
                 )
                 await each.say(task.to_json())
             await asyncio.gather(*(each.ready() for each in busy))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from loadtest.compare.course import Point
-from loadtest.compare.report import PARTS, View
+from loadtest.compare.results import PARTS, View
+from loadtest.compare.schedule import Point
 
 NOT_SAID: Final = """\
 One machine does everything: clients, app, both sidecars and the service share its cores, and so \

@@ -11,7 +11,7 @@ from typing import Any, Final
 from authz.config import IdentitySource
 from authz.lab.harness.certs import Authority
 from authz.lab.harness.ports import Endpoint
-from loadtest import mesh
+from loadtest import tenants
 from loadtest.client_run import ClientRun
 from loadtest.plan import Ask, Plan, Share
 from loadtest.swarm.control import StackFailed
@@ -23,7 +23,7 @@ class Flood:
     """What floods need."""
 
     def __init__(self, authority: Authority, directory: Path) -> None:
-        who = mesh.workload(mesh.namespace(0))  # no tenant of the demo
+        who = tenants.workload(tenants.namespace(0))  # no tenant of the demo
         self._certificates = authority.issue(who).ca_file.parent
         self._directory = directory
 
@@ -50,7 +50,7 @@ class Flood:
             certificates=str(self._certificates),
         )
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "loadtest.client"),
+            *(sys.executable, "-m", "loadtest.grpc_client"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )

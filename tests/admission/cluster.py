@@ -25,7 +25,7 @@ from tests.admission.rows import (
 )
 from tests.admission.table.namespaces import OWN
 from tests.deploy.manifests import DEPLOY, load
-from tests.support import PATIENCE
+from tests.support.waiting import PATIENCE
 
 ADMISSION: Final = DEPLOY / "platform" / "admission"
 

@@ -20,7 +20,7 @@ from authz.lab.world.model import DOMAIN
 from authz.lab.world.variants import component
 from authz.testing import NO_ANSWER, Outcome
 from tests.attacks.stage import TOKEN, Headers, Loot, Move, Stage, claims_of
-from tests.support import eventually, soon
+from tests.support.waiting import eventually, soon
 
 ATTACKER: Final = "mallory/bare"
 """From where an attacker speaks TLS itself: there is no sidecar in the way."""

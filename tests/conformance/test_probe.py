@@ -19,7 +19,7 @@ from authz.conformance import MATRIX, probe
 from authz.conformance.matrix import ALLOWED, DENIED, KEPT_OUT
 from authz.conformance.run import outcome
 from authz.testing import Case, Result
-from tests.support import at_last
+from tests.support.waiting import at_last
 
 
 @contextmanager

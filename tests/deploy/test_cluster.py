@@ -28,7 +28,9 @@ from tests.deploy.manifests import (
     with_component,
 )
 from tests.kube_double import ApiDouble, Object
-from tests.support import Folder, Process, at_last, authz, connected, http_get, outcome, serving
+from tests.support.clients import connected, http_get, outcome
+from tests.support.processes import Folder, Process, authz, serving
+from tests.support.waiting import at_last
 
 STORE = "kubernetes:authz-system/tenant-authz-keys"
 SECRET = ("secrets", "authz-system", "tenant-authz-keys")

@@ -23,7 +23,9 @@ from authz.testing import NO_ANSWER, Outcome
 from authz.wire import REASON_HEADER
 from tests.deploy.manifests import DEPLOY, load
 from tests.envoy.bench import free_port
-from tests.support import PATIENCE, at_last, authz, http_get, serving
+from tests.support.clients import http_get
+from tests.support.processes import authz, serving
+from tests.support.waiting import PATIENCE, at_last
 
 STANDALONE = DEPLOY / "standalone"
 TENANTS = ("shop", "bank")

@@ -17,7 +17,7 @@ from authz.lab.recordings import ANY_OTHER, Sent
 from authz.testing import workload
 from tests.envoy.bench import Door, Workbench, free_port
 from tests.envoy.scripted import allowing, always, denying
-from tests.support import soon
+from tests.support.waiting import soon
 
 GREETING = b"220 welcome\r\n"
 PING = b"*1\r\n$4\r\nPING\r\n"  # redis_proxy answers it itself: +PONG

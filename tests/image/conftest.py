@@ -12,7 +12,7 @@ import pytest
 
 from tests.image.container import Container
 from tests.image.engine import build, engine, import_base, make_context
-from tests.support import Folder
+from tests.support.processes import Folder
 
 Run = Callable[..., Container]
 

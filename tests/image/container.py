@@ -8,7 +8,7 @@ from typing import Any
 import docker
 
 from tests.envoy.bench import free_port
-from tests.support import at_last
+from tests.support.waiting import at_last
 
 SECOND = 1_000_000_000  # Docker counts nanoseconds
 

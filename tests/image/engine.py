@@ -22,7 +22,7 @@ from typing import Any
 import docker
 import pytest
 
-from tests.support import at_last
+from tests.support.waiting import at_last
 
 ROOT = Path(__file__).parents[2]
 SUITE, PYTHON = "bookworm", "3.11"  # a Debian and its Python

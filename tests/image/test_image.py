@@ -14,7 +14,9 @@ from docker.utils import exclude_paths
 from authz.testing import check_request
 from tests.image.conftest import Run
 from tests.image.engine import ROOT, let_through
-from tests.support import Folder, at_last, connected, http_get, token_in
+from tests.support.clients import connected, http_get, token_in
+from tests.support.processes import Folder
+from tests.support.waiting import at_last
 
 pytestmark = [
     pytest.mark.timeout(600),  # the first run makes a base image

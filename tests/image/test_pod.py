@@ -12,7 +12,9 @@ import pytest
 from authz.testing import check_request
 from tests.deploy.manifests import DEPLOY, pod, server
 from tests.image.container import Container
-from tests.support import Folder, at_last, connected, outcome
+from tests.support.clients import connected, outcome
+from tests.support.processes import Folder
+from tests.support.waiting import at_last
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -15,17 +15,9 @@ from authz.keystore.kubernetes import KEY
 from authz.lab.harness.certs import Certificate
 from authz.testing import check_request
 from tests.kube_double import ApiDouble
-from tests.support import (
-    Folder,
-    Process,
-    at_last,
-    authz,
-    connected,
-    http_get,
-    outcome,
-    serving,
-    token_in,
-)
+from tests.support.clients import connected, http_get, outcome, token_in
+from tests.support.processes import Folder, Process, authz, serving
+from tests.support.waiting import at_last
 
 STORE = "kubernetes:authz-system/keyring"
 TO_BANK = "outbound|80||vault.bank.svc.cluster.local"

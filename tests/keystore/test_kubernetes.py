@@ -51,7 +51,7 @@ from tests.kube_double import (
     raw,
     say_nothing,
 )
-from tests.support import Issuer
+from tests.support.certificates import Issuer
 
 HOME = "authz-system"
 GONE = json.dumps({"type": "ERROR", "object": {"code": 410, "message": "too old"}}).encode()
@@ -346,10 +346,10 @@ async def test_a_watch_that_does_not_begin_is_given_up(
 @pytest.mark.parametrize(
     ("answer", "text"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n<html>Login</h>", "is no API server"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "is no API server"),
-        (b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{"items":1}', "is no API server"),
-        (b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"items":[]}', "is no API server"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n<html>Login</h>", "is not an API server's"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "is not an API server's"),
+        (b'HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{"items":1}', "is not an API server's"),
+        (b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"items":[]}', "is not an API server's"),
         (
             b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
             "302",
@@ -372,7 +372,7 @@ async def test_an_answer_of_any_length_is_not_read(
     monkeypatch.setattr(api_module, "LONGEST", 100_000)
     await another().compare_and_swap(None, RING)
     api.fault("list", Fault(write=raw(STREAM, chunk(b" " * 90_000), chunk(b" " * 90_000))))
-    with pytest.raises(KeyStoreError, match="longer than 100000 bytes, it was not read"):
+    with pytest.raises(KeyStoreError, match="longer than 100000 bytes and was not read"):
         await another().load()
 
 

@@ -11,7 +11,7 @@ import pytest
 from authz.lab.box.knative.messages import Request, Stream, reply
 from authz.lab.box.knative.net import serve
 from tests.knative.support import HOST, ROUTED, Stand, get, headers_of, told
-from tests.support import eventually, soon
+from tests.support.waiting import eventually, soon
 
 
 async def ready(stand: Stand) -> None:

@@ -13,7 +13,7 @@ from authz.lab.box.knative.callers import CALLERS, make, request_for
 from authz.lab.box.knative.messages import Headers, Request, Stream, reply
 from authz.lab.box.knative.net import serve
 from tests.knative.support import Stand, get, told
-from tests.support import eventually
+from tests.support.waiting import eventually
 
 SCRAPE = [
     ("user-agent", "Go-http-client/1.1"),

@@ -18,7 +18,7 @@ from authz.lab.box.knative.messages import Headers, Request
 from authz.lab.box.knative.net import call
 from tests.envoy.bench import free_port
 from tests.knative.support import HOST, REVISION, get
-from tests.support import PATIENCE, eventually
+from tests.support.waiting import PATIENCE, eventually
 
 SIZE = 20 << 20
 NAMES = ["app", "queue_proxy", "pod", "activator", "eventing", "autoscaler", "callers"]

@@ -12,7 +12,7 @@ from authz.lab.box.knative.messages import Headers, Request
 from authz.lab.box.knative.net import call, serve
 from authz.lab.box.knative.queue_proxy import shim_forwarded
 from tests.knative.support import ROUTED, Stand, get, headers_of, told
-from tests.support import eventually, soon
+from tests.support.waiting import eventually, soon
 
 AGENTS = ["kube-probe/1.33", "Knative-Activator-Probe", "Knative-Autoscaling-Probe"]
 

@@ -13,7 +13,7 @@ from authz.lab.box.knative.messages import End, Headers, Response, Stream, body,
 from authz.lab.box.knative.messages import Request as Head
 from authz.lab.box.knative.net import address, call, dial, serve
 from tests.knative.support import HOST, Stand, get, told
-from tests.support import eventually, soon
+from tests.support.waiting import eventually, soon
 
 pytestmark = pytest.mark.usefixtures("awake")
 

@@ -15,7 +15,8 @@ from authz.wire import TENANT_LABEL
 from tests.admission.rows import Account, Json, changed, thing
 from tests.deploy.manifests import DEPLOY, ROOT, load
 from tests.kube.conftest import Installed
-from tests.support import authz, eventually
+from tests.support.processes import authz
+from tests.support.waiting import eventually
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl to apply with"),

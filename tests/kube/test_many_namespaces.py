@@ -21,16 +21,9 @@ from authz.wire import MODE_LABEL, TENANT_LABEL
 from tests.admission.rows import Json, changed, thing
 from tests.deploy.manifests import DEPLOY, rendered
 from tests.kube.conftest import Installed
-from tests.support import (
-    PATIENCE,
-    Folder,
-    Process,
-    authz,
-    connected,
-    http_get,
-    outcome,
-    serving,
-)
+from tests.support.clients import connected, http_get, outcome
+from tests.support.processes import Folder, Process, authz, serving
+from tests.support.waiting import PATIENCE
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="renders with kubectl"),

@@ -18,7 +18,7 @@ from lightkube.resources.rbac_authorization_v1 import Role, RoleBinding
 from ruamel.yaml import YAML
 
 from tests.deploy.manifests import DEPLOY, load
-from tests.support import Folder, serving
+from tests.support.processes import Folder, serving
 
 _CLUSTER = os.environ.get("KUBECONFIG", "~/.kube/config")  # before a fixture takes it away
 _NAME, _KEY = "tenant-authz-policy", "policy.yaml"

@@ -17,13 +17,13 @@ from grpc import aio
 
 from authz._proto.ext_authz_pb2 import CheckResponse
 from loadtest import processes
-from loadtest.compare.course import Comparison, Course
 from loadtest.compare.rounds import WrongOutcome, compare
+from loadtest.compare.schedule import Comparison, Schedule
 from loadtest.compare.variants import PLAIN, Variant, built_in, external
 from loadtest.plan import BadPlan
 from loadtest.stack import Stack
 
-QUICK = Course(connections=[2], rates=[50], repeat=1, seconds=0.1, warmup=0.05)
+QUICK = Schedule(connections=[2], rates=[50], repeat=1, seconds=0.1, warmup=0.05)
 SHORT = (
     *("--connections", "2", "--rate", "50"),
     *("--repeat", "1", "--seconds", "0.1", "--warmup", "0.05"),
@@ -35,11 +35,11 @@ def of(word: str) -> Variant:
     return found
 
 
-async def compared(*variants: Variant, course: Course = QUICK) -> Comparison:
+async def compared(*variants: Variant, schedule: Schedule = QUICK) -> Comparison:
     with tempfile.TemporaryDirectory() as directory:
         stack = Stack(Path(directory))
         await stack.keys.make_keys()
-        return await compare(stack, Path(directory), variants, course, lambda text: None)
+        return await compare(stack, Path(directory), variants, schedule, lambda text: None)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ async def another() -> AsyncIterator[str]:
 
 @pytest.mark.envoy
 async def test_every_variant_answers_rightly_and_is_measured(another: str) -> None:
-    done = await compared(*built_in(), external(another), course=replace(QUICK, processes=2))
+    done = await compared(*built_in(), external(another), schedule=replace(QUICK, processes=2))
     assert len(done.samples) == 6 * 2
     for sample in done.samples:
         assert not sample.outcome.problems, sample.variant
@@ -127,7 +127,7 @@ def test_a_target_without_an_address_is_a_usage_error() -> None:
 )
 def test_a_course_that_cannot_be_is_a_usage_error(given: dict[str, Any]) -> None:
     with pytest.raises(BadPlan):
-        Course(**given)
+        Schedule(**given)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

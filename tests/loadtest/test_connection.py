@@ -10,8 +10,8 @@ from authz import testing
 from authz.domain.verdict import Allow, Ground, HeaderAction, Parties
 from authz.extauthz.response import answer
 from authz.wire import TOKEN_HEADER
-from loadtest.connection import Connection
 from loadtest.expected import Expected
+from loadtest.grpc_connection import Connection
 from loadtest.headers import Fields
 from loadtest.traffic import ID_HOLE, Call
 

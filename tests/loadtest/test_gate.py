@@ -18,11 +18,11 @@ import pytest
 from authz.config import Transport
 from authz.domain import rotation
 from authz.domain.keys import TokenLife
-from loadtest import mesh
+from loadtest import tenants
+from loadtest.bench import Measured, measured
 from loadtest.hotpath import hotpath
 from loadtest.plan import Ask, Plan
 from loadtest.result import spreads
-from loadtest.run import Measured, measured
 from loadtest.stack import Setup, Stack
 
 GRPCIO_SHARE = 1 / 4
@@ -91,7 +91,7 @@ async def test_no_wrong_answer_while_keys_rotate_and_the_policy_changes(
             )
         )
         renewed = server.policy_file.with_suffix(".new")
-        renewed.write_text(mesh.policy(later.namespaces))
+        renewed.write_text(tenants.policy(later.namespaces))
         renewed.replace(server.policy_file)
         await asyncio.sleep(ROTATION_DELAY + 2)
         runs = [await measured(stack, server, later), await whole]

@@ -10,7 +10,7 @@ import pytest
 
 from loadtest.alarm import Alarm
 from loadtest.compare.http1 import HttpConnection
-from loadtest.load import ClosedLoop, Lane, OpenLoop
+from loadtest.load import ClosedLoop, OpenLoop, Session
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok\n"
@@ -18,7 +18,7 @@ DENIED = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"
 
 
 @asynccontextmanager
-async def lane(*answers: Sequence[bytes]) -> AsyncIterator[Lane[HttpConnection]]:
+async def session(*answers: Sequence[bytes]) -> AsyncIterator[Session[HttpConnection]]:
     """A connection to a server that gives these answers in turn, each in pieces."""
     turns = itertools.cycle(answers)
     ended = asyncio.Event()
@@ -36,7 +36,7 @@ async def lane(*answers: Sequence[bytes]) -> AsyncIterator[Lane[HttpConnection]]
             ended.set()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    made = Lane(1, HttpConnection)
+    made = Session(1, HttpConnection)
     port = server.sockets[0].getsockname()[1]
     await asyncio.get_running_loop().create_connection(lambda: made.connection, "127.0.0.1", port)
     try:
@@ -49,14 +49,14 @@ async def lane(*answers: Sequence[bytes]) -> AsyncIterator[Lane[HttpConnection]]
         await server.wait_closed()
 
 
-async def closed(made: Lane[HttpConnection], most: int) -> None:
+async def closed(made: Session[HttpConnection], most: int) -> None:
     loop = ClosedLoop([made], seconds=10, most=most)
     made.begin(loop, itertools.repeat(REQUEST))
     await loop.run()
 
 
 async def test_answers_are_counted_however_they_are_cut() -> None:
-    async with lane([OK], [OK[:5], OK[5:30], OK[30:]], [OK[:-1], OK[-1:]]) as made:
+    async with session([OK], [OK[:5], OK[5:30], OK[30:]], [OK[:-1], OK[-1:]]) as made:
         await closed(made, 30)
         tally = made.connection.tally
         assert (tally.right, dict(tally.problems)) == (30, {})
@@ -64,21 +64,21 @@ async def test_answers_are_counted_however_they_are_cut() -> None:
 
 
 async def test_another_status_is_a_problem() -> None:
-    async with lane([OK], [DENIED]) as made:
+    async with session([OK], [DENIED]) as made:
         await closed(made, 10)
         assert made.connection.tally.right == 5
         assert made.connection.tally.problems == {"HTTP status 403": 5}
 
 
 async def test_more_than_was_asked_for_is_a_problem() -> None:
-    async with lane([OK + OK]) as made:
+    async with session([OK + OK]) as made:
         await closed(made, 10)
         assert made.connection.tally.right == 0
         assert made.connection.tally.problems["more than one answer"] == 1
 
 
 async def test_a_request_that_waits_counts_from_when_it_should_have_begun() -> None:
-    async with lane([OK]) as made:
+    async with session([OK]) as made:
         loop = ClosedLoop([made], seconds=10, most=0)
         made.begin(loop, [])
         second_ago = time.perf_counter_ns() - 1_000_000_000
@@ -92,7 +92,7 @@ async def test_a_request_that_waits_counts_from_when_it_should_have_begun() -> N
 
 
 async def test_an_open_loop_keeps_its_rate_and_sleeps_in_between() -> None:
-    async with lane([OK]) as made:
+    async with session([OK]) as made:
         loop = OpenLoop([made], rate=200, seconds=0.5, most=1000)
         made.begin(loop, itertools.repeat(REQUEST))
         cpu, begun = time.process_time(), time.perf_counter()

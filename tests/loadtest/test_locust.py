@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from authz.lab.loopback.server import POLICY
-from tests.support import at_last
+from tests.support.waiting import at_last
 
 ROOT = Path(__file__).parent.parent.parent
 SECONDS = 90

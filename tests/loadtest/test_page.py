@@ -12,14 +12,14 @@ import pytest
 
 from loadtest.client_run import ClientRun, encoded
 from loadtest.compare import table
-from loadtest.compare.course import Comparison, Course, Point, Sample
 from loadtest.compare.page import page
-from loadtest.compare.report import View, report
+from loadtest.compare.results import View, report
+from loadtest.compare.schedule import Comparison, Point, Sample, Schedule
 from loadtest.compare.variants import built_in, external
 from loadtest.result import machine
 
 NASTY = '<b>"opa"&</b>'
-COURSE = Course(connections=[1, 8], rates=[100, 200, 400], repeat=2, seconds=1)
+SCHEDULE = Schedule(connections=[1, 8], rates=[100, 200, 400], repeat=2, seconds=1)
 
 COUNT = """<script>
 const found = [...document.querySelectorAll("svg.plot")].map(plot => {
@@ -44,11 +44,11 @@ document.body.textContent = "FOUND" + JSON.stringify(found) + "END";
 
 def made(rates: tuple[float, ...] = (100, 200, 400), *, slow: str = "") -> dict[str, Any]:
     """A report of made-up runs."""
-    course = Course(connections=COURSE.connections, rates=rates, repeat=2, seconds=1)
+    schedule = Schedule(connections=SCHEDULE.connections, rates=rates, repeat=2, seconds=1)
     variants = [*built_in(), external(f"{NASTY}=127.0.0.1:1")]
-    done = Comparison(course, variants, "1.40.0")
+    done = Comparison(schedule, variants, "1.40.0")
     for number, (each, point, repeat) in enumerate(
-        itertools.product(variants, course.points, range(2))
+        itertools.product(variants, schedule.points, range(2))
     ):
         latencies = encoded({100 + number * 3: 900, 500 + number * 40: 90, 30_000: 10 + repeat})
         right = int((point.rate or 1000) * (0.5 if each.name == slow else 1))

@@ -19,13 +19,13 @@ from typer.testing import CliRunner
 from authz.config import IdentitySource, Transport
 from authz.lab.harness.keyfiles import KeyFiles
 from authz.testing import LET_IN, NOT_ALLOWED
-from loadtest import mesh
+from loadtest import tenants
+from loadtest.bench import Measured, measured
 from loadtest.cli import app, main
-from loadtest.client import Client
 from loadtest.client_run import histogram
+from loadtest.grpc_client import Client
 from loadtest.plan import Ask, Plan
 from loadtest.result import figures
-from loadtest.run import Measured, measured
 from loadtest.stack import Server, Setup, Stack
 
 QUICK = Plan(seconds=0.3, warmup=0.1)
@@ -68,8 +68,8 @@ def test_a_run_reports_what_it_cost_and_leaves_nothing_behind() -> None:
 
 
 def test_wrong_answers_fail_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    nobody_belongs_together = f'roles: {{transit: ["{mesh.ACTIVATOR}"]}}\n'
-    monkeypatch.setattr(mesh, "policy", lambda namespaces: nobody_belongs_together)
+    nobody_belongs_together = f'roles: {{transit: ["{tenants.ACTIVATOR}"]}}\n'
+    monkeypatch.setattr(tenants, "policy", lambda namespaces: nobody_belongs_together)
     done = CliRunner().invoke(app, ["hotpath", *SHORT])
     assert done.exit_code == 1, done.output
     assert f"x {NOT_ALLOWED}, and should be {LET_IN}" in done.output

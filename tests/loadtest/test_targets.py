@@ -8,9 +8,9 @@ import pytest
 
 from authz.config import Transport
 from loadtest import targets
+from loadtest.bench import Measured
 from loadtest.client_run import ClientRun, histogram
 from loadtest.processes import Cpu
-from loadtest.run import Measured
 from loadtest.stack import Stack
 from loadtest.targets import Runs
 

@@ -14,7 +14,7 @@ from authz.domain.keys import Keyring, TokenLife
 from authz.extauthz import AuthorizationService
 from authz.policysource.file import parse_policy
 from authz.testing import LET_IN, NOT_ALLOWED
-from loadtest import mesh
+from loadtest import tenants
 from loadtest.headers import Encoder
 from loadtest.plan import MAX_SECONDS, Ask, BadPlan, Plan, Share
 from loadtest.traffic import Call, Traffic
@@ -34,7 +34,7 @@ def read(decoder: Decoder, block: bytes) -> dict[str, str]:
 def answered(call: Call, keyring: Keyring, *, policy: str | None = None) -> str:
     """What is wrong with the answer that the service gives to a call."""
     service = AuthorizationService(token_header="x-tenant-token", clock=lambda: NOW, recorders=())
-    service.rules = Rules(parse_policy(policy or mesh.policy(30)), keyring, TokenLife())
+    service.rules = Rules(parse_policy(policy or tenants.policy(30)), keyring, TokenLife())
     head = read(Decoder(), Encoder().encode(call.head()))
     caller = SpiffeId.parse(head["x-forwarded-client-cert"].rpartition("URI=")[2])
     message = b"".join(call.message())
@@ -57,7 +57,7 @@ def test_the_service_answers_as_expected(ask: Ask, keyring: Keyring) -> None:
 def test_another_policy_or_another_key_makes_the_answers_wrong(keyring: Keyring) -> None:
     (verify,) = traffic(keyring, ask=Ask.VERIFY).warm(0)
     (sign,) = traffic(keyring, ask=Ask.SIGN).warm(0)
-    strangers = f'roles: {{transit: ["{mesh.ACTIVATOR}"]}}'
+    strangers = f'roles: {{transit: ["{tenants.ACTIVATOR}"]}}'
     assert answered(verify, keyring, policy=strangers).startswith("403 ")
     assert answered(verify, rotation.create(NOW)).startswith("403 ")
     assert answered(sign, rotation.create(NOW)) == "signed with a bad token: key-unknown"
@@ -72,7 +72,7 @@ def test_an_answer_for_one_pair_is_wrong_for_another(keyring: Keyring) -> None:
 
 def test_letting_a_stranger_in_is_wrong(keyring: Keyring) -> None:
     forbidden = traffic(keyring).forbidden(0)
-    open_to_all = mesh.policy(20) + "default_mode: 'off'\n"
+    open_to_all = tenants.policy(20) + "default_mode: 'off'\n"
     assert (
         answered(forbidden, keyring, policy=open_to_all) == f"{LET_IN}, and should be {NOT_ALLOWED}"
     )
@@ -139,7 +139,7 @@ def test_warm_tokens_outlive_the_longest_run() -> None:
 
 def test_a_stranger_who_is_let_in_is_noticed(keyring: Keyring) -> None:
     calls = traffic(keyring, ask=Ask.MIXED, namespaces=20).warm(0)
-    everybody = mesh.policy(20) + "default_mode: shadow\n"
+    everybody = tenants.policy(20) + "default_mode: shadow\n"
     problems = {answered(call, keyring, policy=everybody) for call in calls}
     assert problems == {"", f"{LET_IN}, and should be {NOT_ALLOWED}"}
 

@@ -15,7 +15,7 @@ from authz.lab.box.istio.directory import own_directory
 from authz.lab.box.istio.programs import GREETING
 from authz.lab.world.standard_policy import standard_policy
 from tests.mesh.conftest import needs_network
-from tests.support import at_last, eventually
+from tests.support.waiting import at_last, eventually
 
 pytestmark = [
     needs_network,

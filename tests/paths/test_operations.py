@@ -23,7 +23,7 @@ from authz.lab.harness.service import AuthzServer, Site
 from authz.lab.world import paths as world
 from authz.lab.world.model import Json, Pod
 from tests.paths.conftest import in_the_box
-from tests.support import eventually
+from tests.support.waiting import eventually
 
 pytestmark = in_the_box
 

@@ -17,7 +17,7 @@ from authz.lab.box.knative.messages import End, Headers, Request, Response, Stre
 from authz.lab.box.knative.net import exchange
 from authz.lab.box.paths.table import ACTIVATOR
 from tests.paths.conftest import in_the_box
-from tests.support import soon
+from tests.support.waiting import soon
 
 pytestmark = in_the_box
 

@@ -10,7 +10,7 @@ import uvloop
 
 from authz.transport import Http2Listener, closing, listener
 from authz.transport.reference import GrpcioListener
-from tests.support import Issuer
+from tests.support.certificates import Issuer
 from tests.transport.support import AnyListener, Listening, Plain, listener_of, plain_of
 
 

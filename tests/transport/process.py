@@ -26,7 +26,7 @@ from authz.transport import (
     from_insecure_metadata,
     load_tls,
 )
-from tests.support import PATIENCE
+from tests.support.waiting import PATIENCE
 
 
 class Service:

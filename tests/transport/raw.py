@@ -12,7 +12,8 @@ from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, RstStr
 from authz.lab.harness.certs import Certificate
 from authz.testing import workload
 from tests.http2 import wire
-from tests.support import SERVER_NAME, soon
+from tests.support.certificates import SERVER_NAME
+from tests.support.waiting import soon
 from tests.transport.support import INSECURE
 
 FROM = ((INSECURE, str(workload("shop", "till"))),)

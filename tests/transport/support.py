@@ -21,7 +21,9 @@ from authz.transport import (
     load_tls,
 )
 from authz.transport.reference import GrpcioListener
-from tests.support import SERVICE, Client, connected, soon
+from tests.support.certificates import SERVICE
+from tests.support.clients import Client, connected
+from tests.support.waiting import soon
 
 SHOP, BANK = workload("shop", "till"), workload("bank", "vault")
 LIMITS = Limits(streams=100, message_bytes=4096, connection_age=3600)

@@ -14,7 +14,8 @@ import pytest
 
 from authz.testing import workload
 from tests.http2 import wire
-from tests.support import PATIENCE, SERVER_NAME, Issuer, at_last, eventually
+from tests.support.certificates import SERVER_NAME, Issuer
+from tests.support.waiting import PATIENCE, at_last, eventually
 from tests.transport.process import process
 from tests.transport.raw import h2_context, raw
 from tests.transport.support import BANK, LIMITS, SHOP, listening, material

@@ -16,18 +16,9 @@ from cryptography import x509
 from authz.domain.identity import SpiffeId
 from authz.testing import workload
 from authz.transport import Health, from_insecure_metadata, from_xfcc
-from tests.support import (
-    AUTHORIZATION,
-    HEALTH,
-    SERVER_NAME,
-    SERVICE,
-    Issuer,
-    connected,
-    presented,
-    refused,
-    serial,
-    soon,
-)
+from tests.support.certificates import SERVER_NAME, SERVICE, Issuer, presented, serial
+from tests.support.clients import AUTHORIZATION, HEALTH, connected, refused
+from tests.support.waiting import soon
 from tests.transport.support import (
     BANK,
     LIMITS,

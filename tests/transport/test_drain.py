@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 from grpc import StatusCode, aio
 
-from tests.support import Client, eventually, soon
+from tests.support.clients import Client
+from tests.support.waiting import eventually, soon
 from tests.transport.support import INSECURE, SHOP, Running, listening
 from tests.transport.tap import Tap
 

@@ -21,7 +21,8 @@ from authz.transport import Health, Http2Listener, Limits, TlsMaterial
 from authz.transport.callers import CallerSource
 from tests.envoy.bench import VERIFY, cluster, configured, free_port
 from tests.envoy.scripted import allowing
-from tests.support import Issuer, eventually, soon
+from tests.support.certificates import Issuer
+from tests.support.waiting import eventually, soon
 from tests.transport.support import material
 
 pytestmark = pytest.mark.envoy

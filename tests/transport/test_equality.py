@@ -14,7 +14,8 @@ from authz.domain.decision import Rules
 from authz.domain.identity import SpiffeId
 from authz.transport import Health, Http2Listener, from_insecure_metadata
 from authz.transport.reference import GrpcioListener
-from tests.support import AUTHORIZATION, HEALTH, PATIENCE
+from tests.support.clients import AUTHORIZATION, HEALTH
+from tests.support.waiting import PATIENCE
 from tests.test_extauthz import PEOPLE, POLICIES, boundary, metadatas, requests
 from tests.transport.support import INSECURE, LIMITS
 

@@ -16,7 +16,8 @@ from authz.testing import workload
 from authz.transport.connection import SLICE
 from authz.transport.fairness import BURST_SECONDS, Share, Shares
 from tests.http2 import wire
-from tests.support import PATIENCE, Issuer, eventually, soon
+from tests.support.certificates import Issuer
+from tests.support.waiting import PATIENCE, eventually, soon
 from tests.transport.process import process
 from tests.transport.raw import Raw, h2_context, raw
 from tests.transport.support import BANK, LIMITS, SHOP, listening, material

@@ -13,7 +13,8 @@ from authz.lab.harness.certs import Authority, Certificate
 from authz.observe import HandshakeLog, json_log
 from authz.observe.handshakes import MAX_REASONS
 from authz.transport import TlsFiles, TlsMaterial, load_tls
-from tests.support import SERVICE, soon
+from tests.support.certificates import SERVICE
+from tests.support.waiting import soon
 from tests.transport.support import SHOP, Listening
 from tests.transport.support import listening as our_own
 

@@ -19,7 +19,9 @@ from authz.transport.health import Health
 from authz.transport.listener import Http2Listener
 from authz.transport.rpc import MAX_WATCHES
 from tests.http2 import wire
-from tests.support import HEALTH, SERVICE, Issuer, connected, eventually, refused, soon
+from tests.support.certificates import SERVICE, Issuer
+from tests.support.clients import HEALTH, connected, refused
+from tests.support.waiting import eventually, soon
 from tests.transport.raw import Raw, h2_context, raw
 from tests.transport.support import (
     BANK,

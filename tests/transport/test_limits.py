@@ -7,7 +7,8 @@ import pytest
 
 from authz.transport.rpc import MAX_WATCHES
 from tests.http2 import wire
-from tests.support import HEALTH, eventually
+from tests.support.clients import HEALTH
+from tests.support.waiting import eventually
 from tests.transport.raw import Raw, raw
 from tests.transport.support import LIMITS, Running, listening
 

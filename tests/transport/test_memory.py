@@ -13,7 +13,8 @@ from authz.testing import workload
 from authz.transport.connection import Peer
 from authz.transport.memory import Memory
 from tests.http2 import wire
-from tests.support import Issuer, eventually
+from tests.support.certificates import Issuer
+from tests.support.waiting import eventually
 from tests.transport.process import process
 from tests.transport.raw import Raw, h2_context, raw
 from tests.transport.support import BANK, LIMITS, SHOP, listening, material

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.http2 import wire
-from tests.support import soon
+from tests.support.waiting import soon
 from tests.transport.support import INSECURE, SHOP, listening
 
 

@@ -15,7 +15,9 @@ from grpc import aio
 from authz.transport import Http2Listener, from_insecure_metadata, from_xfcc
 from authz.transport.health import Health
 from authz.transport.sockets import listen_tcp, listen_unix
-from tests.support import SERVICE, Client, Issuer, soon
+from tests.support.certificates import SERVICE, Issuer
+from tests.support.clients import Client
+from tests.support.waiting import soon
 from tests.transport.raw import h2_context, raw
 from tests.transport.support import LIMITS, SHOP, XFCC, Answering, element, listening, material
 

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from authz.errors import BadSettings
 from authz.transport import TlsFiles, load_tls
-from tests.support import Issuer
+from tests.support.certificates import Issuer
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""One performance: start everything, play, report, take everything down."""
+"""One demo: start everything, play the scenarios, report, take everything down."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from authz.lab.loopback import mesh, report, server
+from authz.lab.loopback.environment import Environment
 from authz.lab.loopback.scenarios import SCENARIOS
-from authz.lab.loopback.stage import Stage
 from authz.testing import played
 
 
@@ -34,8 +34,8 @@ async def play(*, once: bool, json: bool) -> bool:
         say(f"starting {len(cluster.tenants) + 2} Envoys")
         envoys = await stack.enter_async_context(mesh.running(cluster, directory))
         say("playing the scenarios")
-        stage = Stage(cluster, authz, directory)
-        results = [it async for it in played(SCENARIOS, lambda case: case.call(stage))]
+        environment = Environment(cluster, authz, directory)
+        results = [it async for it in played(SCENARIOS, lambda case: case.call(environment))]
         as_expected = report.differences(results) == 0
         report.show(results, await envoys[0].version(), json=json)
         if not as_expected:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from authz.lab.loopback.moves import Move
+from authz.lab.loopback.actions import Action
 from authz.lab.loopback.scenarios.attacks import NO_SIDECAR, TOKENS
 from authz.lab.loopback.scenarios.calls import CALLS
 from authz.lab.loopback.scenarios.operations import OPERATIONS
@@ -16,7 +16,7 @@ from authz.lab.loopback.scenarios.outside import OUTSIDE
 from authz.lab.loopback.scenarios.questions import QUESTIONS
 from authz.testing import Case
 
-SCENARIOS: Final[tuple[Case[Move], ...]] = (
+SCENARIOS: Final[tuple[Case[Action], ...]] = (
     *CALLS,
     *OUTSIDE,
     *TOKENS,

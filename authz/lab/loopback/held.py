@@ -14,20 +14,20 @@ from authz.domain import tokens
 from authz.domain.keys import Keyring, RootKey, TokenLife
 from authz.domain.names import Namespace
 from authz.lab.loopback import ask
+from authz.lab.loopback.environment import Environment
 from authz.lab.loopback.mesh import app_cluster
-from authz.lab.loopback.stage import Stage
 
-TokenSource: TypeAlias = Callable[[Stage], Awaitable[str]]
+TokenSource: TypeAlias = Callable[[Environment], Awaitable[str]]
 
 
 def stolen(source: str, destination: str) -> TokenSource:
     """A real token that leaked from `source`, perhaps by a log: always the same one."""
 
-    async def get(stage: Stage) -> str:
+    async def get(environment: Environment) -> str:
         name = f"{source} to {destination}"
-        if name not in stage.loot:
-            stage.loot[name] = await signed(stage, source, destination)
-        return stage.loot[name]
+        if name not in environment.leaked:
+            environment.leaked[name] = await signed(environment, source, destination)
+        return environment.leaked[name]
 
     return get
 
@@ -35,8 +35,8 @@ def stolen(source: str, destination: str) -> TokenSource:
 def fresh(source: str, destination: str) -> TokenSource:
     """A token that `source` has asked for just now."""
 
-    async def get(stage: Stage) -> str:
-        return await signed(stage, source, destination)
+    async def get(environment: Environment) -> str:
+        return await signed(environment, source, destination)
 
     return get
 
@@ -44,10 +44,10 @@ def fresh(source: str, destination: str) -> TokenSource:
 def public(destination: str) -> TokenSource:
     """A token that leaked from the public gateway."""
 
-    async def get(stage: Stage) -> str:
+    async def get(environment: Environment) -> str:
         cluster = app_cluster(destination)
-        gateway = stage.mesh.gateway.certificate
-        return await ask.token(stage.mesh, gateway, cluster, "public", destination)
+        gateway = environment.mesh.gateway.certificate
+        return await ask.token(environment.mesh, gateway, cluster, "public", destination)
 
     return get
 
@@ -55,8 +55,8 @@ def public(destination: str) -> TokenSource:
 def aged(source: str, destination: str, *, expires_in: int) -> TokenSource:
     """A token with the right signature, made so long ago that it expires in that many seconds."""
 
-    async def get(stage: Stage) -> str:
-        keyring = await stage.authz.keys.keyring()
+    async def get(environment: Environment) -> str:
+        keyring = await environment.authz.keys.keyring()
         return _mint(source, destination, keyring, age=TokenLife().seconds - expires_in)
 
     return get
@@ -65,8 +65,8 @@ def aged(source: str, destination: str, *, expires_in: int) -> TokenSource:
 def forged(source: str, destination: str) -> TokenSource:
     """A token that is right in all but the secret, and the key id is of a real one."""
 
-    async def get(stage: Stage) -> str:
-        real = tokens.parse(await signed(stage, "mallory", destination))
+    async def get(environment: Environment) -> str:
+        real = tokens.parse(await signed(environment, "mallory", destination))
         keyring = Keyring.of(RootKey(real.key.root, secret=b"guess".ljust(32), sign_from=0))
         return _mint(source, destination, keyring, age=0)
 
@@ -77,10 +77,10 @@ INITECH: Final = stolen("initech", "acme-db")
 """The token that leaks: initech's, whom acme-db lets in."""
 
 
-async def signed(stage: Stage, source: str, destination: str) -> str:
+async def signed(environment: Environment, source: str, destination: str) -> str:
     """A token as the service gives it to `source` now."""
     cluster = app_cluster(destination)
-    return await ask.token(stage.mesh, stage.mesh.tenants[source].certificate, cluster)
+    return await ask.token(environment.mesh, environment.mesh.tenants[source].certificate, cluster)
 
 
 def _mint(source: str, destination: str, keyring: Keyring, *, age: int) -> str:

@@ -10,8 +10,8 @@ from typing import Final, TypeVar
 
 from authz.lab.harness.processes import CouldNotStart
 from loadtest import processes
+from loadtest.client_process import client
 from loadtest.client_run import ClientRun
-from loadtest.crew import client
 from loadtest.plan import Plan
 from loadtest.stack import Server, Stack
 
@@ -72,10 +72,10 @@ async def measured(stack: Stack, server: Server, plan: Plan) -> Measured:
     pids = server.processes()
     try:
         before = processes.resident(pids)
-        async with contextlib.AsyncExitStack() as crew:
+        async with contextlib.AsyncExitStack() as running:
             shares = stack.shares(plan, server)
             clients = await asyncio.gather(
-                *(crew.enter_async_context(client("loadtest.client")) for _ in shares)
+                *(running.enter_async_context(client("loadtest.grpc_client")) for _ in shares)
             )
             async with asyncio.timeout(_PREPARE_SECONDS):
                 for each, share in zip(clients, shares, strict=True):

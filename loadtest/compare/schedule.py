@@ -27,7 +27,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course:
+class Schedule:
     """What is run. Seconds are of each of its many runs."""
 
     connections: Sequence[int] = (1, 8, 32)
@@ -78,7 +78,7 @@ class Sample:
 class Comparison:
     """All runs, and with what they were made."""
 
-    course: Course
+    schedule: Schedule
     variants: Sequence[Variant]
     envoy: str
     samples: list[Sample] = field(default_factory=list)

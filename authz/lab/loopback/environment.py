@@ -1,4 +1,4 @@
-"""The stage on which scenarios are played."""
+"""What scenarios run in."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from authz.lab.loopback.mesh import Mesh
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What a scenario may touch; `loot` is what has leaked so far."""
+class Environment:
+    """What a scenario may touch; `leaked` is what has leaked so far."""
 
     mesh: Mesh
     authz: AuthzServer
     directory: Path
-    loot: dict[str, str] = field(default_factory=dict)
+    leaked: dict[str, str] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
 
 from loadtest.client_run import added, histogram
-from loadtest.compare.course import OPEN_CONNECTIONS, Comparison, Point, Sample
+from loadtest.compare.schedule import OPEN_CONNECTIONS, Comparison, Point, Sample
 from loadtest.result import PERCENTILES, Spread
 from loadtest.stored import Result
 
@@ -50,7 +50,7 @@ def report(done: Comparison, machine: Mapping[str, Any], command: str) -> dict[s
     """All of it; `machine` as it was before."""
     results = []
     for variant in done.variants:
-        for point in done.course.points:
+        for point in done.schedule.points:
             samples = [s for s in done.samples if (s.variant, s.point) == (variant.name, point)]
             problems: Counter[str] = Counter()
             for sample in samples:
@@ -69,7 +69,7 @@ def report(done: Comparison, machine: Mapping[str, Any], command: str) -> dict[s
         "command": command,
         "machine": machine,
         "envoy": done.envoy,
-        "course": asdict(done.course),
+        "schedule": asdict(done.schedule),
         "variants": [{"name": each.name, "note": each.note} for each in done.variants],
         "results": results,
     }
@@ -98,12 +98,12 @@ class View:
     @cached_property
     def closed(self) -> list[Point]:
         """Closed loops, fewest connections first."""
-        return [Point(each) for each in sorted(self.report["course"]["connections"])]
+        return [Point(each) for each in sorted(self.report["schedule"]["connections"])]
 
     @cached_property
     def open(self) -> list[Point]:
         """Open loops, slowest first."""
-        return [Point(OPEN_CONNECTIONS, each) for each in sorted(self.report["course"]["rates"])]
+        return [Point(OPEN_CONNECTIONS, each) for each in sorted(self.report["schedule"]["rates"])]
 
     @cached_property
     def common(self) -> Point:
@@ -144,14 +144,17 @@ class View:
 
     def facts(self) -> Sequence[tuple[str, str]]:
         """Where and with what it was measured."""
-        here, course = self.report["machine"], self.report["course"]
+        here, schedule = self.report["machine"], self.report["schedule"]
         packages = ", ".join(f"{name} {version}" for name, version in here["packages"].items())
         return [
             ("date", here["date"]),
             ("machine", f"{here['cpus']} x {here['cpu']}, Linux {here['kernel']}"),
             ("load before", f"{here['load']:.1f}"),
             ("versions", f"Envoy {self.report['envoy']}, Python {here['python']}, {packages}"),
-            ("runs", f"{course['repeat']} of {course['seconds']:g} s each, interleaved"),
-            ("clients", f"{course['processes']} process, at most {self.busiest_client():.0%} busy"),
+            ("runs", f"{schedule['repeat']} of {schedule['seconds']:g} s each, interleaved"),
+            (
+                "clients",
+                f"{schedule['processes']} process, at most {self.busiest_client():.0%} busy",
+            ),
             ("command", self.report["command"]),
         ]

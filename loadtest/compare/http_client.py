@@ -1,4 +1,4 @@
-"""One client process: `python -m loadtest.compare.client`.
+"""One client process: `python -m loadtest.compare.http_client`.
 
 Reads a task from each line of standard input, connects, warms up and says `ready`. After another
 line it does the task and says what came of it, in one line of JSON. It lives for many tasks, since
@@ -22,7 +22,7 @@ import uvloop
 
 from loadtest.client_run import READY, ClientRun, encoded
 from loadtest.compare.http1 import HttpConnection
-from loadtest.load import ClosedLoop, Lane, OpenLoop
+from loadtest.load import ClosedLoop, OpenLoop, Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,37 +54,37 @@ class Task:
         return f"GET /cart/items?page=2 HTTP/1.1\r\nhost: {self.authority}\r\n\r\n".encode()
 
 
-async def _lanes(task: Task) -> list[Lane[HttpConnection]]:
-    lanes = [Lane(1, HttpConnection) for _ in range(task.connections)]
+async def _sessions(task: Task) -> list[Session[HttpConnection]]:
+    sessions = [Session(1, HttpConnection) for _ in range(task.connections)]
     loop = asyncio.get_running_loop()
 
-    async def connect(lane: Lane[HttpConnection]) -> None:
-        await loop.create_connection(lambda: lane.connection, task.host, task.port)
+    async def connect(session: Session[HttpConnection]) -> None:
+        await loop.create_connection(lambda: session.connection, task.host, task.port)
 
-    await asyncio.gather(*map(connect, lanes))
-    return lanes
+    await asyncio.gather(*map(connect, sessions))
+    return sessions
 
 
-async def _run(task: Task, lanes: list[Lane[HttpConnection]], seconds: float) -> ClientRun:
+async def _run(task: Task, sessions: list[Session[HttpConnection]], seconds: float) -> ClientRun:
     begun, cpu = time.perf_counter(), time.process_time()
     lateness: Counter[int] = Counter()
     loop: ClosedLoop | OpenLoop
     if task.rate:
         loop = OpenLoop(
-            lanes, rate=task.rate, seconds=seconds, most=sys.maxsize, offset=task.offset
+            sessions, rate=task.rate, seconds=seconds, most=sys.maxsize, offset=task.offset
         )
         lateness = loop.lateness
     else:
-        loop = ClosedLoop(lanes, seconds=seconds, most=sys.maxsize)
-    for lane in lanes:
-        lane.begin(loop, itertools.repeat(task.request))
+        loop = ClosedLoop(sessions, seconds=seconds, most=sys.maxsize)
+    for session in sessions:
+        session.begin(loop, itertools.repeat(task.request))
     await loop.run()
     seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     latencies: Counter[int] = Counter()
     problems: Counter[str] = Counter()
-    for lane in lanes:
-        latencies.update(lane.connection.tally.latencies)
-        problems.update(lane.connection.tally.problems)
+    for session in sessions:
+        latencies.update(session.connection.tally.latencies)
+        problems.update(session.connection.tally.problems)
     return ClientRun(
         latencies.total(), seconds, cpu, encoded(latencies), encoded(lateness), dict(problems)
     )
@@ -94,19 +94,19 @@ async def _live() -> None:
     gc.freeze()
     while line := await asyncio.to_thread(sys.stdin.readline):
         task = Task.from_json(line)
-        lanes = await _lanes(task)
-        warm = await _run(task, lanes, task.warmup)
+        sessions = await _sessions(task)
+        warm = await _run(task, sessions, task.warmup)
         gc.collect()
         gc.disable()  # a run is bounded, and pauses of ours would look like the server's
         _say(READY)
         if not await asyncio.to_thread(sys.stdin.readline):
             return
-        outcome = await _run(task, lanes, task.seconds)
+        outcome = await _run(task, sessions, task.seconds)
         gc.enable()
         problems = Counter(outcome.problems) + Counter(warm.problems)
         _say(json.dumps(asdict(outcome) | {"problems": dict(problems)}))
-        for lane in lanes:
-            lane.connection.close()
+        for session in sessions:
+            session.connection.close()
 
 
 def _say(line: Any) -> None:

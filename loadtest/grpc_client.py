@@ -1,4 +1,4 @@
-"""One client process: `python -m loadtest.client`.
+"""One client process: `python -m loadtest.grpc_client`.
 
 Reads its share of a plan from standard input, connects, warms up and says `ready`. Then it waits
 for a line, does the run, and says what came of it: one line of JSON.
@@ -25,10 +25,10 @@ from authz.config import IdentitySource
 from authz.domain.keys import Keyring
 from authz.domain.names import Namespace
 from authz.lab.harness.keyfiles import KeyFiles
-from loadtest import mesh
+from loadtest import tenants
 from loadtest.client_run import READY, ClientRun, encoded
-from loadtest.connection import Connection, Tally
-from loadtest.load import DRAIN_SECONDS, ClosedLoop, Lane, OpenLoop
+from loadtest.grpc_connection import Connection, Tally
+from loadtest.load import DRAIN_SECONDS, ClosedLoop, OpenLoop, Session
 from loadtest.plan import FIRST_SIGHT_CALLS, Share
 from loadtest.traffic import Call, Traffic
 
@@ -52,25 +52,27 @@ class Client:
             if plan.first_sight
             else None
         )
-        self._lanes: list[Lane[Connection]] = []
+        self._sessions: list[Session[Connection]] = []
         self._problems: Counter[str] = Counter()
 
     async def prepare(self) -> None:
         """Connect, see that strangers are denied, and make every call once and for a while."""
-        self._lanes = [Lane(self._plan.in_flight, Connection) for _ in self._share.connections]
+        self._sessions = [
+            Session(self._plan.in_flight, Connection) for _ in self._share.connections
+        ]
         context_of = self._contexts()
         gate = asyncio.Semaphore(_HANDSHAKES)
         await asyncio.gather(
             *(
-                self._connect(lane, context_of(number), gate)
-                for lane, number in zip(self._lanes, self._share.connections, strict=True)
+                self._connect(session, context_of(number), gate)
+                for session, number in zip(self._sessions, self._share.connections, strict=True)
             )
         )
         first = self._share.connections[0]
-        await self._run([[self._traffic.forbidden(first)]], self._lanes[:1], DRAIN_SECONDS)
-        await self._run(self._warm, self._lanes, DRAIN_SECONDS)
+        await self._run([[self._traffic.forbidden(first)]], self._sessions[:1], DRAIN_SECONDS)
+        await self._run(self._warm, self._sessions, DRAIN_SECONDS)
         if self._plan.warmup:
-            await self._run(map(itertools.cycle, self._warm), self._lanes, self._plan.warmup)
+            await self._run(map(itertools.cycle, self._warm), self._sessions, self._plan.warmup)
 
     async def measure(self) -> ClientRun:
         """Do the run."""
@@ -84,12 +86,14 @@ class Client:
         if plan.rate:
             rate = plan.rate / processes
             offset = self._share.number / plan.rate
-            loop = OpenLoop(self._lanes, rate=rate, seconds=plan.seconds, most=most, offset=offset)
+            loop = OpenLoop(
+                self._sessions, rate=rate, seconds=plan.seconds, most=most, offset=offset
+            )
             lateness = loop.lateness
         else:
-            loop = ClosedLoop(self._lanes, seconds=plan.seconds, most=most)
-        for lane, lane_calls in zip(self._lanes, calls, strict=True):
-            lane.begin(loop, lane_calls)
+            loop = ClosedLoop(self._sessions, seconds=plan.seconds, most=most)
+        for session, session_calls in zip(self._sessions, calls, strict=True):
+            session.begin(loop, session_calls)
         await loop.run()
         seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
         total = self._tally()
@@ -104,38 +108,38 @@ class Client:
 
     def close(self) -> None:
         """Hang up."""
-        for lane in self._lanes:
-            lane.connection.close()
+        for session in self._sessions:
+            session.connection.close()
 
     async def _run(
-        self, calls: Iterable[Iterable[Call]], lanes: list[Lane[Connection]], seconds: float
+        self, calls: Iterable[Iterable[Call]], sessions: list[Session[Connection]], seconds: float
     ) -> None:
-        loop = ClosedLoop(lanes, seconds=seconds, most=sys.maxsize)
-        for lane, lane_calls in zip(lanes, calls, strict=True):
-            lane.begin(loop, lane_calls)
+        loop = ClosedLoop(sessions, seconds=seconds, most=sys.maxsize)
+        for session, session_calls in zip(sessions, calls, strict=True):
+            session.begin(loop, session_calls)
         await loop.run()
         self._tally()
 
     def _tally(self) -> Tally:
-        """Add up what the lanes did since they began."""
+        """Add up what the sessions did since they began."""
         total = Tally()
-        for lane in self._lanes:
-            tally = lane.connection.tally
+        for session in self._sessions:
+            tally = session.connection.tally
             total.right += tally.right
             total.latencies.update(tally.latencies)
             self._problems.update(tally.problems)
-            lane.connection.tally = Tally()
+            session.connection.tally = Tally()
         return total
 
     async def _connect(
-        self, lane: Lane[Connection], context: ssl.SSLContext | None, gate: asyncio.Semaphore
+        self, session: Session[Connection], context: ssl.SSLContext | None, gate: asyncio.Semaphore
     ) -> None:
         loop = asyncio.get_running_loop()
         async with gate, asyncio.timeout(_CONNECT_SECONDS):
             await loop.create_connection(
-                lambda: lane.connection, self._share.host, self._share.port, ssl=context
+                lambda: session.connection, self._share.host, self._share.port, ssl=context
             )
-            await lane.connection.ready
+            await session.connection.ready
 
     def _contexts(self) -> Callable[[int], ssl.SSLContext | None]:
         """TLS for a connection, as its caller speaks it."""
@@ -145,9 +149,9 @@ class Client:
             return lambda number: None
 
         def context_of(connection: int) -> ssl.SSLContext:
-            caller = mesh.namespace(plan.callers_of(connection)[0])
+            caller = tenants.namespace(plan.callers_of(connection)[0])
             if caller not in made:
-                context = mesh.certificate(caller, directory).client_context()
+                context = tenants.certificate(caller, directory).client_context()
                 context.set_alpn_protocols(["h2"])
                 made[caller] = context
             return made[caller]
