@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 from typing import Any, Final, NamedTuple
 
-import yaml
+from ruamel.yaml import YAML
 
 from authz.domain.decision import TABLES, Rules, Tables, decide
 from authz.domain.facts import Facts
@@ -46,9 +47,16 @@ def asked(seed: int, count: int) -> Iterator[Asked]:
         yield Asked(its, rules, question, answer(*question, its))
 
 
+def as_yaml(world: World) -> str:
+    """The policy as people write it."""
+    text = io.StringIO()
+    YAML(typ="safe", pure=True).dump(copy.deepcopy(dict(world.policy)), text)
+    return text.getvalue()
+
+
 def rules_of(world: World) -> Rules:
     """The program's reading of a world: its policy is read as a file is."""
-    policy = parse_policy(yaml.safe_dump(dict(world.policy)))
+    policy = parse_policy(as_yaml(world))
     claims = {host: Namespace(to) for host, to in world.claims.items()}
     life = TokenLife(world.token_seconds, world.leeway)
     return Rules(replace(policy, claims=claims), world.keyring, life)
@@ -121,7 +129,7 @@ def _text(one: Asked, program: Answer) -> str:
     return "\n".join(
         [
             f"--- policy, at {world.now:.3f}",
-            yaml.safe_dump(dict(world.policy), sort_keys=False).rstrip(),
+            as_yaml(world).rstrip(),
             f"--- claims: {dict(world.claims)}",
             "--- keys",
             *(f"{it}" for it in world.keyring.roots),

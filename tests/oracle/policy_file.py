@@ -101,10 +101,10 @@ def opened(policy: Policy, namespace: str) -> bool | list[str]:
     """Whether it is public, or which Services of it are; of the platform's, none unless said."""
     holders = {it.split("/")[4] for who in policy.get("roles", {}).values() for it in who}
     relays = {it.partition(".")[2] for it in policy.get("relays", [])}
-    public = said(policy, namespace, "public", None)
+    public: bool | list[str] | None = said(policy, namespace, "public", None)
     if namespace in CLOSED | holders | relays:
         return public or []
-    return policy.get("default_public", True) if public is None else public
+    return bool(policy.get("default_public", True)) if public is None else public
 
 
 def lists(public: bool | list[str], service: str | None) -> bool:
