@@ -69,7 +69,8 @@ POLICY = Policy(
     },
     hosts={"api.internal": N("acme-web")},
 )
-RULES = Rules(POLICY, Keyring((root_key(1),)), TokenLife())
+OWN = N("authz-system")
+RULES = Rules(POLICY, Keyring((root_key(1),)), TokenLife(), OWN)
 IN_ISTIO = "outbound|80||app.{}.svc.cluster.local"
 HELLO = "/apis/networking.istio.io/v1/namespaces/acme-web/virtual-service/hello"
 LOCAL_GATEWAY = "outbound|80||local-gateway.istio-system.svc.cluster.local"
@@ -690,52 +691,63 @@ def test_no_header_exempts_another_peer(peer: SpiffeId | str) -> None:
     assert verify(DB, peer, **SCRAPE) is Reason.TOKEN_MISSING
 
 
+PROBE: dict[str, Any] = {"port": 8012, "path": "/healthz", "method": "GET", "queue_proxy": True}
+PROBES: dict[SpiffeId, dict[str, Any]] = {
+    ACTIVATOR: {**PROBE, "user_agent": "Knative-Activator-Probe", "network_probe": "queue"},
+    GATEWAY: {**PROBE, "user_agent": "Knative-Ingress-Probe", "network_probe": "probe"},
+}
+"""Each as its prober sends it."""
+
+
 @pytest.mark.parametrize("port", [8012, 8013])
-@pytest.mark.parametrize(
-    ("peer", "marks"),
-    [
-        (ACTIVATOR, {"user_agent": "Knative-Activator-Probe"}),
-        (GATEWAY, {"network_probe": "probe"}),
-    ],
-)
-def test_probes_that_queue_proxy_answers_itself_are_exempt(
-    peer: SpiffeId, marks: dict[str, Any], port: int
-) -> None:
-    assert verify(DB, peer, port=port, **marks) is Ground.EXEMPT
-    assert verify(DB, peer, port=8080, **marks) is Reason.TOKEN_MISSING
-    assert verify(DB, FOREIGN, port=port, **marks) is Reason.TOKEN_MISSING
+@pytest.mark.parametrize("peer", PROBES)
+def test_probes_that_queue_proxy_answers_itself_are_exempt(peer: SpiffeId, port: int) -> None:
+    facts = {**PROBES[peer], "port": port}
+    assert verify(DB, peer, **facts) is Ground.EXEMPT
+    assert verify(DB, FOREIGN, **facts) is Reason.TOKEN_MISSING
+    other = ACTIVATOR if peer is GATEWAY else EVENTING
+    assert verify(DB, other, **facts) is Reason.TOKEN_MISSING
 
 
 @pytest.mark.parametrize(
-    "marks",
+    "change",
     [
-        {"user_agent": "Knative-Ingress-Probe"},
+        {"queue_proxy": False},
+        {"method": ""},
+        {"method": "POST"},
+        {"method": "HEAD"},
+        {"method": "get"},
+        {"path": "/"},
+        {"path": "/healthz/"},
+        {"path": "/x/healthz"},
+        {"path": "/healthz/../admin"},
+        {"path": ""},
+        {"port": 8080},
+        {"port": 9091},
+        {"user_agent": ""},
         {"user_agent": "kube-probe/1.30"},
         {"user_agent": "x Knative-Activator-Probe"},
-        {"network_probe": "queue"},
+        {"user_agent": "x Knative-Ingress-Probe"},
+        {"network_probe": ""},
         {"network_probe": "activator"},
         {"network_probe": "probe,queue"},
         {"network_probe": "Probe"},
         {"network_probe": "probe "},
-        {},
     ],
 )
-def test_no_other_mark_exempts_a_peer_that_passes_on_what_tenants_send(
-    marks: dict[str, Any],
+@pytest.mark.parametrize("peer", PROBES)
+def test_a_probe_that_differs_in_anything_exempts_nobody_who_passes_on(
+    peer: SpiffeId, change: dict[str, Any]
 ) -> None:
-    for peer in (ACTIVATOR, GATEWAY):
-        assert verify(DB, peer, port=8012, **marks) is Reason.TOKEN_MISSING
-
-
-def test_a_plain_transit_peer_is_not_exempt_by_the_gateways_mark() -> None:
-    assert verify(DB, ACTIVATOR, port=8012, network_probe="probe") is Reason.TOKEN_MISSING
+    assert verify(DB, peer, **{**PROBES[peer], **change}) is Reason.TOKEN_MISSING
 
 
 @pytest.mark.parametrize("peer", [ACTIVATOR, GATEWAY, EVENTING])
 def test_a_policy_cannot_exempt_a_peer_with_a_role(peer: SpiffeId) -> None:
     """Any of them brings what a tenant had it send."""
     sloppy = replace(POLICY, exemptions={peer: (Exemption(8012),)})
-    assert verify(DB, peer, rules=replace(RULES, policy=sloppy), port=8012) is Reason.TOKEN_MISSING
+    rules = replace(RULES, policy=sloppy)
+    assert verify(DB, peer, rules=rules, port=8012, queue_proxy=True) is Reason.TOKEN_MISSING
 
 
 def test_the_built_in_exemptions_are_a_closed_list() -> None:
@@ -744,10 +756,10 @@ def test_the_built_in_exemptions_are_a_closed_list() -> None:
         for role, exemptions in ROLE_EXEMPTIONS.items()
         for e in exemptions
     } == {
-        (Role.TRANSIT, 8012, None, "Knative-Activator-Probe", None),
-        (Role.TRANSIT, 8013, None, "Knative-Activator-Probe", None),
-        (Role.GATEWAY, 8012, None, None, "probe"),
-        (Role.GATEWAY, 8013, None, None, "probe"),
+        (Role.TRANSIT, 8012, "/healthz", "Knative-Activator-Probe", "queue"),
+        (Role.TRANSIT, 8013, "/healthz", "Knative-Activator-Probe", "queue"),
+        (Role.GATEWAY, 8012, "/healthz", "Knative-Ingress-Probe", "probe"),
+        (Role.GATEWAY, 8013, "/healthz", "Knative-Ingress-Probe", "probe"),
     }
 
 
@@ -964,10 +976,28 @@ def test_a_forged_header_pair_does_not_open_the_activator() -> None:
     assert transit(Hop.ACTIVATOR, **facts) is Reason.TOKEN_MISSING
 
 
-def test_on_a_hop_a_grant_for_a_port_counts_since_the_port_is_not_known_yet() -> None:
+def test_at_a_gateway_a_grant_for_a_port_counts_since_the_port_is_not_known_yet() -> None:
     facts: dict[str, Any] = {"upstream": IN_ISTIO.format("acme-web"), "port": 8012}
     narrow = token("narrow", "acme-web", "reader")
     assert transit(Hop.GATEWAY, narrow, peer=GATEWAY, **facts) is Ground.GRANTED
+
+
+@pytest.mark.parametrize("peer", [workload("narrow", "reader"), GATEWAY])
+def test_the_activator_wakes_no_pod_whose_port_the_grant_does_not_name(peer: SpiffeId) -> None:
+    """It asks where it was called, which is the port on which it calls the pod."""
+    narrow = token("narrow", "acme-web", "reader")
+    facts: dict[str, Any] = {
+        "peer": peer,
+        "serving_namespace": ("acme-web",),
+        "serving_revision": ("idle-00001",),
+        "rules": RULES,
+    }
+    for port in (8012, 8013, 8112):
+        assert transit(Hop.ACTIVATOR, narrow, port=port, **facts) is Reason.NO_GRANT
+        granted = (Grant(N("acme-web"), N("narrow"), port=port),)
+        facts["rules"] = replace(RULES, policy=replace(POLICY, grants=granted))
+        assert transit(Hop.ACTIVATOR, narrow, port=port, **facts) is Ground.GRANTED
+        facts["rules"] = RULES
 
 
 def test_on_a_hop_an_allowed_peer_cannot_bring_somebody_elses_token() -> None:
@@ -988,13 +1018,14 @@ def test_on_a_hop_a_peer_without_a_token_wakes_no_pod_that_would_refuse_it() -> 
 
 
 def test_on_a_hop_no_probe_may_wake_a_pod() -> None:
-    where: dict[str, Any] = {"host": "r.acme-db.svc.cluster.local", "port": 8012}
-    facts = {**where, "user_agent": "Knative-Activator-Probe"}
+    where: dict[str, Any] = {"host": "r.acme-db.svc.cluster.local", "queue_proxy": False}
+    facts = {**PROBES[ACTIVATOR], **where}
     assert transit(Hop.ACTIVATOR, peer=ACTIVATOR, **facts) is Reason.TOKEN_MISSING
     assert transit(Hop.ACTIVATOR, peer=GATEWAY, **facts) is Reason.TOKEN_MISSING
     # The activator answers this one itself.
-    facts = {**where, "network_probe": "probe"}
+    facts = {**PROBES[GATEWAY], **where}
     assert transit(Hop.ACTIVATOR, peer=GATEWAY, **facts) is Ground.EXEMPT
+    assert transit(Hop.ACTIVATOR, peer=GATEWAY, **{**facts, "path": "/"}) is Reason.TOKEN_MISSING
 
 
 SCALING: dict[str, Any] = {
@@ -1003,6 +1034,7 @@ SCALING: dict[str, Any] = {
     "path": "/healthz",
     "user_agent": "Knative-Autoscaling-Probe",
     "network_probe": "activator",
+    "method": "GET",
 }
 
 
@@ -1018,6 +1050,8 @@ def test_the_autoscaler_may_ask_whether_the_activator_is_in_the_way(port: int) -
 @pytest.mark.parametrize(
     "change",
     [
+        {"method": "POST"},
+        {"method": ""},
         {"network_probe": ""},
         {"network_probe": "queue"},
         {"network_probe": "Activator"},
@@ -1234,6 +1268,9 @@ facts_strategy = st.builds(
     kn_namespace=st.lists(st.sampled_from(["acme-web", "", "x,y"]), max_size=2).map(tuple),
     serving_namespace=st.lists(st.sampled_from(["globex", "", "x,y"]), max_size=2).map(tuple),
     serving_revision=st.lists(st.sampled_from(["r", ""]), max_size=2).map(tuple),
+    forwarded=st.sampled_from([False, False, False, True]),
+    queue_proxy=st.booleans(),
+    method=st.sampled_from(["", "GET", "POST"]),
 )
 
 
@@ -1262,3 +1299,53 @@ def test_nobody_foreign_gets_into_a_namespace_that_grants_nothing(facts: Facts) 
         brought = any(facts.principal == str(p) for p in (ACTIVATOR, GATEWAY, EVENTING))
         sources = {tokens.parse(t).claims.source for t in facts.tokens} if brought else set()
         assert from_itself or sources in ({N("globex")}, {PUBLIC})
+
+
+# The service itself ----------------------------------------------------------------------------
+
+TO_US = IN_ISTIO.format(OWN)
+OURS = "/apis/networking.istio.io/v1/namespaces/authz-system/virtual-service/authz"
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize(
+    ("question", "facts"),
+    [
+        (Question.SIGN, {"caller": ACTIVATOR, "upstream": TO_US, "tokens": ("x",)}),
+        (Question.SIGN, {"caller": EVENTING, "upstream": TO_US, "kn_namespace": ("acme-web",)}),
+        (Question.PUBLIC, {"caller": GATEWAY, "upstream": TO_US, "virtual_service": OURS}),
+        (Question.TRANSIT, {"caller": GATEWAY, "hop": Hop.GATEWAY, "upstream": TO_US}),
+        (
+            Question.TRANSIT,
+            {
+                "caller": ACTIVATOR,
+                "hop": Hop.ACTIVATOR,
+                "serving_namespace": (OWN,),
+                "serving_revision": ("x",),
+                "tokens": (token(OWN, OWN),),
+                "principal": str(GATEWAY),
+            },
+        ),
+        (Question.TRANSIT, {"caller": ACTIVATOR, "hop": Hop.BROKER, "path": f"/{OWN}/default"}),
+    ],
+)
+def test_nobody_who_passes_on_reaches_us_whatever_the_mode(
+    mode: Mode, question: Question, facts: dict[str, Any]
+) -> None:
+    open_to_all = replace(
+        POLICY,
+        default_mode=mode,
+        grants=(Grant(OWN, EVERYONE), Grant(OWN, N("acme-web"))),
+        namespaces={OWN: NamespacePolicy(accepts_public=True)},
+        route_owners=frozenset({OWN}),
+    )
+    rules = replace(RULES, policy=open_to_all)
+    verdict = ask(question, rules=rules, **facts)
+    assert isinstance(verdict, Deny)
+    assert verdict.reason is Reason.FOR_OURSELVES
+
+
+def test_whoever_calls_us_itself_brings_no_token() -> None:
+    verdict = ask(Question.SIGN, WEB, upstream=TO_US, tokens=("forged",))
+    assert isinstance(verdict, Allow)
+    assert (verdict.ground, verdict.header) == (Ground.FOR_OURSELVES, HeaderAction.REMOVE)

@@ -111,6 +111,28 @@ def opens(response: bytes | None) -> bool:
     return status is None or status.code == 0
 
 
+FORWARDED = (("x-request-id", "4711"), ("x-forwarded-proto", "https"))
+
+
+@pytest.mark.parametrize("put_on", FORWARDED)
+def test_what_a_proxy_puts_on_a_request_tells_that_it_was_passed_on(
+    put_on: tuple[str, str],
+) -> None:
+    assert asked_of(SHOP, [("x-authz-question", "sign"), put_on], direct=True).forwarded
+    assert not asked_of(SHOP, [("x-authz-question", "sign"), put_on]).forwarded
+
+
+def test_what_envoy_puts_on_a_check_of_its_own_does_not() -> None:
+    own = [
+        ("x-authz-question", "sign"),
+        ("x-forwarded-for", "10.0.0.1"),
+        ("x-envoy-internal", "true"),
+        ("traceparent", "00-1-2-01"),
+        ("x-b3-traceid", "1"),
+    ]
+    assert not asked_of(SHOP, own, direct=True).forwarded
+
+
 # Reading ---------------------------------------------------------------------------------------
 
 
@@ -162,6 +184,47 @@ def test_what_was_not_sent_is_empty() -> None:
     assert (facts.hop, facts.upstream, facts.virtual_service) == (None, None, "")
     assert (facts.principal, facts.host, facts.path, facts.port) == ("", "", "", 0)
     assert (facts.tokens, facts.kn_namespace, facts.user_agent) == ((), (), "")
+
+
+PROBING = ("k-network-probe", "probe")
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize(
+    ("headers", "method"),
+    [
+        ([PROBING], "GET"),
+        ([PROBING, ("content-length", "0")], "GET"),
+        ([PROBING, ("content-length", "1")], ""),
+        ([PROBING, ("content-length", "00")], ""),
+        ([PROBING, ("content-length", "0"), ("content-length", "1")], ""),
+        ([], ""),
+    ],
+)
+def test_the_method_is_read_of_a_probe_that_announces_no_body(
+    headers: list[tuple[str, str]], method: str, raw: bool
+) -> None:
+    facts = read(envoy_check_request(raw=raw, path="/healthz", headers=headers))
+    assert facts.method == method
+    assert facts.path == "/healthz"
+
+
+@pytest.mark.parametrize(
+    ("told", "has"),
+    [
+        (["user-container,queue-proxy"], True),
+        (["queue-proxy"], True),
+        (["user-container"], False),
+        (["my-queue-proxy,queue-proxy-2"], False),
+        (["-"], False),  # Envoy's word for a variable that is not there
+        (["queue-proxy", "queue-proxy"], False),
+        ([], False),
+    ],
+)
+def test_whether_a_pod_has_queue_proxy_is_told_by_the_names_of_its_containers(
+    told: list[str], has: bool
+) -> None:
+    assert read(b"", *(("x-authz-containers", it) for it in told)).queue_proxy is has
 
 
 def test_repeated_raw_headers_stay_apart_and_the_joined_form_stays_joined() -> None:

@@ -268,16 +268,23 @@ MUTATIONS = [
     Mutation(
         "a grant for a port opens hops that go by the path",
         "case",
-        "return 0 if self.hop in BY_PATH else None",
-        "return None",
+        "            case _:\n                return 0",
+        "            case _:\n                return None",
         f"{DECISION}::test_a_grant_for_a_port_opens_no_hop_that_goes_by_the_path",
     ),
     Mutation(
-        "no grant for a port passes a hop",
+        "no grant for a port passes a gateway",
         "case",
-        "return 0 if self.hop in BY_PATH else None",
-        "return 0",
-        f"{DECISION}::test_on_a_hop_a_grant_for_a_port_counts_since_the_port_is_not_known_yet",
+        "            case Hop.GATEWAY:\n                return None",
+        "            case Hop.GATEWAY:\n                return 0",
+        f"{DECISION}::test_at_a_gateway_a_grant_for_a_port_counts_since_the_port_is_not_known_yet",
+    ),
+    Mutation(
+        "a grant for any port wakes pods",
+        "case",
+        "            case Hop.GATEWAY:\n                return None",
+        "            case Hop.GATEWAY | Hop.ACTIVATOR:\n                return None",
+        f"{DECISION}::test_the_activator_wakes_no_pod_whose_port_the_grant_does_not_name",
     ),
     # -- verify: peers --
     Mutation(
@@ -309,6 +316,41 @@ MUTATIONS = [
         f"{DECISION}::test_a_policy_cannot_exempt_a_peer_with_a_role",
     ),
     Mutation(
+        "pods without queue-proxy answer probes",
+        "entry",
+        "if case.peer_roles and not case.facts.queue_proxy:",
+        "if False:",
+        f"{DECISION}::test_a_probe_that_differs_in_anything_exempts_nobody_who_passes_on",
+    ),
+    Mutation(
+        "a probe has any method, and a body",
+        "policy",
+        '(self.network_probe is None or method == "GET")',
+        "True",
+        f"{DECISION}::test_a_probe_that_differs_in_anything_exempts_nobody_who_passes_on",
+    ),
+    Mutation(
+        "a probe has any path",
+        "policy",
+        '_PROBED: Final = "/healthz"',
+        "_PROBED: Final[str | None] = None",
+        f"{DECISION}::test_a_probe_that_differs_in_anything_exempts_nobody_who_passes_on",
+    ),
+    Mutation(
+        "a probe has any agent",
+        "policy",
+        '_probes("Knative-Ingress-Probe", "probe")',
+        '_probes("", "probe")',
+        f"{DECISION}::test_a_probe_that_differs_in_anything_exempts_nobody_who_passes_on",
+    ),
+    Mutation(
+        "a probe is one by its agent",
+        "policy",
+        "            and self.network_probe in {None, network_probe}\n",
+        "",
+        f"{DECISION}::test_a_probe_that_differs_in_anything_exempts_nobody_who_passes_on",
+    ),
+    Mutation(
         "exempt on any port",
         "policy",
         "            self.port == port\n            and (self.path is None",
@@ -335,13 +377,6 @@ MUTATIONS = [
         "(self.user_agent is None or user_agent.startswith(self.user_agent))",
         "True",
         f"{DECISION}::test_every_field_of_an_exemption_must_match",
-    ),
-    Mutation(
-        "exempt with any probe header",
-        "policy",
-        "(self.network_probe is None or self.network_probe == network_probe)",
-        "True",
-        f"{DECISION}::test_no_other_mark_exempts_a_peer_that_passes_on_what_tenants_send",
     ),
     # -- verify: tokens --
     Mutation(

@@ -37,6 +37,7 @@ Shown = tuple[dict[str, Any], str, str]
 """The facts, what comes of them, and what without the row."""
 
 TO_DB = IN_ISTIO.format("acme-db")
+TO_US = IN_ISTIO.format("authz-system")
 STRANGER = SpiffeId("other", WEB.namespace, "default")
 REFUSED = "denied no-row"
 
@@ -78,6 +79,11 @@ def _peers(question: Question) -> dict[str, Shown]:
     else_ = "denied token-missing" if question is Question.VERIFY else "denied peer-unproven"
     scrape = SCRAPE if question is Question.VERIFY else {"port": 5432}
     return {
+        "forwarded": (
+            {"caller": DB, "principal": str(WEB), "forwarded": True},
+            "denied check-forwarded",
+            "let in",
+        ),
         "caller-untrusted": (
             {"caller": STRANGER, "principal": str(WEB)},
             "denied caller-untrusted",
@@ -94,6 +100,11 @@ OUT: dict[str, Any] = {"upstream": "PassthroughCluster", "tokens": ("forged",)}
 UNREADABLE = f"{TO_DB};"
 SHOWN: dict[Question, dict[str, Shown]] = {
     Question.SIGN: {
+        "forwarded": (
+            {"caller": WEB, "upstream": TO_DB, "forwarded": True},
+            "denied check-forwarded",
+            "token acme-web→acme-db",
+        ),
         "caller-untrusted": (
             {"caller": STRANGER, "upstream": TO_DB},
             "denied caller-untrusted",
@@ -105,6 +116,11 @@ SHOWN: dict[Question, dict[str, Shown]] = {
             "removed left-the-mesh",
         ),
         "leaves-the-mesh": ({"caller": WEB, **OUT}, "removed left-the-mesh", REFUSED),
+        "to-ourselves": (
+            {"caller": EVENTING, "upstream": TO_US, "kn_namespace": ("acme-web",)},
+            "denied for-ourselves",
+            "token acme-web→authz-system",
+        ),
         "on-behalf-of": (
             {"caller": EVENTING, "upstream": TO_DB, "kn_namespace": ("acme-web",)},
             "token acme-web→acme-db",
@@ -118,6 +134,11 @@ SHOWN: dict[Question, dict[str, Shown]] = {
         "signed": ({"caller": WEB, "upstream": TO_DB}, "token acme-web→acme-db", REFUSED),
     },
     Question.PUBLIC: {
+        "forwarded": (
+            {"caller": GATEWAY, "upstream": TO_DB, "virtual_service": HELLO, "forwarded": True},
+            "denied check-forwarded",
+            "token @public→acme-db",
+        ),
         "caller-untrusted": (
             {"caller": STRANGER, "upstream": TO_DB},
             "denied caller-untrusted",
@@ -134,6 +155,11 @@ SHOWN: dict[Question, dict[str, Shown]] = {
             "removed left-the-mesh",
         ),
         "leaves-the-mesh": ({"caller": GATEWAY, **OUT}, "removed left-the-mesh", REFUSED),
+        "to-ourselves": (
+            {"caller": GATEWAY, "upstream": TO_US, "virtual_service": HELLO},
+            "denied for-ourselves",
+            "denied route-foreign",
+        ),
         "not-theirs-to-open": (
             {"caller": GATEWAY, "upstream": IN_ISTIO.format("globex"), "virtual_service": HELLO},
             "denied route-foreign",
@@ -159,6 +185,17 @@ SHOWN: dict[Question, dict[str, Shown]] = {
         ),
     },
     Question.TRANSIT: {
+        "forwarded": (
+            {
+                "caller": ACTIVATOR,
+                "principal": str(WEB),
+                "tokens": (token("acme-web", "acme-db"),),
+                "forwarded": True,
+                **BEHIND,
+            },
+            "denied check-forwarded",
+            "let in",
+        ),
         "caller-untrusted": (
             {"caller": STRANGER, **BEHIND},
             "denied caller-untrusted",
@@ -184,6 +221,17 @@ SHOWN: dict[Question, dict[str, Shown]] = {
             },
             "denied destination-unknown",
             "denied meant-for-another-namespace",
+        ),
+        "to-ourselves": (
+            {
+                "caller": ACTIVATOR,
+                "hop": Hop.GATEWAY,
+                "upstream": TO_US,
+                "principal": str(ACTIVATOR),
+                "tokens": (token("authz-system", "authz-system"),),
+            },
+            "denied for-ourselves",
+            "let in",
         ),
         "probe": (
             {"caller": ACTIVATOR, "hop": Hop.ACTIVATOR, "principal": str(AUTOSCALER), **SCALING},

@@ -10,7 +10,7 @@ import socket
 import stat
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import pytest
 
 from authz._proto.ext_authz_pb2 import CheckResponse
 from authz.cli.settings import load_settings
-from authz.config import Settings
+from authz.config import IdentitySource, Settings, Transport
 from authz.domain import rotation
 from authz.domain.keys import Keyring
 from authz.domain.names import Namespace
@@ -286,6 +286,68 @@ async def test_a_token_made_for_one_caller_opens_the_destination_that_it_names(
             "question-unknown",
         ]
         assert token not in json.dumps(denied)
+
+
+@pytest.mark.parametrize("transport", Transport)
+@pytest.mark.parametrize("put_on", [("x-request-id", "1"), ("x-forwarded-proto", "http")])
+async def test_a_check_that_a_proxy_passed_on_is_refused(
+    folder: Folder, transport: Transport, put_on: tuple[str, str]
+) -> None:
+    await folder.make_keys()
+    asked = {"x-authz-question": "sign", "x-authz-upstream": TO_BANK}
+    async with live(folder, transport=transport.value) as here:
+        await here.ready()
+        async with here.asked_by("shop") as shop:
+            passed_on = await shop.ask(check_request(), {**asked, **dict([put_on])})
+            assert outcome(CheckResponse.FromString(passed_on)) == "not-allowed"
+            assert (await sign(shop)).startswith("v1.")
+        (line,) = here.lines("denied")
+        assert (line["reason"], line["source"]) == ("check-forwarded", "shop")
+
+
+def behind_a_sidecar(folder: Folder) -> AbstractAsyncContextManager[Live]:
+    no_files = None
+    return live(
+        folder,
+        identity="xfcc",
+        own_id=str(SERVICE),
+        tls_cert_file=no_files,
+        tls_key_file=no_files,
+        tls_ca_file=no_files,
+    )
+
+
+async def test_our_own_sidecar_may_pass_a_check_on(folder: Folder) -> None:
+    await folder.make_keys()
+    asked = {
+        "x-authz-question": "sign",
+        "x-authz-upstream": TO_BANK,
+        "x-request-id": "1",
+        XFCC: element(workload("shop")),
+    }
+    async with behind_a_sidecar(folder) as here, connected(here.server.port) as client:
+        await here.ready()
+        answer = CheckResponse.FromString(await client.ask(check_request(), asked))
+        assert token_in(answer).startswith("v1.")
+
+
+@pytest.mark.parametrize("identity", [IdentitySource.MTLS, IdentitySource.XFCC])
+async def test_it_knows_its_own_namespace(folder: Folder, identity: IdentitySource) -> None:
+    await folder.make_keys()
+    folder.policy_file.write_text("roles: {transit: ['spiffe://cluster.local/ns/shop/sa/default']}")
+    asked = {
+        "x-authz-question": "sign",
+        "x-authz-upstream": TO_BANK.replace("bank", SERVICE.namespace),
+    }
+    caller = folder.workload("shop") if identity is IdentitySource.MTLS else None
+    if caller is None:
+        asked[XFCC] = element(workload("shop"))
+    async with live(folder) if caller else behind_a_sidecar(folder) as here:
+        await here.ready()
+        async with connected(here.server.port, caller) as client:
+            answer = CheckResponse.FromString(await client.ask(check_request(), asked))
+        assert outcome(answer) == "not-allowed"
+        assert here.lines("denied")[0]["reason"] == "for-ourselves"
 
 
 async def test_metrics_tell_what_was_decided(folder: Folder) -> None:

@@ -151,7 +151,15 @@ def _ways(
     for way, presenter in ways.items():
         verdict: Verdict | None = None
         if not public and str(presenter) != straight:
-            hop = Facts(presenter, Hop.GATEWAY, route.upstream, principal=straight, tokens=(token,))
+            hop = Facts(
+                presenter,
+                Hop.ACTIVATOR,
+                principal=straight,
+                port=port,
+                tokens=(token,),
+                serving_namespace=(destination,),
+                serving_revision=("any",),
+            )
             verdict = decide(Question.TRANSIT, hop, rules, now)
         if not isinstance(verdict, Deny):
             pod = SpiffeId(trust_domain, destination, "default")

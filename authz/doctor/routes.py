@@ -16,7 +16,10 @@ from authz.doctor.expected import Known
 from authz.doctor.finding import Rule
 from authz.doctor.shape import Odd, Shape, each, harmless, message, one_of, short
 
-_LEADS: Final = re.compile(r"outbound\|\d+\|[^|]*\|[^|]+|PassthroughCluster|BlackHoleCluster")
+_LEADS: Final = re.compile(
+    r"outbound\|\d+\|[^|]*\|[^|]+|PassthroughCluster|BlackHoleCluster"
+    r"|UnknownService"  # of an HTTPRoute that may not lead there: no proxy has such a cluster
+)
 _CHOSEN_BY: Final = frozenset({":authority", ":method", "k-network-hash", "knative-serving-tag"})
 """Headers that Knative's own routes at gateways choose by."""
 
@@ -96,6 +99,7 @@ def outbound(known: Known, *, hop: bool) -> Shape:
         "hash_policy": _SELECTS,
         "cors": harmless("it answers browsers' questions"),
         "priority": _WAITS,
+        "cluster_not_found_response_code": _BACK,
         **dict.fromkeys(
             (
                 "host_rewrite_literal",

@@ -10,7 +10,7 @@ from math import inf
 from typing import Final
 
 from authz.domain.destination import destination_of
-from authz.domain.facts import BY_PATH, Facts, Hop, Question
+from authz.domain.facts import Facts, Hop, Question
 from authz.domain.identity import SpiffeId
 from authz.domain.keys import Keyring, TokenLife
 from authz.domain.names import Namespace, is_cluster_name
@@ -30,6 +30,8 @@ class Rules:
     policy: Policy
     keyring: Keyring
     life: TokenLife
+    own: Namespace | None = None
+    """The namespace of the service itself; `None` where it has no SPIFFE ID."""
 
     def next_change(self, now: float) -> float:
         """When a key or a grant next begins or ends to count, in seconds since the epoch."""
@@ -87,12 +89,19 @@ class Case:
     def port(self) -> int | None:
         """The destination's port: `None` where it is yet to come, 0 where there will be none.
 
-        A hop on the way does not know it, and the pod asks again. Behind a hop by path nobody does:
-        what Eventing takes for a namespace, it does there in that namespace's own name.
+        The activator is asked on the port on which it calls the pod, which it would wake: a
+        revision's Service sends HTTP/1.1 to 8012 of either, HTTP/2 to 8013 (knative/serving
+        pkg/reconciler/serverlessservice/resources/services.go, targetPort). A gateway does not know
+        it, and wakes nobody. Behind a hop by path nobody asks again: what Eventing takes for a
+        namespace, it does there in that namespace's own name.
         """
-        if self.question is not Question.TRANSIT:
-            return self.facts.port
-        return 0 if self.hop in BY_PATH else None
+        match self.hop:
+            case Hop.GATEWAY:
+                return None
+            case None | Hop.ACTIVATOR:
+                return self.facts.port
+            case _:
+                return 0
 
     @property
     def unreadable(self) -> str:
@@ -161,7 +170,34 @@ UNTRUSTED: Final = Row(
     ),
     always=True,
 )
-"""The first row of every table."""
+FORWARDED: Final = Row(
+    "forwarded",
+    "with mTLS: a proxy passed the question on",
+    "deny `not-allowed`: S is not who asks",
+    lambda case: case.refuse_asker(Reason.CHECK_FORWARDED) if case.facts.forwarded else None,
+    always=True,
+)
+ASKERS: Final = (UNTRUSTED, FORWARDED)
+"""The first rows of every table: who may ask at all."""
+
+
+def _to_ourselves(case: Case) -> Verdict | None:
+    """Whoever passes others' requests on would put their questions with its own certificate."""
+    if case.destination is None or case.destination != case.rules.own:
+        return None
+    if case.roles:
+        return case.deny(Reason.FOR_OURSELVES)
+    return case.allow(Ground.FOR_OURSELVES, HeaderAction.REMOVE)
+
+
+TO_OURSELVES: Final = Row(
+    "to-ourselves",
+    "D is the service's own namespace",
+    "deny `not-allowed`; if S holds no role, header removed",
+    _to_ourselves,
+    always=True,
+)
+"""Behind the rows that need D. Without it, hops could be made to ask us."""
 
 
 def proven_peer(principal: str, policy: Policy) -> SpiffeId | None:

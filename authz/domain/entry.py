@@ -7,7 +7,7 @@ there that whoever presents a token is checked.
 from typing import Final
 
 from authz.domain import exposure, tokens
-from authz.domain.case import UNTRUSTED, Case, Row
+from authz.domain.case import ASKERS, TO_OURSELVES, Case, Row
 from authz.domain.facts import BY_PATH, Hop
 from authz.domain.identity import short_account
 from authz.domain.names import PUBLIC, Namespace
@@ -51,6 +51,8 @@ def _probe_of_the_hop(case: Case) -> Allow | None:
 
 
 def _exempt(case: Case) -> Allow | None:
+    if case.peer_roles and not case.facts.queue_proxy:  # the app would see what only it answers
+        return None
     return _exempt_by(_exemptions(case), case)
 
 
@@ -62,6 +64,7 @@ def _exempt_by(exemptions: list[Exemption], case: Case) -> Allow | None:
             path=facts.path,
             user_agent=facts.user_agent,
             network_probe=facts.network_probe,
+            method=facts.method,
         ):
             return case.let_in(Ground.EXEMPT)
     return None
@@ -246,7 +249,8 @@ _TOKEN: Final = (
 _PEER: Final = (
     Row(
         "exempt",
-        "an exemption matches P, the port and every other field that it gives",
+        "an exemption matches P, the port and every other field that it gives; if P holds a role, "
+        "the pod has queue-proxy",
         "allow",
         _exempt,
     ),
@@ -264,9 +268,9 @@ _PEER: Final = (
     ),
 )
 
-VERIFY: Final = (UNTRUSTED, *_PEER, *_TOKEN)
+VERIFY: Final = (*ASKERS, *_PEER, *_TOKEN)
 TRANSIT: Final = (
-    UNTRUSTED,
+    *ASKERS,
     Row(
         "hop-only",
         "S lacks the role `transit`",
@@ -275,6 +279,7 @@ TRANSIT: Final = (
         always=True,
     ),
     Row("nowhere", "D is unknown", "deny `not-allowed`", _nowhere, always=True),
+    TO_OURSELVES,
     Row(
         "probe",
         "S asks as the activator, and an exemption of P names a `K-Network-Probe` that it answers "
@@ -285,7 +290,7 @@ TRANSIT: Final = (
     *_TOKEN,
 )
 TCP: Final = (
-    UNTRUSTED,
+    *ASKERS,
     *_PEER,
     Row("peer-unproven", "else", "deny `not-allowed`: no token opens it", _peer_unproven),
 )

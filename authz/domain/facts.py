@@ -53,6 +53,10 @@ class Asked(NamedTuple):
     hop: Hop | None = None
     upstream: str | None = None
     """The cluster that Envoy chose (`x-authz-upstream`); `None` outside Istio."""
+    forwarded: bool = False
+    """Whether a proxy passed the Check on, as a request of somebody else's."""
+    queue_proxy: bool = False
+    """Whether the asking pod has Knative's queue-proxy, which answers probes itself."""
 
 
 class Facts(NamedTuple):
@@ -79,6 +83,12 @@ class Facts(NamedTuple):
     kn_namespace: tuple[str, ...] = ()
     serving_namespace: tuple[str, ...] = ()
     serving_revision: tuple[str, ...] = ()
+    forwarded: bool = False
+    """Whether a proxy passed the question on, whose certificate is then the caller's."""
+    queue_proxy: bool = False
+    """Whether the asking pod has Knative's queue-proxy."""
+    method: str = ""
+    """Of a request with K-Network-Probe that announces no body; else empty."""
 
     def __repr__(self) -> str:
         """Without the tokens."""

@@ -83,8 +83,8 @@ class Grant:
     def covers(self, service_account: str, port: int | None, now: float) -> bool:
         """Whether it counts for a source's account (short form) at `now`.
 
-        `port` is where the request arrives; `None` if that is not known yet, as on a hop; 0 if it
-        never will be.
+        `port` is where the request arrives; `None` if that is not known yet, as at a gateway; 0 if
+        it never will be.
         """
         return (
             (self.service_account is None or short_account(self.service_account) == service_account)
@@ -98,7 +98,7 @@ class Exemption:
     """Lets a peer in without a token. Every field that is not `None` must match.
 
     `path` is the raw path before `?`, compared whole; `user_agent` is a prefix, case-sensitive;
-    `network_probe` is the whole value of K-Network-Probe.
+    `network_probe` is the whole value of K-Network-Probe, of a GET without a body.
     """
 
     port: int
@@ -106,24 +106,34 @@ class Exemption:
     user_agent: str | None = None
     network_probe: str | None = None
 
-    def covers(self, *, port: int, path: str, user_agent: str, network_probe: str) -> bool:
+    def covers(
+        self, *, port: int, path: str, user_agent: str, network_probe: str, method: str
+    ) -> bool:
         """Whether a request with these attributes is exempt; absent headers are empty."""
         return (
             self.port == port
             and (self.path is None or self.path == path.partition("?")[0])
             and (self.user_agent is None or user_agent.startswith(self.user_agent))
-            and (self.network_probe is None or self.network_probe == network_probe)
+            and self.network_probe in {None, network_probe}
+            and (self.network_probe is None or method == "GET")
         )
+
+
+_PROBED: Final = "/healthz"
+
+
+def _probes(user_agent: str, network_probe: str) -> tuple[Exemption, ...]:
+    return tuple(Exemption(port, _PROBED, user_agent, network_probe) for port in (8012, 8013))
 
 
 ROLE_EXEMPTIONS: Final[Mapping[Role, tuple[Exemption, ...]]] = MappingProxyType(
     {
         # Peers that relay are exempt for nothing but these, each of which Knative's queue-proxy
-        # answers itself on its own ports: the app never sees such a request.
-        Role.TRANSIT: tuple(
-            Exemption(p, user_agent="Knative-Activator-Probe") for p in (8012, 8013)
-        ),
-        Role.GATEWAY: tuple(Exemption(p, network_probe="probe") for p in (8012, 8013)),
+        # answers itself on its own ports: the app never sees such a request. What they send:
+        # knative/serving pkg/activator/net/revision_backends.go, probe; knative/networking
+        # pkg/status/status.go, processWorkItem.
+        Role.TRANSIT: _probes("Knative-Activator-Probe", "queue"),
+        Role.GATEWAY: _probes("Knative-Ingress-Probe", "probe"),
     }
 )
 

@@ -79,6 +79,10 @@ class Reason(enum.Enum):
         "the Host is of a namespace that may not open the destination",
         Outward.NOT_ALLOWED,
     )
+    FOR_OURSELVES = (
+        "it goes to this service's namespace through a workload that passes others' requests on",
+        Outward.NOT_ALLOWED,
+    )
     PEER_UNPROVEN = (
         "the peer of the raw TCP connection is not known to be allowed",
         Outward.NOT_ALLOWED,
@@ -97,6 +101,10 @@ class Reason(enum.Enum):
     )
     CALLER_UNTRUSTED = (
         "the caller of Check has no SPIFFE ID of an accepted trust domain",
+        Outward.NOT_ALLOWED,
+    )
+    CHECK_FORWARDED = (
+        "a proxy passed this Check on, so that its certificate is not of whoever asks",
         Outward.NOT_ALLOWED,
     )
     ROLE_REQUIRED = (

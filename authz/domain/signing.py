@@ -3,7 +3,7 @@
 from typing import Final
 
 from authz.domain import exposure, tokens
-from authz.domain.case import UNTRUSTED, Case, Row
+from authz.domain.case import ASKERS, TO_OURSELVES, Case, Row
 from authz.domain.destination import only_namespace
 from authz.domain.names import PUBLIC as THE_PUBLIC
 from authz.domain.policy import Role
@@ -91,9 +91,10 @@ _OUT: Final = Row(
 )
 
 SIGN: Final = (
-    UNTRUSTED,
+    *ASKERS,
     _NO_UPSTREAM,
     _OUT,
+    TO_OURSELVES,
     # Before the next: what Eventing sends for a tenant carries no token that a tenant slipped in.
     Row(
         "on-behalf-of",
@@ -111,7 +112,7 @@ SIGN: Final = (
 )
 
 PUBLIC: Final = (
-    UNTRUSTED,
+    *ASKERS,
     Row(
         "gateway-only",
         "S lacks the role `gateway`",
@@ -121,6 +122,7 @@ PUBLIC: Final = (
     ),
     _NO_UPSTREAM,
     _OUT,
+    TO_OURSELVES,
     Row(
         "not-theirs-to-open",
         "the route's owner or the Host's may not open D, or D's list lacks the Service",

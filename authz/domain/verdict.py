@@ -19,6 +19,7 @@ class Ground(enum.Enum):
     PASSED_ON = "it carries its origin's token past a platform hop"
     LEFT_THE_MESH = "it goes to no namespace, and no token goes with it"
     UPSTREAM_UNREADABLE = "its upstream is no cluster name of istiod's, and no token goes with it"
+    FOR_OURSELVES = "it goes to this service's own namespace, and no token goes with it"
     EXEMPT = "policy exempts it"
     PROVEN_PEER = "mTLS proves that it comes straight from an allowed namespace"
     SAME_TENANT = "its source is of the destination's tenant"

@@ -90,5 +90,6 @@ def _room_of(key: Key) -> tuple[str, str]:
 
 def _characters(facts: Facts) -> int:
     lists = facts.tokens + facts.kn_namespace + facts.serving_namespace + facts.serving_revision
-    texts = facts.host, facts.path, facts.user_agent, facts.network_probe, facts.virtual_service
+    probe = facts.user_agent, facts.network_probe, facts.method
+    texts = facts.host, facts.path, facts.virtual_service, *probe
     return sum(map(len, texts + lists)) + len(facts.principal) + len(facts.upstream or "")

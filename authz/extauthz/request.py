@@ -10,20 +10,34 @@ from authz._proto.ext_authz_pb2 import AttributeContext, CheckRequest
 from authz.domain.facts import BY_PATH, Asked, Facts, Hop, Question
 from authz.domain.identity import SpiffeId
 from authz.domain.policy import Policy
-from authz.wire import HOP, QUESTION, UPSTREAM
+from authz.wire import CONTAINERS, HOP, QUESTION, UPSTREAM
 
 Metadata = Sequence[tuple[str, str]]
 """gRPC request metadata: lower-case keys and text values, repeated ones apart."""
 
 
-_ASKING: Final = frozenset({QUESTION, UPSTREAM, HOP})
+_ASKING: Final = frozenset({QUESTION, UPSTREAM, HOP, CONTAINERS})
+_QUEUE_PROXY: Final = "queue-proxy"
+FORWARDED: Final = frozenset({"x-request-id", "x-forwarded-proto"})
+"""What Envoy puts on each request that it passes on, and on no Check of its own.
+
+Source: envoy source/common/http/conn_manager_utility.cc, mutateRequestHeaders.
+"""
 _USER_AGENT: Final = "user-agent"
 _NETWORK_PROBE: Final = "k-network-probe"
 _KN_NAMESPACE: Final = "kn-namespace"
 _SERVING_NAMESPACE: Final = "knative-serving-namespace"
 _SERVING_REVISION: Final = "knative-serving-revision"
+_CONTENT_LENGTH: Final = "content-length"
 _READ: Final = frozenset(
-    {_USER_AGENT, _NETWORK_PROBE, _KN_NAMESPACE, _SERVING_NAMESPACE, _SERVING_REVISION}
+    {
+        _USER_AGENT,
+        _NETWORK_PROBE,
+        _KN_NAMESPACE,
+        _SERVING_NAMESPACE,
+        _SERVING_REVISION,
+        _CONTENT_LENGTH,
+    }
 )
 _REQUEST_ID: Final = "x-request-id"
 _MAX_REQUEST_ID = 64
@@ -32,18 +46,21 @@ _HOPS = {hop.value: hop for hop in Hop}
 _NO_VALUES: tuple[str, ...] = ()
 
 
-def asked_of(caller: SpiffeId | None, metadata: Metadata) -> Asked:
-    """What the metadata of a Check ask."""
+def asked_of(caller: SpiffeId | None, metadata: Metadata, *, direct: bool = False) -> Asked:
+    """What the metadata of a Check ask; `direct`: Envoys ask with no proxy in between."""
     told = [pair for pair in metadata if pair[0] in _ASKING]
     questions = [value for name, value in told if name == QUESTION]
     hops = [value for name, value in told if name == HOP]
     upstreams = [value for name, value in told if name == UPSTREAM]
+    containers = [value for name, value in told if name == CONTAINERS]
     return Asked(
         caller,
         _QUESTIONS.get(questions[0]) if len(questions) == 1 else None,
         _HOPS.get(hops[0]) if len(hops) == 1 else None,
         # A repeated upstream is one that cannot be read, not one that was not sent.
         None if not upstreams else upstreams[0] if len(upstreams) == 1 else "",
+        direct and any(name in FORWARDED for name, _ in metadata),
+        len(containers) == 1 and _QUEUE_PROXY in containers[0].split(","),
     )
 
 
@@ -58,13 +75,14 @@ def facts_of(
     """Gather what decisions are made by, and nothing that no rule looks at.
 
     So that equal facts are equal answers' reasons, and few: the path, which is another one for
-    each request, is left out where nobody reads it.
+    each request, is left out where nobody reads it, and the method of all but probes.
     """
     attributes = request.attributes
     http = attributes.request.http
     headers = headers_of(http, token_header)
     principal = attributes.source.principal
-    reads_path = asked.hop in BY_PATH or policy.reads_path_of(principal)
+    probe = ",".join(headers.get(_NETWORK_PROBE, _NO_VALUES))
+    reads_path = asked.hop in BY_PATH or bool(probe) or policy.reads_path_of(principal)
     return Facts(
         caller,
         asked.hop,
@@ -76,10 +94,13 @@ def facts_of(
         http.path if reads_path else "",
         headers.get(token_header, _NO_VALUES),
         ",".join(headers.get(_USER_AGENT, _NO_VALUES)),
-        ",".join(headers.get(_NETWORK_PROBE, _NO_VALUES)),
+        probe,
         headers.get(_KN_NAMESPACE, _NO_VALUES),
         headers.get(_SERVING_NAMESPACE, _NO_VALUES),
         headers.get(_SERVING_REVISION, _NO_VALUES),
+        asked.forwarded,
+        asked.queue_proxy,
+        "" if not probe or _announces_body(headers) else http.method,
     )
 
 
@@ -109,6 +130,11 @@ def headers_of(http: AttributeContext.HttpRequest, name: str) -> dict[str, tuple
             value = header.raw_value.decode("ascii", "replace") or header.value
             headers[key] = (*headers[key], value) if key in headers else (value,)
     return headers
+
+
+def _announces_body(headers: dict[str, tuple[str, ...]]) -> bool:
+    """Whether a body follows, as far as Envoy tells: of HTTP/2's and chunked ones it does not."""
+    return any(length != "0" for length in headers.get(_CONTENT_LENGTH, _NO_VALUES))
 
 
 def _virtual_service(attributes: AttributeContext) -> str:

@@ -20,14 +20,21 @@ from authz.observe import DecisionEvent, Recorder
 class AuthorizationService:
     """Answers Checks by the rules that it was last given.
 
-    `token_header` is lower-case; `clock` gives seconds since the epoch.
+    `token_header` is lower-case; `clock` gives seconds since the epoch. With `direct`, who asks is
+    the other end of the connection, so that a Check which a proxy passed on for somebody is denied.
     """
 
     def __init__(
-        self, *, token_header: str, clock: Callable[[], float], recorders: Sequence[Recorder]
+        self,
+        *,
+        token_header: str,
+        clock: Callable[[], float],
+        recorders: Sequence[Recorder],
+        direct: bool = False,
     ) -> None:
         self._token_header = token_header
         self._clock = clock
+        self._direct = direct
         self._recorders = tuple(recorders)
         self._cache = AnswerCache()
         self.rules: Rules | None = None
@@ -39,7 +46,7 @@ class AuthorizationService:
         `caller` is who asks, as mTLS proved it; `None` if that is nobody.
         """
         try:
-            return asked_of(caller, metadata)
+            return asked_of(caller, metadata, direct=self._direct)
         except Exception as error:  # noqa: BLE001 - the boundary: a question that is none is denied
             with suppress(Exception):
                 self._tell_of(error)

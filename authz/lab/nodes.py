@@ -22,7 +22,7 @@ def node(pod: Pod, version: str = PROXY_VERSION) -> dict[str, Any]:
     workload = f"kubernetes://apis/apps/v1/namespaces/{pod.namespace}/deployments/{pod.name}"
     metadata = {
         "ANNOTATIONS": {},
-        "APP_CONTAINERS": "app",
+        "APP_CONTAINERS": "user-container,queue-proxy" if pod.role == "revision" else "app",
         "CLUSTER_ID": "Kubernetes",
         "ENVOY_PROMETHEUS_PORT": 15090,
         "ENVOY_STATUS_PORT": 15021,

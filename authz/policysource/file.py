@@ -144,7 +144,7 @@ class _ExemptionEntry(_Model):
     user_agent: _Text | None = None
     """What the header `User-Agent` begins with."""
     network_probe: _Text | None = None
-    """The whole header `K-Network-Probe`."""
+    """The whole header `K-Network-Probe`, of a GET without a body."""
 
 
 class _File(_Model):

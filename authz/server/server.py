@@ -52,7 +52,10 @@ class Server:
         self._recorders = self.metrics, AuditLog(log, monotonic)
         self._handshakes = HandshakeLog(log, monotonic)
         self._service = AuthorizationService(
-            token_header=settings.token_header, clock=clock, recorders=self._recorders
+            token_header=settings.token_header,
+            clock=clock,
+            recorders=self._recorders,
+            direct=settings.identity is IdentitySource.MTLS,
         )
         self._health = Health()
         self._sources = Sources(
@@ -152,8 +155,17 @@ class Server:
         """Put policy and keyring to use together."""
         policy, keyring = self._sources.policy, self._sources.keyring
         if policy is not None and keyring is not None:
-            self._service.rules = Rules(policy, keyring, self._settings.token_life)
+            own = self._identity
+            namespace = None if own is None else own.namespace
+            self._service.rules = Rules(policy, keyring, self._settings.token_life, namespace)
         self._health.serving = all(self.truths().values())
+
+    @property
+    def _identity(self) -> SpiffeId | None:
+        """Our own."""
+        if self._settings.identity is IdentitySource.XFCC:
+            return SpiffeId.parse(self._settings.own_id or "")
+        return None if self._sources.tls is None else self._sources.tls.identity
 
     def _present(self, material: TlsMaterial) -> None:
         self._listener.use(material)

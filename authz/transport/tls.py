@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from authz.domain.identity import SpiffeId, workload_of_uris
 from authz.errors import BadSettings
 
 
@@ -37,6 +38,16 @@ class TlsMaterial:
         """When the chain is no longer good, in seconds since the epoch."""
         chain = x509.load_pem_x509_certificates(self.cert)
         return min(certificate.not_valid_after_utc.timestamp() for certificate in chain)
+
+    @property
+    def identity(self) -> SpiffeId | None:
+        """The SPIFFE ID in the certificate, `None` where it names none."""
+        leaf, *_ = x509.load_pem_x509_certificates(self.cert)
+        try:
+            names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            return workload_of_uris(names.get_values_for_type(x509.UniformResourceIdentifier))
+        except (x509.ExtensionNotFound, ValueError):
+            return None
 
 
 def load_tls(files: TlsFiles) -> TlsMaterial:

@@ -10,16 +10,27 @@ from dataclasses import replace
 from typing import Any, Final
 
 from authz import envoyfilters
+from authz._proto.ext_authz_pb2 import CheckResponse
 from authz.domain import tokens
 from authz.domain.identity import SpiffeId
 from authz.domain.keys import RootKey, TokenLife
-from authz.lab.box.istio.client import Tls
+from authz.lab.box.istio.client import NoAnswer, Tls
 from authz.lab.box.istio.mesh import AUTHZ
 from authz.lab.box.istio.programs import GREETING
 from authz.lab.world.model import DOMAIN
 from authz.lab.world.variants import component
 from authz.testing import NO_ANSWER, Outcome
-from tests.attacks.stage import TOKEN, Headers, Loot, Move, Stage, claims_of
+from tests.attacks.stage import (
+    CHECK,
+    TOKEN,
+    Headers,
+    Loot,
+    Move,
+    Stage,
+    check_message,
+    claims_of,
+    grpc_call,
+)
 from tests.support.waiting import eventually, soon
 
 ATTACKER: Final = "mallory/bare"
@@ -213,6 +224,17 @@ def leaks(move: Move, to: str = ATTACKER) -> Move:
     return moved
 
 
+def shown(move: Move, pod: str) -> Move:
+    """A move, and whether the app of a pod saw anything of it."""
+
+    async def moved(stage: Stage) -> str:
+        await stage.mesh.forget(pod)
+        outcome = await move(stage)
+        return f"{outcome}, {'seen' if await stage.mesh.seen(pod) else 'not seen'}"
+
+    return moved
+
+
 def reaches(move: Move, pod: str) -> Move:
     """A move of which a copy goes to a pod: was it asked about, and did the app see it?"""
 
@@ -340,6 +362,71 @@ def asks(
         return NO_ANSWER if response is None else Outcome.of_check(response)
 
     return move
+
+
+def asks_through(pod: str, url: str, *metadata: tuple[str, str], **how: Any) -> Move:
+    """A question to the service by way of somebody's proxy, which puts it with its certificate."""
+
+    async def move(stage: Stage) -> str:
+        sent = grpc_call(check_message(route_of="acme-db"), metadata)
+        try:
+            answer = await stage.mesh.call(pod, f"{url}{CHECK}", **sent, **how)
+        except NoAnswer:
+            return NO_ANSWER
+        if not answer.body:  # Envoy has made a gRPC status of its HTTP status
+            refused = {"7": 403, "14": 503}.get(answer.headers.get("grpc-status"), answer.status)
+            return Outcome.of(refused, answer.reason)
+        return f"answered: {Outcome.of_check(CheckResponse.FromString(answer.body[5:]))}"
+
+    return move
+
+
+def denied_for(reason: str, move: Move) -> Move:
+    """A move, and whether the service denied something for this reason meanwhile."""
+
+    async def moved(stage: Stage) -> str:
+        before = await _counted(stage, f'reason="{reason}"')
+        outcome = await move(stage)
+        denied = await _counted(stage, f'reason="{reason}"') > before
+        return f"{outcome}, {reason if denied else 'none denied'}"
+
+    return moved
+
+
+def asked_twice(question: str, move: Move) -> Move:
+    """A move that a gateway asks about once, and by which the service is asked once more."""
+
+    async def moved(stage: Stage) -> str:
+        before = await _counted(stage, f'question="{question}"')
+        outcome = await move(stage)
+
+        async def twice() -> bool:  # nobody waits for a copy
+            return await _counted(stage, f'question="{question}"') == before + 2
+
+        await eventually(twice, "the copy arrives")
+        return f"{outcome}, asked twice"
+
+    return moved
+
+
+async def _counted(stage: Stage, label: str) -> float:
+    """How many Checks the service has answered so."""
+    lines = (await stage.mesh.metrics()).splitlines()
+    return sum(float(it.split()[-1]) for it in lines if label in it)
+
+
+def under(text: str, move: Move) -> Move:
+    """A move under another policy."""
+
+    async def moved(stage: Stage) -> str:
+        before = stage.mesh.authz.policy_file.read_text()
+        await stage.mesh.set_policy(text)
+        try:
+            return await move(stage)
+        finally:
+            await stage.mesh.set_policy(before)
+
+    return moved
 
 
 # -- eventing ----------------------------------------------------------------------------------

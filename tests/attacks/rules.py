@@ -212,6 +212,9 @@ FUTURE: Final = _rule("tokens from the future")
 REVOCATION: Final = _rule("revoked generations verify", "old generations verify for ever")
 NO_GRANT: Final = _rule("grants are for everybody")
 ACCOUNT: Final = _rule("grants are for every account")
+ANY_PORT: Final = _rule("grants are for every port")
+PORT_OF_THE_ACTIVATOR: Final = _rule("a grant for any port wakes pods")
+PORT_OF_EVENTS: Final = _rule("a grant for a port opens hops that go by the path")
 ACCOUNT_PATTERN: Final = _own(
     "accounts of grants are patterns",
     "policy",
@@ -241,6 +244,10 @@ BY_VIRTUAL_SERVICE: Final = _own(
     "if not at_gateway and (service is None or service not in policy.relays):",
 )
 ANY_ROUTE: Final = _row("not-theirs-to-open")
+ASKED_BY_THE_GATEWAY: Final = _row("not-theirs-to-open", "to-ourselves")
+ASKED_BY_A_PROXY: Final = _row("not-theirs-to-open", "to-ourselves", "forwarded")
+PASSED_ON: Final = _row("forwarded")
+TO_OURSELVES: Final = _row("to-ourselves")
 ANY_ROUTE_AND_PUBLIC: Final = _row("not-theirs-to-open", "not-public")
 UNLISTED: Final = Without(
     "with a policy that lists no Services of initech",
@@ -280,9 +287,17 @@ PROBE_AGENT: Final = _own(
 INGRESS_PROBE: Final = _own(
     "a gateway's user agent is exempt",
     "policy",
-    'Role.GATEWAY: tuple(Exemption(p, network_probe="probe") for p in (8012, 8013)),',
+    'Role.GATEWAY: _probes("Knative-Ingress-Probe", "probe"),',
     'Role.GATEWAY: tuple(Exemption(p, user_agent="Knative-Ingress-Probe") for p in (8012, 8013)),',
 )
+QUEUE_PROXY: Final = _rule("pods without queue-proxy answer probes")
+
+
+def probe_and(*names: str) -> Without:
+    """Without the rule that a pod must have queue-proxy, and without these of what a probe is."""
+    return _rule("pods without queue-proxy answer probes", *names)
+
+
 PEER_FIRST_FOR_ROLES: Final = Without(
     "a grant to Eventing as a whole, as others have, and no role on-behalf-of",
     policy=policy(

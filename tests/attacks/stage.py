@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -34,9 +34,11 @@ Move: TypeAlias = Callable[["Stage"], Awaitable[str]]
 """What somebody does; what came of it in a few words, such as `403 token-invalid`."""
 
 
-GRANTS: Final = [
+GRANTS: Final[list[Mapping[str, object]]] = [
     {"to": "acme-db", "from": "initech", "service_account": "plain"},
     {"to": "acme-db", "from": "initech", "service_account": "read.er"},
+    {"to": "acme-db", "from": "initech", "port": 9091},
+    {"to": "acme-web", "from": "initech", "port": 9091},
 ]
 
 
@@ -49,7 +51,7 @@ NAMESPACES: Final = {
 }
 
 
-def policy(*more_grants: dict[str, str], **changes: object) -> str:
+def policy(*more_grants: Mapping[str, object], **changes: object) -> str:
     """The policy of the box, with more grants or other top-level fields."""
     own: dict[str, object] = {"host_templates": [NAMES], "namespaces": NAMESPACES}
     return standard_policy(grants=[*GRANTS, *more_grants], **{**own, **changes})
@@ -125,6 +127,28 @@ def claims_of(token: str) -> str:
     return f"token {claims.source}→{claims.destination}"
 
 
+def check_message(principal: str = "", headers: Headers = (), route_of: str = "") -> bytes:
+    """A CheckRequest as anybody could write it."""
+    request = CheckRequest()
+    request.attributes.source.principal = principal
+    if route_of:
+        istio = request.attributes.route_metadata_context.filter_metadata["istio"]
+        istio.fields["config"].string_value = virtual_service_name(route_of, "any")
+    for key, value in headers:
+        raw = value.encode()
+        request.attributes.request.http.header_map.headers.add(key=key, raw_value=raw)
+    return request.SerializeToString()
+
+
+def grpc_call(message: bytes, metadata: Headers) -> dict[str, Any]:
+    """A unary gRPC call, as an HTTP client makes it."""
+    return {
+        "method": "POST",
+        "headers": [("content-type", "application/grpc"), ("te", "trailers"), *metadata],
+        "body": b"\0" + len(message).to_bytes(4, "big") + message,
+    }
+
+
 class Stage:
     """A running box, and what is done in it."""
 
@@ -175,22 +199,12 @@ class Stage:
         `route_of` is the namespace whose route a gateway would ask about.
         """
         certificate = self.mesh.certificate(who) if isinstance(who, str) else who
-        request = CheckRequest()
-        request.attributes.source.principal = principal
-        if route_of:
-            istio = request.attributes.route_metadata_context.filter_metadata["istio"]
-            istio.fields["config"].string_value = virtual_service_name(route_of, "any")
-        for key, value in headers:
-            raw = value.encode()
-            request.attributes.request.http.header_map.headers.add(key=key, raw_value=raw)
-        message = request.SerializeToString()
+        message = check_message(principal, headers, route_of)
         try:
             answer = await self.mesh.call(
                 "mallory/bare",
                 f"http://authz.authz-system:9000{CHECK}",
-                method="POST",
-                headers=[("content-type", "application/grpc"), ("te", "trailers"), *metadata],
-                body=b"\0" + len(message).to_bytes(4, "big") + message,
+                **grpc_call(message, metadata),
                 http2=True,
                 tls=Tls(certificate, f"authz.authz-system.svc.{DOMAIN}", ("h2",)),
             )

@@ -15,16 +15,30 @@ from pathlib import Path
 from typing import Final
 
 from tests.attacks.row import BOX, Attack, Played
-from tests.attacks.rows import elsewhere, eventing, exposure, hops, pods, questions, tokens
+from tests.attacks.rows import (
+    deputies,
+    elsewhere,
+    eventing,
+    exposure,
+    hops,
+    pods,
+    ports,
+    probes,
+    questions,
+    tokens,
+)
 
 FILE: Final = Path(__file__).parent / "ATTACKS.md"
 SECTIONS: Final = {
     "Ways to somebody else's pod": pods.ROWS,
     "Tokens": tokens.ROWS,
     "Hops and probes": hops.ROWS,
+    "Probes": probes.ROWS,
+    "Grants for a port": ports.ROWS,
     "Routes from outside": exposure.ROWS,
     "Eventing": eventing.ROWS,
     "Our own port": questions.ROWS,
+    "Our own port, by somebody else's proxy": deputies.ROWS,
     "The server itself": elsewhere.SERVER,
     "Known from others": elsewhere.CVES,
 }

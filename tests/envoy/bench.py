@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,13 +121,15 @@ class Proxy:
         *,
         path: str = "/path?query=1",
         cert: Certificate | None = None,
+        body: bytes | None = None,
     ) -> httpx.Response:
         """Send a request, with `cert` in place of the caller's own."""
         who = cert or self.caller
         scheme, tls = ("http", True) if who is None else ("https", who.sidecar_context())
         async with httpx.AsyncClient(trust_env=False, verify=tls) as client:
             sent = [("host", self.door.host), *headers]
-            request = httpx.Request("GET", f"{scheme}://{self.address}{path}", headers=sent)
+            url = f"{scheme}://{self.address}{path}"
+            request = httpx.Request("GET", url, headers=sent, content=body)
             return await client.send(request)
 
 
@@ -164,14 +166,21 @@ class Workbench:
         return configured(door, sent, own, address=address, app=app, authz=self.authz.endpoint)
 
     @asynccontextmanager
-    async def proxy(self, door: Door, overlay: str = "", without: str = "") -> AsyncIterator[Proxy]:
-        """Run it, `without` an HTTP filter."""
+    async def proxy(
+        self,
+        door: Door,
+        overlay: str = "",
+        without: str = "",
+        change: Callable[[Json], None] = lambda config: None,
+    ) -> AsyncIterator[Proxy]:
+        """Run it, `without` an HTTP filter, or with a changed bootstrap."""
         # At the pod's own port: there are rules that look at it.
         address, app = free_port(door.at if isinstance(door.at, int) else 0), free_port()
         config = self.config(door, address, app, overlay)
         for manager in managers(config):
             filters = manager["http_filters"]
             manager["http_filters"] = [it for it in filters if it["name"] != without]
+        change(config)
         caller = None if door in (SIGN, PUBLIC) else self.certificate(door.caller)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(apps.echo("app", app))

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from authz import envoyfilters
+from authz.domain.facts import Asked
+from authz.domain.policy import Policy
 from authz.envoyfilters import shipped
+from authz.extauthz.request import facts_of
 from authz.lab.recordings import ANY_OTHER
 from authz.testing import workload
 from tests.envoy.bench import (
@@ -51,7 +54,7 @@ METADATA = {
         "x-authz-question": "sign",
         "x-authz-upstream": "outbound|80||plain.acme-web.svc.cluster.local",
     },
-    "verify": {"x-authz-question": "verify"},
+    "verify": {"x-authz-question": "verify", "x-authz-containers": "app"},
     "transit": {"x-authz-question": "transit", "x-authz-hop": "activator"},
     "local": {
         "x-authz-question": "transit",
@@ -70,7 +73,7 @@ METADATA = {
 }
 READ = {
     "sign": {TOKEN, "kn-namespace", "x-request-id"},
-    "verify": {TOKEN, "user-agent", "k-network-probe", "x-request-id"},
+    "verify": {TOKEN, "user-agent", "k-network-probe", "x-request-id", "content-length"},
     "transit": {
         TOKEN,
         "knative-serving-namespace",
@@ -78,6 +81,7 @@ READ = {
         "user-agent",
         "k-network-probe",
         "x-request-id",
+        "content-length",
     },
     "public": {"x-request-id"},
     "local": {TOKEN, "user-agent", "k-network-probe", "x-request-id"},
@@ -104,6 +108,8 @@ SENT = [
     ("x-authz-upstream", "outbound|80||app.victim.svc.cluster.local"),
     ("x-authz-hop", "gateway"),
 ]
+
+PROBE = ("k-network-probe", "probe")
 
 every_filter = pytest.mark.parametrize("name", CHAINS)
 
@@ -138,6 +144,24 @@ async def test_it_sends_only_the_headers_that_are_read(workbench: Workbench, nam
         assert own[1] != "4711"
     assert sent == expected
     assert (http.method, http.path, http.host) == ("GET", "/path?query=1", CHAINS[name].host)
+
+
+@pytest.mark.parametrize("name", ["verify", "transit"])
+async def test_a_body_whose_length_is_announced_is_told(workbench: Workbench, name: str) -> None:
+    async with workbench.proxy(CHAINS[name]) as proxy:
+        await proxy.get([PROBE], body=b"body")
+        await proxy.get([PROBE])
+    with_body, without = (
+        facts_of(
+            it.request,
+            workload("acme-web"),
+            Asked(None),
+            token_header=TOKEN,
+            policy=Policy(),
+        )
+        for it in workbench.authz.questions
+    )
+    assert (with_body.method, without.method) == ("", "GET")
 
 
 @every_filter

@@ -163,7 +163,8 @@ def test_only_formatters_that_were_tried_on_every_envoy() -> None:
     text = "\n".join(it.read_text() for it in (HERE / "rendered").glob("*.yaml"))
     # Not %UPSTREAM_CLUSTER%: that is the name for statistics where a cluster has one, and istiod
     # gives one to each. tests/envoy/test_statistics_names.py
-    assert set(re.findall(r"%[^%\n]*%", text)) == {"%UPSTREAM_CLUSTER_RAW%"}
+    tried = {"%UPSTREAM_CLUSTER_RAW%", "%ENVIRONMENT(ISTIO_META_APP_CONTAINERS)%"}
+    assert set(re.findall(r"%[^%\n]*%", text)) == tried
 
 
 # -- values ------------------------------------------------------------------------------------

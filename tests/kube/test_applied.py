@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 from ruamel.yaml import YAML
 
-from authz.wire import TENANT_LABEL
+from authz.wire import APP_CONTAINERS, TENANT_LABEL
 from tests.admission.rows import Account, Json, changed, thing
 from tests.deploy.manifests import DEPLOY, ROOT, load
 from tests.kube.conftest import Installed
@@ -180,6 +180,23 @@ async def test_its_pods_are_admitted_and_have_what_the_injector_adds(
     if folder != "deploy/overlays/xfcc":  # there, the injector's own container is Envoy
         assert agent["imagePullPolicy"] == "IfNotPresent"
         assert "sidecar" not in agent["args"] or "istio-init" not in containers
+
+
+@session
+async def test_the_injector_tells_a_sidecar_the_containers_of_its_pod(
+    installed: Installed,
+) -> None:
+    """By which `verify` tells a pod with queue-proxy, which answers probes itself."""
+    pod = await _pod(installed, "deploy/overlays/xfcc")
+    (ours,) = (it for it in pod["spec"]["containers"] if it["name"] != "istio-proxy")
+    names = "user-container", "queue-proxy"
+    pod["spec"]["containers"] = [{**ours, "name": name, "ports": []} for name in names]
+    answer = await installed.send("POST", _PODS, CONTROLLER, pod, params={"dryRun": "All"})
+    assert answer.status_code == 201, answer.text
+    spec = answer.json()["spec"]
+    containers = {it["name"]: it for it in (*spec["containers"], *spec.get("initContainers", ()))}
+    told = {it["name"]: it.get("value") for it in containers["istio-proxy"]["env"]}
+    assert told[APP_CONTAINERS] == ",".join(names)
 
 
 @session

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from authz.domain.names import namespace_of_virtual_service, service_of_cluster
+from authz.extauthz.request import FORWARDED
 from authz.lab.controlplane.versions import ISTIODS
 from authz.lab.recordings.reading import Json, Recordings
 
@@ -16,12 +17,19 @@ PUBLIC = "http.8080"
 
 def routes(istio: str, host: str) -> dict[str, Json]:
     """The routes of one host at the public gateway, by path."""
+    found = everything(istio, host)
+    return {it["match"].get("path_separated_prefix", "/"): it for it in found}
+
+
+def everything(istio: str, host: str) -> list[Json]:
+    """All routes of one host at the public gateway."""
     (attacked,) = (it for it in Recordings.of(istio).variants if it.name == "attacked")
     (configuration,) = (
         it for it in attacked["istio-system/gateway"].routes if it["name"] == PUBLIC
     )
     (found,) = (it for it in configuration["virtual_hosts"] if host in it["domains"])
-    return {it["match"].get("path_separated_prefix", "/"): it for it in found["routes"]}
+    everywhere: list[Json] = found["routes"]
+    return everywhere
 
 
 def has_cluster(istio: str, name: str) -> bool:
@@ -79,6 +87,20 @@ def test_other_aliases_and_others_services_lead_nowhere(
     route = routes(istio, host)["/"]["route"]
     assert route["cluster"] == cluster
     assert not has_cluster(istio, cluster)
+
+
+@pytest.mark.parametrize("istio", ISTIODS)
+def test_a_domain_mapping_to_our_port_leads_nowhere(istio: str) -> None:
+    (route, _) = everything(istio, "mapped-authz.example.com")
+    assert route["route"]["cluster"] == "outbound|80||authz.authz-system.svc.cluster.local"
+    assert not has_cluster(istio, route["route"]["cluster"])
+
+
+@pytest.mark.parametrize("istio", ISTIODS)
+def test_a_route_may_take_off_whatever_marks_what_is_passed_on(istio: str) -> None:
+    route = routes(istio, "route-stripped.example.com")["/"]
+    assert set(route["request_headers_to_remove"]) >= FORWARDED
+    assert route["route"]["cluster"] == "outbound|9000||authz.authz-system.svc.cluster.local"
 
 
 @pytest.mark.parametrize("istio", ISTIODS)

@@ -77,8 +77,8 @@ async def test_the_autoscalers_probe_is_that_one_and_no_other(
     assert await mesh.seen("acme-db/idle") == []
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT"])
-async def test_the_autoscalers_probe_reaches_no_pod_whatever_comes_with_it(
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
+async def test_the_autoscalers_probe_is_no_other_method_and_has_no_body(
     mesh: Mesh, method: str
 ) -> None:
     headers = [("user-agent", "Knative-Autoscaling-Probe"), ("k-network-probe", "activator")]
@@ -91,7 +91,7 @@ async def test_the_autoscalers_probe_reaches_no_pod_whatever_comes_with_it(
     answer = await mesh.call(
         "knative-serving/autoscaler", url, method=method, headers=headers, body=b"something"
     )
-    assert (answer.status, answer.body) == (200, b"activator")
+    assert (answer.status, answer.reason) == (403, "not-allowed")
     assert await mesh.seen("acme-db/idle") == []
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from authz.lab.harness.processes import Child, CouldNotStart, child
+from authz.wire import APP_CONTAINERS
 
 
 def binary() -> Path:
@@ -85,6 +86,12 @@ def command(name: str, executable: Path, config_file: Path) -> list[str | Path]:
     ]
 
 
+def environment(config: Mapping[str, Any]) -> dict[str, str] | None:
+    """What the injector tells a sidecar of its pod, as far as filters read it; `None`: ours."""
+    told = config.get("node", {}).get("metadata", {}).get("APP_CONTAINERS")
+    return None if told is None else {**os.environ, APP_CONTAINERS: told}
+
+
 @asynccontextmanager
 async def running(
     name: str, config: Mapping[str, Any], directory: Path, executable: Path
@@ -95,7 +102,8 @@ async def running(
     any_port = {"socket_address": {"address": "127.0.0.1", "port_value": 0}}
     config_file.write_text(json.dumps({**config, "admin": {"address": any_port}}, indent=1))
     argv = [*command(name, executable, config_file), "--admin-address-path", admin_address]
-    async with child(f"Envoy {name}", argv, directory / f"{name}.log") as process:
+    log = directory / f"{name}.log"
+    async with child(f"Envoy {name}", argv, log, environment(config)) as process:
         envoy = Envoy(process, admin_address)
         await process.until(envoy.ready)
         yield envoy

@@ -11,6 +11,7 @@ from authz.lab.world.model import (
     GATEWAYS,
     Gateway,
     Json,
+    Pod,
     Port,
     Route,
     Service,
@@ -23,6 +24,10 @@ ATTACKED: Final = ("acme-web", "acme-db", "initech", "mallory")
 
 _VICTIM: Final = f"plain.acme-web.svc.{DOMAIN}"
 """A private Service in a namespace that takes public traffic."""
+_LEGACY: Final = Pod(
+    "acme-db", "legacy", "10.244.9.9", "default", {"app": "legacy"}, listens=(8012,)
+)
+"""An app on the port of queue-proxy that has no queue-proxy."""
 _ALIASES: Final = {
     "public": _VICTIM,
     "unlisted": f"plain.initech.svc.{DOMAIN}",
@@ -37,6 +42,19 @@ _ALIASES: Final = {
 """What mallory's Services stand for; each is behind an Ingress of its name, too."""
 _PORTS: Final = {"autoscaler": 8080, "authz": 9000}
 _GATEWAY_API: Final = "gateway.networking.k8s.io/v1"
+PUT_ON_BY_ENVOY: Final = (
+    "x-request-id",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-forwarded-client-cert",
+    "x-envoy-attempt-count",
+    "x-envoy-decorator-operation",
+    "x-envoy-external-address",
+    "x-envoy-internal",
+    "x-envoy-peer-metadata",
+    "x-envoy-peer-metadata-id",
+)
+"""On a request that a gateway passes on; a route may take each of them away."""
 
 
 def attacked() -> World:
@@ -50,6 +68,7 @@ def attacked() -> World:
         Service("mallory", "snatch", "10.96.1.2", (Port(80, 8012),), ("acme-db/hello",)),
         Service("mallory", "alias", "", external_name=f"plain.acme-db.svc.{DOMAIN}"),
         *(Service("mallory", name, "", external_name=to) for name, to in _ALIASES.items()),
+        Service("acme-db", "legacy", "10.96.1.3", (Port(80, 8012),), (_LEGACY.id,)),
         Service("acme-web", "payments", "", external_name=f"trap.mallory.svc.{DOMAIN}"),
         Service("acme-web", "database", "", external_name=f"plain.acme-db.svc.{DOMAIN}"),
         Service("acme-web", "split", "", external_name=cluster.LOCAL_GATEWAY),
@@ -61,6 +80,13 @@ def attacked() -> World:
     routes = (
         # Somebody has put a private service on the public gateway.
         _route("acme-db", "slip", "public", "slip.example.com", (private, 80, 100)),
+        _route(
+            "acme-db",
+            "legacy",
+            "public",
+            "legacy.example.com",
+            (f"legacy.acme-db.svc.{DOMAIN}", 80, 100),
+        ),
         # A DomainMapping: from the public gateway through the local one.
         cluster.domain_mapping("acme-web", "mapped.example.com", f"hello.acme-web.svc.{DOMAIN}"),
         # And what one would be that names a Service of another namespace.
@@ -74,6 +100,7 @@ def attacked() -> World:
         ),
         # The same with a Service of mallory's own, which is an alias.
         cluster.domain_mapping("mallory", "remapped-alias.example.com", _host("public")),
+        cluster.domain_mapping("mallory", "mapped-authz.example.com", _host("authz")),
         _route("mallory", "direct", "public", "direct.example.com", (_VICTIM, 80, 100)),
         _route("acme-web", "split", "mesh", "split.acme-web", (private, 80, 50), (trap, 80, 50)),
         _route(
@@ -82,6 +109,7 @@ def attacked() -> World:
     )
     return replace(
         standard,
+        pods={**standard.pods, _LEGACY.id: _LEGACY},
         services=(*standard.services, *services),
         virtual_services=(*standard.virtual_services, *routes),
         documents=(*standard.documents, *_ingresses(), *_delegated(), *_http_routes()),
@@ -142,6 +170,12 @@ def _http_routes() -> tuple[Json, ...]:
         "type": "URLRewrite",
         "urlRewrite": {"hostname": f"hello.acme-db.svc.{DOMAIN}"},
     }
+    # All that tells a request which was passed on from one of the gateway's own.
+    stripped = {
+        "type": "RequestHeaderModifier",
+        "requestHeaderModifier": {"remove": list(PUT_ON_BY_ENVOY)},
+    }
+    asked = {"type": "RequestMirror", "requestMirror": {"backendRef": _backend("authz")}}
     return (
         _document(_GATEWAY_API, "Gateway", "istio-system", "shared", gateway),
         _http_route("acme-web", "own", "route-own.example.com", _backend("plain")),
@@ -154,6 +188,13 @@ def _http_routes() -> tuple[Json, ...]:
         ),
         _http_route("mallory", "copied", "route-copied.example.com", _backend("plain"), copied),
         _http_route("mallory", "renamed", "route-renamed.example.com", _backend("local"), renamed),
+        _http_route("mallory", "authz", "route-authz.example.com", _backend("authz")),
+        _http_route(
+            "mallory", "stripped", "route-stripped.example.com", _backend("authz"), stripped
+        ),
+        _http_route(
+            "mallory", "asked", "route-asked.example.com", _backend("plain"), asked, stripped
+        ),
         _http_route("acme-web", "a-merged", "route-merged.example.com", _backend("plain")),
         _http_route(
             "mallory", "b-merged", "route-merged.example.com", _backend("trap"), path="/trap"
@@ -176,7 +217,7 @@ def _http_route(
 
 
 def _backend(service: str) -> Json:
-    return {"name": service, "port": 80}
+    return {"name": service, "port": _PORTS.get(service, 80)}
 
 
 def _document(version: str, kind: str, namespace: str, name: str, spec: Json) -> Json:

@@ -196,5 +196,6 @@ ROWS: Final = [
         call("outside/server", "http://authz.example.com/", http2=True),
         KNATIVES,
         gets="405",  # what we say to a GET
+        without=rules.ASKED_BY_THE_GATEWAY,
     ),
 ]

@@ -190,7 +190,7 @@ ROWS: Final = [
     Attack(
         "probe-through-gateway",
         "the ingress prober's agent, from outside through the gateway",
-        "the gateway is exempt for `K-Network-Probe: probe`, which queue-proxy answers itself",
+        "the gateway is exempt for the whole of a probe, which queue-proxy answers itself",
         Played(
             call(
                 "outside/server",
@@ -202,8 +202,12 @@ ROWS: Final = [
         Played(
             call(
                 "outside/server",
-                "http://slip.example.com/",
-                headers=[("K-Network-Probe", "probe"), ("K-Network-Hash", "x")],
+                "http://slip.example.com/healthz",
+                headers=[
+                    ("User-Agent", "Knative-Ingress-Probe"),
+                    ("K-Network-Probe", "probe"),
+                    ("K-Network-Hash", "x"),
+                ],
             ),
             "200",
         ),

@@ -76,7 +76,8 @@ async def running(
     admin = {"address": {"pipe": {"path": str(admin_socket)}}}
     config_file.write_text(json.dumps({**config, "admin": admin}, separators=(",", ":")))
     argv = [*prefix, *envoy.command(config["node"]["id"], executable, config_file)]
-    async with child(f"Envoy {name}", argv, directory / f"{stem}.envoy.log") as process:
+    log = directory / f"{stem}.envoy.log"
+    async with child(f"Envoy {name}", argv, log, envoy.environment(config)) as process:
         proxy = Proxy(process, admin_socket)
         await process.until(proxy.ready)
         yield proxy

@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from authz.lab.box.knative.callers import GO_AGENT, request_for
 from authz.lab.box.knative.command import control, main, parser, socket_option
@@ -148,7 +148,10 @@ class Eventing:
 
     async def send(self, url: str, event: Event, additional: Headers) -> Answer | None:
         """event_dispatcher.go: the event's own headers, and over them the additional ones."""
-        where, request = request_for(url, via=self.via, method="POST")
+        via, port = self.via, urlsplit(url).port
+        if via is not None and port is not None:
+            via = f"{via.rpartition(':')[0]}:{port}"
+        where, request = request_for(url, via=via, method="POST")
         request.headers = Headers([("user-agent", GO_AGENT), *event.headers])
         for name, value in additional:
             request.headers.set(name, value)
@@ -246,7 +249,9 @@ def add_options(options: argparse.ArgumentParser) -> None:
     for name in ("ingress", "filter", "channel"):
         options.add_argument(f"--{name}-port", type=int, help="none if not given")
     options.add_argument(
-        "--via", metavar="HOST:PORT", help="send everything there, whatever the URL's host is"
+        "--via",
+        metavar="HOST:PORT",
+        help="send everything there, whatever the URL's host is, at its port if it has one",
     )
     socket_option(options, "sets brokers, channels, triggers")
 

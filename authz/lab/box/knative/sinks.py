@@ -118,7 +118,9 @@ def add_options(options: argparse.ArgumentParser) -> None:
     for name in ("job-sink", "request-reply"):
         options.add_argument(f"--{name}-port", type=int, help="none if not given")
     options.add_argument(
-        "--via", metavar="HOST:PORT", help="send everything there, whatever the URL's host is"
+        "--via",
+        metavar="HOST:PORT",
+        help="send everything there, whatever the URL's host is, at its port if it has one",
     )
     socket_option(options, "makes sinks, tells Jobs")
 
