@@ -59,7 +59,8 @@ def rules_of(world: World) -> Rules:
     policy = parse_policy(as_yaml(world))
     claims = {host: Namespace(to) for host, to in world.claims.items()}
     life = TokenLife(world.token_seconds, world.leeway)
-    return Rules(replace(policy, claims=claims), world.keyring, life)
+    own = None if world.own is None else Namespace(world.own)
+    return Rules(replace(policy, claims=claims), world.keyring, life, own)
 
 
 def decided(request: Request, rules: Rules, now: float, tables: Tables = TABLES) -> Answer:
@@ -130,7 +131,7 @@ def _text(one: Asked, program: Answer) -> str:
         [
             f"--- policy, at {world.now:.3f}",
             as_yaml(world).rstrip(),
-            f"--- claims: {dict(world.claims)}",
+            f"--- claims: {dict(world.claims)}, own namespace: {world.own}",
             "--- keys",
             *(f"{it}" for it in world.keyring.roots),
             *(f"{name}: {it}" for name, it in world.keyring.namespaces.items()),

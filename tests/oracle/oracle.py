@@ -59,6 +59,8 @@ def answer(question: str, facts: Any, world: World) -> Answer:
     held = roles(policy, str(asks))
     if not trusted(policy, asks.trust_domain):
         return Answer("caller-untrusted", allowed=False, why="caller-untrusted")
+    if facts.forwarded:
+        return Answer("forwarded", allowed=False, why="check-forwarded")
     if question == "public" and "gateway" not in held:
         return Answer("gateway-only", allowed=False, why="role-required")
     if question in {"sign", "public"}:
@@ -72,6 +74,8 @@ def answer(question: str, facts: Any, world: World) -> Answer:
         lost = facts.hop == "gateway" and not readable(facts.upstream)
         why = "upstream-unreadable" if lost else "destination-unknown"
         return Answer("nowhere", allowed=False, why=why)
+    if question == "transit" and to == world.own:
+        return Answer("to-ourselves", allowed=False, why="for-ourselves")
     header = "remove" if question == "verify" else "keep"
     row, allowed, why = inbound(question, facts, world, to)
     return Answer(row, allowed, why, header) if allowed else denied(row, why, header, policy, to)
@@ -91,6 +95,10 @@ def outbound(question: str, facts: Any, world: World, held: set[str]) -> Answer:
         return Answer("upstream-unreadable", True, "upstream-unreadable", "remove")
     if to is None:
         return Answer("leaves-the-mesh", True, "left-the-mesh", "remove")
+    if to == world.own and held:
+        return Answer("to-ourselves", allowed=False, why="for-ourselves")
+    if to == world.own:
+        return Answer("to-ourselves", True, "for-ourselves", "remove")
     row, source, account = "signed", facts.caller.namespace, short(facts.caller.service_account)
     if question == "public":
         if why := closed(facts, world, to):
@@ -146,8 +154,8 @@ def inbound(question: str, facts: Any, world: World, to: str) -> tuple[str, bool
         activator = known and facts.hop == "activator"
         if activator and exempt(world.policy, facts, peer.roles, by_activator=True):
             return "probe", True, "exempt"
-        event = facts.hop not in {"gateway", "activator"}
-        return by_token(facts, world, to, peer, "none" if event else "any")
+        ports = {"gateway": "any", "activator": facts.port}  # which calls the pod on the same
+        return by_token(facts, world, to, peer, ports.get(facts.hop, "none"))
     if known and exempt(world.policy, facts, peer.roles, by_activator=False):
         return "exempt", True, "exempt"
     if peer.namespace is not None and not peer.roles:

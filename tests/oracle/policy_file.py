@@ -20,6 +20,19 @@ CLOSED: Final = {
     *("knative-serving", "knative-eventing", "authz-system"),
 }
 """The platform's namespaces, besides those of relays and of holders of roles."""
+PROBES: Final[dict[str, dict[str, Any]]] = {
+    "gateway": {
+        "path": "/healthz",
+        "user_agent": "Knative-Ingress-Probe",
+        "network_probe": "probe",
+    },
+    "transit": {
+        "path": "/healthz",
+        "user_agent": "Knative-Activator-Probe",
+        "network_probe": "queue",
+    },
+}
+"""What a holder of a role needs no token for, to ports 8012 and 8013 of a pod with queue-proxy."""
 
 
 class World(NamedTuple):
@@ -30,6 +43,8 @@ class World(NamedTuple):
     now: float
     claims: Mapping[str, str] = MappingProxyType({})
     """Hosts that Knative's ClusterDomainClaims tell a namespace of."""
+    own: str | None = None
+    """The namespace of the service itself, of its certificate or `own_id`."""
     token_seconds: int = 720
     leeway: int = 30
 
@@ -65,7 +80,7 @@ def roles(policy: Policy, identity: str) -> set[str]:
 
 
 def granted(world: World, source: str, account: str, to: str, port: int | str) -> bool:
-    """Whether a grant counts. At `any` port a pod asks again; an event has none."""
+    """Whether a grant counts. `any`: the gateway is not told the pod's port; `none`: an event's."""
     for it in world.policy.get("grants", []):
         last = date.fromisoformat(str(it.get("until", "9999-12-31")))
         if (
@@ -82,16 +97,18 @@ def granted(world: World, source: str, account: str, to: str, port: int | str) -
 
 def exempt(policy: Policy, facts: Any, held: set[str], *, by_activator: bool) -> bool:
     """Whether an exemption matches; on a hop, one of which the activator answers the probe."""
-    known = [{"port": port, "network_probe": "probe"} for port in (8012, 8013)]
-    agents = [{"port": port, "user_agent": "Knative-Activator-Probe"} for port in (8012, 8013)]
-    every = known * ("gateway" in held) + agents * ("transit" in held)
-    if not held:
+    sent = facts.network_probe, facts.method  # which is told where no body is announced
+    if held:
+        every = [PROBES[role] | {"port": it} for role in held & {*PROBES} for it in (8012, 8013)]
+    else:
         every = [it for it in policy.get("exemptions", []) if it["peer"] == facts.principal]
+    if held and not (by_activator or facts.queue_proxy):
+        return False
     return any(
         it["port"] == facts.port
         and it.get("path") in {None, facts.path.partition("?")[0]}
         and facts.user_agent.startswith(it.get("user_agent", ""))
-        and it.get("network_probe") in {None, facts.network_probe}
+        and ("network_probe" not in it or (it["network_probe"], "GET") == sent)
         and (not by_activator or it.get("network_probe") in {"activator", "probe"})
         for it in every
     )

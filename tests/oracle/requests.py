@@ -48,11 +48,12 @@ class Request(NamedTuple):
 def request(random: Random, world: World) -> Request:
     """A question that the rows of this world answer differently."""
     question = random.choices(list(Question), [3, 7, 7, 2, 2])[0]
-    to = random.choice([*TENANTS, *TENANTS, *NAMESPACES])
-    caller = _caller(random, question, to)
+    opened = [it["to"] for it in world.policy.get("grants", [])]
+    to = random.choice([*TENANTS, *TENANTS, *NAMESPACES, *opened, *opened])
+    caller = _caller(random, world, question, to)
     hop = None
     if question is Question.TRANSIT:
-        hop = USUAL_HOPS.get(caller) if random.random() < 0.6 else random.choice([*Hop, None])
+        hop = USUAL_HOPS.get(caller) if random.random() < 0.75 else random.choice([*Hop, None])
     by_path = hop not in {None, Hop.GATEWAY, Hop.ACTIVATOR}
     near = _near(random, world, to)
     source = "@public" if random.random() < 0.2 else near
@@ -67,6 +68,8 @@ def request(random: Random, world: World) -> Request:
         "host": _host(random, to),
         "upstream": _upstream(random, to),
         "virtual_service": _virtual_service(random, random.choice([to, to, near])),
+        "forwarded": random.random() < 0.02,
+        "queue_proxy": random.random() < 0.5,
         **_probe(random),
     }
     if hop is Hop.ACTIVATOR:
@@ -82,16 +85,18 @@ def request(random: Random, world: World) -> Request:
     return Request(question, Facts(**facts))
 
 
-def _caller(random: Random, question: Question, to: str) -> str:
+def _caller(random: Random, world: World, question: Question, to: str) -> str:
     match question:
         case Question.VERIFY | Question.TCP:
             return workload(random, namespace=to)
         case Question.SIGN:
             return random.choice([workload(random), random.choice(HOLDERS)])
         case Question.PUBLIC:
-            return random.choices([GATEWAY, ACTIVATOR, workload(random)], [8, 1, 1])[0]
+            others = [ACTIVATOR, workload(random), workload(random, domain="elsewhere.example")]
+            return random.choice([*[GATEWAY] * 8, *others])
         case Question.TRANSIT:
-            return random.choices([random.choice(HOLDERS), workload(random)], [9, 1])[0]
+            allowed: list[str] = world.policy["roles"].get("transit", [])
+            return random.choice([*allowed, *allowed, random.choice(HOLDERS), workload(random)])
 
 
 def _near(random: Random, world: World, to: str) -> str:
@@ -99,7 +104,7 @@ def _near(random: Random, world: World, to: str) -> str:
     granted = [it["from"] for it in world.policy.get("grants", []) if it["to"] == to]
     groups = [it["namespaces"] for it in world.policy.get("tenants", {}).values()]
     kin = [name for group in groups if to in group for name in group]
-    found = random.choice([to, random.choice(NAMESPACES), *granted, *granted, *kin])
+    found = random.choice([to, random.choice(NAMESPACES), *granted, *granted, *granted, *kin])
     return str(random.choice(NAMESPACES) if found == "*" else found)
 
 
@@ -128,20 +133,28 @@ def _probe(random: Random) -> dict[str, Any]:
         "port": random.choice(PORTS[:2]),
         "user_agent": random.choice(["", agent, agent, f"x{agent}"]),
         "network_probe": random.choice(["", *PROBES]),
+        "method": random.choice(["GET", "GET", ""]),
     }
 
 
 def _as_exempt(random: Random, principal: str) -> dict[str, Any]:
     """What the platform's exempt peers really send."""
+    sent = {
+        AUTOSCALER: ("Knative-Autoscaling-Probe/0.1", "activator"),
+        ACTIVATOR: ("Knative-Activator-Probe", "queue"),
+        GATEWAY: ("Knative-Ingress-Probe", "probe"),
+    }
     if principal == PROMETHEUS:
         return {"port": 9091, "path": random.choice(["/metrics", "/metrics?x"])}
-    if principal != AUTOSCALER:
+    if principal not in sent or (principal != AUTOSCALER and random.random() < 0.7):
         return {}
+    agent, probe = sent[principal]
     return {
-        "port": random.choice(PORTS[:2]),
-        "path": random.choice(["/healthz", "/healthz?x=/"]),
-        "user_agent": "Knative-Autoscaling-Probe/0.1",
-        "network_probe": "activator",
+        "port": random.choices(PORTS, [4, 4, 1, 1])[0],
+        "path": random.choices(["/healthz", "/healthz?x=/", "/", "/healthz/"], [6, 3, 1, 1])[0],
+        "user_agent": random.choices([agent, random.choice(AGENTS)], [9, 1])[0],
+        "network_probe": random.choices([probe, random.choice(PROBES)], [9, 1])[0],
+        "method": random.choices(["GET", "POST", "HEAD", ""], [8, 1, 1, 1])[0],
     }
 
 

@@ -36,7 +36,10 @@ ROLES: Final = {
 }
 HOLDERS: Final = sorted({it for holders in ROLES.values() for it in holders})
 RELAYS: Final = ("knative-local-gateway.istio-system", "imc-dispatcher.knative-eventing")
-AGENTS: Final = ("Knative-Activator-Probe", "Knative-Autoscaling-Probe", "kube-probe/1.37", "curl")
+AGENTS: Final = (
+    *("Knative-Activator-Probe", "Knative-Ingress-Probe", "Knative-Autoscaling-Probe"),
+    *("kube-probe/1.37", "curl"),
+)
 PROBES: Final = ("probe", "queue", "activator", "probe,probe")
 PORTS: Final = (8012, 8013, 8080, 9091)
 TEMPLATES: Final = (
@@ -53,7 +56,8 @@ def world(random: Random) -> World:
     moments = [NOW + random.randrange(DAY), midnight - 1, midnight]
     now = random.choices(moments, [8, 1, 1])[0] + random.choice([0.0, 0.25, 0.999])
     claims = {"shop.example": random.choice(TENANTS), "hello.claimed.example": "globex"}
-    return World(policy(random), keyring(random, int(now)), now, claims)
+    own = random.choice([*["authz-system"] * 8, "acme-web", None])
+    return World(policy(random), keyring(random, int(now)), now, claims, own)
 
 
 def policy(random: Random) -> dict[str, Any]:
