@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, WithJsonSchema, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from authz.domain.identity import SpiffeId
 from authz.domain.keys import TokenLife
 from authz.policysource.location import ConfigMapKey
 from authz.wire import TOKEN_HEADER
+from authz.yamlfile import text_like
 
 PREFIX: Final = "AUTHZ_"
 _LONGEST_PATH: Final = 107  # of a Unix socket; unix(7)
@@ -129,9 +130,13 @@ def _header_name(value: object) -> str:
     return name
 
 
-_Endpoint = Annotated[Endpoint, NoDecode, BeforeValidator(_endpoint)]
-_Address = Annotated[Endpoint | UnixSocket, NoDecode, BeforeValidator(_address)]
-_ConfigMap = Annotated[ConfigMapKey | None, NoDecode, BeforeValidator(_config_map_key)]
+_Endpoint = Annotated[Endpoint, NoDecode, BeforeValidator(_endpoint), text_like(r".+:[0-9]+")]
+_Address = Annotated[
+    Endpoint | UnixSocket, NoDecode, BeforeValidator(_address), text_like(r"unix:/.+|.+:[0-9]+")
+]
+_ConfigMap = Annotated[
+    ConfigMapKey | None, NoDecode, BeforeValidator(_config_map_key), text_like("[^/]+/[^/]+/[^/]+")
+]
 _Seconds = Annotated[int, Field(ge=0, le=86400)]
 
 
@@ -157,6 +162,9 @@ class KeySettings(BaseSettings):
         list[Path],
         NoDecode,
         BeforeValidator(_words),
+        WithJsonSchema(
+            {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+        ),
         Field(description="key-encryption keys that unseal the store: files, comma-separated"),
     ] = []
     kek: Annotated[
@@ -303,7 +311,7 @@ class Settings(KeySettings):
         Field(
             ge=0,
             description="how fast the workloads of one namespace are read, so that others have "
-            "their turn; 0: no limit; not for xfcc",
+            "their turn; they have half a core at most, too; 0: neither limit; not for xfcc",
         ),
     ] = 20_000
     max_buffered_bytes: Annotated[

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, WithJsonSchema
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer, ComposerError
 from ruamel.yaml.constructor import ConstructorError, RoundTripConstructor
@@ -23,10 +23,22 @@ _LONGEST_QUOTE: Final = 80  # characters
 _SCALAR: Final = re.compile(r"[^\s,\[\]{}:#'\"]{1,80}")
 
 
-STRICT: Final = ConfigDict(extra="forbid", frozen=True, strict=True)
-"""The configuration of every model of such a file."""
+STRICT: Final = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+"""The configuration of every model of such a file. What stands below a field describes it."""
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def text_like(pattern: str, longest: int | None = None) -> WithJsonSchema:
+    """What editors are told of a text: a regular expression, without anchors, matches it whole."""
+    limit = {} if longest is None else {"maxLength": longest}
+    return WithJsonSchema({"type": "string", "pattern": f"^(?:{pattern})$", **limit})
+
+
+DAY: Final = WithJsonSchema(
+    {"type": "string", "format": "date", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"}
+)
+"""What editors are told of a day."""
 
 
 def parse_plain(

@@ -40,6 +40,7 @@ COMMANDS = [
     *(["keys", name] for name in ("init", "list", "rotate", "revoke", "recover", "reseal")),
     *(["token", name] for name in ("mint", "verify", "inspect")),
     *(["policy", name] for name in ("check", "explain", "tables")),
+    *(["policy", name] for name in ("matrix", "diff", "prove", "test", "schema")),
     ["tenant", "render"],
     ["platform", "estimate"],
     ["report"],

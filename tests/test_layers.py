@@ -15,7 +15,17 @@ from tests.support.waiting import at_last
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "authz"
 
-TOOLS = {"conformance", "doctor", "envoyfilters", "estimate", "lab", "report", "tenants", "testing"}
+TOOLS = {
+    "conformance",
+    "doctor",
+    "envoyfilters",
+    "estimate",
+    "lab",
+    "reach",
+    "report",
+    "tenants",
+    "testing",
+}
 MOST_MODULES = 98
 """Of ours in a server that keeps its keys in a file, packages counted."""
 

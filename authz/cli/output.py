@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from authz.errors import AuthzError, BadSettings, InvalidIdentity, InvalidName, KeyringError
 
@@ -40,11 +41,12 @@ def show(rows: Sequence[Mapping[str, object]], *, title: str, as_json: bool) -> 
     if as_json:
         print_json(list(rows))
         return
-    table = Table(title=title, title_justify="left")
+    # Text, since in a plain string brackets would be markup.
+    table = Table(title=Text(title), title_justify="left")
     for name in rows[0] if rows else ():
         table.add_column(name.replace("_", " "))
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
     Console(width=None if sys.stdout.isatty() else _PIPED_COLUMNS).print(table)
 
 

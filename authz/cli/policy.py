@@ -1,26 +1,24 @@
 """`authz policy`: check a policy file, and ask it questions, without a server."""
 
-import time
 from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
 import typer
 
+from authz.cli import policy_cases, policy_prove, policy_reach, policy_schema
 from authz.cli.output import AsJson, print_json, show
-from authz.domain import rotation, tokens
-from authz.domain.decision import Rules, decide, markdown
-from authz.domain.facts import Facts, Hop, Question
+from authz.cli.policy_files import Cluster, PolicyFile, load, now
+from authz.domain.decision import markdown
 from authz.domain.identity import SpiffeId
-from authz.domain.keys import TokenLife
 from authz.domain.names import PUBLIC, Namespace, parse_namespace
-from authz.domain.policy import Policy, Role
+from authz.domain.policy import Role
 from authz.domain.verdict import Deny, Verdict
 from authz.errors import BadPolicy
 from authz.policysource.file import read_policy
-from authz.wire import cluster_name, virtual_service_name
+from authz.reach.ways import Oracle, Way
 
 app = typer.Typer(
-    help="Check a policy file and ask it questions.",
+    help="Check a policy, ask it questions, compare and prove.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -28,7 +26,6 @@ _TRANSIT: Final = "through a transit hop"
 _OUTSIDE: Final = "through a gateway"
 _ROUTE: Final = "by that route at a gateway"
 _EVENT: Final = "by a broker or sink"
-_now = time.time  # noqa: TID251 - the command line is where time enters
 
 _File = Annotated[Path, typer.Argument(help="The policy file.")]
 
@@ -62,7 +59,7 @@ def check(file: _File, *, as_json: AsJson = False) -> None:
 
 @app.command(epilog="Example: authz policy explain policy.yaml shop/checkout payments --port 8080")
 def explain(
-    file: _File,
+    file: PolicyFile,
     source: Annotated[
         str, typer.Argument(help="NAMESPACE or NAMESPACE/SERVICE-ACCOUNT, or @public.")
     ],
@@ -76,6 +73,7 @@ def explain(
     ] = "",
     service: Annotated[str, typer.Option(help="@public: the Service that is called.")] = "any",
     host: Annotated[str, typer.Option(help="@public: the Host that is called.")] = "",
+    cluster: Cluster = False,
     as_json: AsJson = False,
 ) -> None:
     """Say whether SOURCE may call into DESTINATION, on each way there, and why.
@@ -83,25 +81,40 @@ def explain(
     It asks the same function that the server asks, and names the row of the decision tables that
     answers, see `authz policy tables`. Exit code 1: some way is closed.
     """
-    policy = read_policy(file)
     to = parse_namespace(destination)
-    taken = _Route(
-        cluster_name(f"{service}.{to}.svc.{policy.cluster_domains[0]}", 80),
-        virtual_service_name(parse_namespace(route) if route else to, "any"),
-        host,
-    )
-    rows = _ways(policy, source, to, port, taken)
+    oracle = Oracle(load(file, cluster=cluster), now())
+    if source == PUBLIC:
+        by = parse_namespace(route) if route else to
+        ways = _from_outside(oracle, to, port, _Route(service, by, host))
+    else:
+        ways = _within(oracle, _caller(oracle, source), to, port, service)
+    rows = [{"way": way, **_said(verdict)} for way, verdict in ways.items()]
     show(rows, title=f"{source} to {destination}:{port}", as_json=as_json)
     if not all(row["allowed"] for row in rows):
         raise typer.Exit(1)
 
 
-class _Route(NamedTuple):
-    """What a gateway would say of a route."""
+app.command(
+    epilog="Example: authz policy matrix policy.yaml --html reach.html; "
+    "authz policy matrix configmap:authz-system/tenant-authz-policy/policy.yaml --cluster"
+)(policy_reach.matrix)
+app.command(
+    epilog="Example: authz policy diff old.yaml new.yaml --fail-on opens; "
+    "authz policy diff configmap:authz-system/tenant-authz-policy/policy.yaml policy.yaml --cluster"
+)(policy_reach.diff)
+app.command(
+    epilog="Example: authz policy prove policy.yaml --no-path globex tenant:acme; "
+    "authz policy prove policy.yaml --no-path '*' acme-db --through --ignore-exemptions"
+)(policy_prove.prove)
+app.command("test", epilog="Example: authz policy test policy.yaml policy-cases.yaml --enforced")(
+    policy_cases.run_cases
+)
 
-    upstream: str
-    virtual_service: str
-    host: str
+
+app.command(
+    epilog="Example: authz policy schema > policy.json; "
+    "authz policy schema settings > settings.json"
+)(policy_schema.schema)
 
 
 @app.command(epilog="Example: authz policy tables > tables.md")
@@ -110,71 +123,51 @@ def tables() -> None:
     typer.echo(markdown(), nl=False)
 
 
-def _ways(
-    policy: Policy, source: str, destination: Namespace, port: int, route: _Route
-) -> list[dict[str, object]]:
+def _caller(oracle: Oracle, source: str) -> SpiffeId:
     namespace, _, account = source.partition("/")
-    public = source == PUBLIC
-    origin = PUBLIC if public else parse_namespace(namespace)
-    account = account or "default"
-    trust_domain = min(policy.trust_domains)
-    straight = f"spiffe://{trust_domain}/ns/{namespace}/sa/{account}"
-    ways = {} if public else {"straight": SpiffeId.parse(straight)}
-    for role, way in ((Role.TRANSIT, _TRANSIT), (Role.GATEWAY, _OUTSIDE)):
-        holder = min(
-            (str(peer) for peer, roles in policy.roles.items() if role in roles), default=None
-        )
-        if holder is not None and (public or role is Role.TRANSIT):
-            ways[way] = SpiffeId.parse(holder)
-    if not ways:
-        because = "nobody holds the role gateway, so nothing comes in from outside"
-        closed = {"allowed": False, "because": because, "row": None, "grant": None}
-        return [{"way": _OUTSIDE, **closed}]
-    now = _now()
-    rules = Rules(policy, rotation.create(now), TokenLife())
-
-    def token_for(target: Namespace) -> str:
-        return tokens.mint(
-            source=origin,
-            service_account="" if public else account,
-            destination=target,
-            keyring=rules.keyring,
-            now=now,
-            life=rules.life,
-        )
-
-    token = token_for(destination)
-    rows: list[dict[str, object]] = []
-    if public and (gateway := ways.get(_OUTSIDE)) is not None:
-        opened = Facts(gateway, **route._asdict())
-        rows.append({"way": _ROUTE, **_said(decide(Question.PUBLIC, opened, rules, now))})
-    for way, presenter in ways.items():
-        verdict: Verdict | None = None
-        if not public and str(presenter) != straight:
-            hop = Facts(
-                presenter,
-                Hop.ACTIVATOR,
-                principal=straight,
-                port=port,
-                tokens=(token,),
-                serving_namespace=(destination,),
-                serving_revision=("any",),
-            )
-            verdict = decide(Question.TRANSIT, hop, rules, now)
-        if not isinstance(verdict, Deny):
-            pod = SpiffeId(trust_domain, destination, "default")
-            facts = Facts(pod, principal=str(presenter), port=port, tokens=(token,))
-            verdict = decide(Question.VERIFY, facts, rules, now)
-        rows.append({"way": way, **_said(verdict)})
-    if not public and (eventing := ways.get(_TRANSIT)) is not None:
-        told, event = f"/{destination}/any", (token_for(eventing.namespace),)
-        hop = Facts(eventing, Hop.BROKER, principal=straight, path=told, tokens=event)
-        rows.append({"way": _EVENT, **_said(decide(Question.TRANSIT, hop, rules, now))})
-    return rows
+    domain = min(oracle.policy.trust_domains)
+    return SpiffeId.parse(
+        f"spiffe://{domain}/ns/{parse_namespace(namespace)}/sa/{account or 'default'}"
+    )
 
 
-def _said(verdict: Verdict) -> dict[str, object]:
+def _within(
+    oracle: Oracle, caller: SpiffeId, to: Namespace, port: int, service: str
+) -> dict[str, Verdict | None]:
+    ways: dict[str, Verdict | None] = {"straight": oracle.straight(caller, to, port)}
+    if oracle.has(Way.TOKEN):
+        ways[_TRANSIT] = oracle.by_token(caller, to, port, service)
+        ways[_EVENT] = oracle.by_event(caller, to)
+    return ways
+
+
+class _Route(NamedTuple):
+    """How a request comes in from outside."""
+
+    service: str
+    owner: Namespace
+    host: str
+
+
+def _from_outside(
+    oracle: Oracle, to: Namespace, port: int, route: _Route
+) -> dict[str, Verdict | None]:
+    ways: dict[str, Verdict | None] = {}
+    if oracle.has(Way.OUTSIDE):
+        service, owner, host = route
+        ways[_ROUTE] = oracle.at_gateway(to, service, route_of=owner, host=host)
+    if oracle.has(Way.TOKEN):
+        ways[_TRANSIT] = oracle.at_pod(to, port, Role.TRANSIT)
+    if oracle.has(Way.OUTSIDE):
+        ways[_OUTSIDE] = oracle.at_pod(to, port, Role.GATEWAY)
+    return ways or {_OUTSIDE: None}
+
+
+def _said(verdict: Verdict | None) -> dict[str, object]:
     """What is decided, by which row of the decision table, and by which grant if by one."""
+    if verdict is None:
+        because = "nobody holds the role gateway, so nothing comes in from outside"
+        return {"allowed": False, "because": because, "row": None, "grant": None}
     if isinstance(verdict, Deny):
         because, grant = verdict.reason.sentence, None
     else:

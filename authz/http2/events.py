@@ -1,13 +1,17 @@
 """What a connection tells whoever serves it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, TypeVar
 
 from authz.http2.faults import HttpFault
 from authz.http2.grpc import GrpcFault
 
+N = TypeVar("N")
+"""What whoever serves a connection makes of a head."""
 
-class Head:
+
+class Head(Generic[N]):
     """A request's header fields, checked.
 
     Shared by all requests of one connection with the same header block, and by no others.
@@ -36,16 +40,21 @@ class Head:
         """From `grpc-encoding`: how a compressed message would be compressed."""
         self.refusal = refusal
         """Why this is answered without being asked; heads in a `Request` have none."""
-        self.note: Any = None
-        """What whoever serves the connection made of this head, so as to make it once."""
+        self.note: N | None = None
+        """What was made of it, once it was."""
+
+    def noted(self, make: Callable[["Head[N]"], N]) -> N:
+        """What `make` makes of it, from now on also in `note`."""
+        self.note = note = make(self)
+        return note
 
 
 @dataclass(slots=True)
-class Request:
+class Request(Generic[N]):
     """A whole request has arrived: its head, and its one message."""
 
     stream_id: int
-    head: Head
+    head: Head[N]
     message: bytes
 
 
@@ -56,4 +65,4 @@ class Cancelled:
     stream_id: int
 
 
-Event = Request | Cancelled
+Event = Request[N] | Cancelled

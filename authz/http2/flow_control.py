@@ -14,6 +14,16 @@ from authz.http2.limits import Limits
 from authz.http2.streams import Stream, Streams
 
 
+class _Answer:
+    """What is given of an answer and not sent."""
+
+    __slots__ = ("end", "unsent")
+
+    def __init__(self) -> None:
+        self.unsent = bytearray()
+        self.end = b""  # what to send after that, once it is known
+
+
 class Sender:
     """What a connection gives out: answers, cut to what the windows allow.
 
@@ -22,6 +32,9 @@ class Sender:
     once, by the same, as section 6.9.2 has it.
 
     Streams whose answers are all sent are taken out of `streams`.
+
+    While the window of the connection is open, what waits does so for the windows of its streams.
+    So a frame that opens no window costs nothing, however many answers wait.
     """
 
     def __init__(self, streams: Streams, output: list[bytes], limit: int) -> None:
@@ -30,7 +43,7 @@ class Sender:
         self._limit = limit
         self._window = frames.DEFAULT_WINDOW
         self._initial_window = frames.DEFAULT_WINDOW
-        self._waiting: dict[int, Stream] = {}
+        self._waiting: dict[int, _Answer] = {}
         self.unsent = 0
         """Bytes of messages that wait."""
 
@@ -52,13 +65,13 @@ class Sender:
         Raises:
             ConnectionFault: too much is waiting: the client takes nothing and goes on asking.
         """
-        if not stream.unsent:
-            stream.unsent = bytearray()
+        answer = self._waiting.get(stream_id)
+        if answer is None:
+            answer = self._waiting[stream_id] = _Answer()
             stream.since = now
-            self._waiting[stream_id] = stream
-        stream.unsent += framed(message)
+        answer.unsent += framed(message)
         self.unsent += len(message) + PREFIX_BYTES
-        self._flush(stream_id, stream)
+        self._flush(stream_id, stream, answer)
         if self.unsent > self._limit:
             raise ConnectionFault(
                 ErrorCode.ENHANCE_YOUR_CALM,
@@ -66,16 +79,24 @@ class Sender:
                 limit="unsent",
             )
 
-    def end(self, stream_id: int, stream: Stream, trailers: bytes) -> None:
+    def end(self, stream_id: int, trailers: bytes) -> None:
         """End an answer, once all of it is sent."""
-        stream.end = trailers
-        self._flush(stream_id, stream)
+        answer = self._waiting.get(stream_id)
+        if answer is None:
+            self._output.append(trailers)
+            self._streams.close(stream_id)
+        else:
+            answer.end = trailers
 
-    def forget(self, stream_id: int, stream: Stream) -> None:
+    def waits(self, stream_id: int) -> bool:
+        """Whether something of an answer waits."""
+        return stream_id in self._waiting
+
+    def forget(self, stream_id: int) -> None:
         """A stream is reset, and with it what it had to send."""
-        if stream.unsent:
-            self.unsent -= len(stream.unsent)
-            del self._waiting[stream_id]
+        answer = self._waiting.pop(stream_id, None)
+        if answer is not None:
+            self.unsent -= len(answer.unsent)
 
     def widen(self, increment: int) -> None:
         """WINDOW_UPDATE for the connection.
@@ -83,10 +104,12 @@ class Sender:
         Raises:
             ConnectionFault: the window becomes too large.
         """
+        was_open = self._window > 0
         self._window += increment
         if self._window > frames.LARGEST_WINDOW:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "the window becomes too large")
-        self._flush_all()
+        if not was_open:
+            self._flush_all()
 
     def widen_stream(self, stream_id: int, stream: Stream, increment: int) -> None:
         """WINDOW_UPDATE for one stream.
@@ -97,8 +120,9 @@ class Sender:
         stream.credit += increment
         if self._initial_window + stream.credit > frames.LARGEST_WINDOW:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "a window becomes too large")
-        if stream.unsent:
-            self._flush(stream_id, stream)
+        answer = self._waiting.get(stream_id)
+        if answer is not None:
+            self._flush(stream_id, stream, answer)
 
     def resize(self, windows: list[int]) -> None:
         """The client changed INITIAL_WINDOW_SIZE, in one frame perhaps more than once.
@@ -109,17 +133,18 @@ class Sender:
         most = frames.LARGEST_WINDOW - max(windows)
         if any(stream.credit > most for stream in self._streams.values()):
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "a window becomes too large")
-        self._initial_window = windows[-1]
-        self._flush_all()
+        was, self._initial_window = self._initial_window, windows[-1]
+        if self._initial_window > was:
+            self._flush_all()
 
     def _flush_all(self) -> None:
-        for stream_id, stream in list(self._waiting.items()):
+        for stream_id, answer in list(self._waiting.items()):
             if self._window <= 0:
                 return
-            self._flush(stream_id, stream)
+            self._flush(stream_id, self._streams[stream_id], answer)
 
-    def _flush(self, stream_id: int, stream: Stream) -> None:
-        unsent = stream.unsent
+    def _flush(self, stream_id: int, stream: Stream, answer: _Answer) -> None:
+        unsent = answer.unsent
         while unsent:
             window = min(self._initial_window + stream.credit, self._window)
             if window <= 0:
@@ -130,10 +155,20 @@ class Sender:
             stream.credit -= len(piece)
             self._window -= len(piece)
             self.unsent -= len(piece)
-        self._waiting.pop(stream_id, None)
-        if stream.end:
-            self._output.append(stream.end)
+        del self._waiting[stream_id]
+        if answer.end:
+            self._output.append(answer.end)
             self._streams.close(stream_id)
+
+
+class _Part:
+    """What has come of a request's data."""
+
+    __slots__ = ("data", "taken")
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.taken = 0  # of the window of its stream: data and padding
 
 
 class Receiver:
@@ -149,7 +184,8 @@ class Receiver:
         self._message = limits.message
         self._most = limits.buffered
         self._taken = 0  # of the connection's window
-        self._holding: dict[int, Stream] = {}
+        self.parts: dict[int, _Part] = {}
+        """Of requests of which some data has come and not all, by stream."""
 
     def count(self, size: int) -> bytes:
         """Count a DATA frame, whatever stream it is on: a WINDOW_UPDATE, if it is time for one.
@@ -165,38 +201,39 @@ class Receiver:
         taken, self._taken = self._taken, 0
         return frames.window_update(0, taken)
 
-    def hold(self, stream_id: int, stream: Stream, data: bytes, padding: int) -> bytes:
+    def hold(self, stream_id: int, data: bytes, padding: int) -> bytes:
         """Keep data of a request of which more will come. Returns as `count` does.
 
         Raises:
             StreamFault: there was no window for that.
             GrpcFault: it is more than a request may have.
         """
-        stream.received += len(data) + padding
-        if stream.received > self.stream_window:
+        part = self.parts.get(stream_id)
+        if part is None:
+            part = self.parts[stream_id] = _Part()
+        part.taken += len(data) + padding
+        if part.taken > self.stream_window:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "DATA exceeds the window of its stream")
-        if stream.data is None:
-            stream.data = bytearray()
-            self._holding[stream_id] = stream
-        stream.data += data
+        part.data += data
         self.held += len(data)
-        if len(stream.data) > self._message + PREFIX_BYTES:
+        if len(part.data) > self._message + PREFIX_BYTES:
             raise GrpcFault(
                 GrpcStatus.RESOURCE_EXHAUSTED, f"a message exceeds {self._message} bytes"
             )
-        padded = stream.received - len(stream.data)
+        padded = part.taken - len(part.data)
         if padded * 2 < frames.FRAME_SIZE:
             return b""
-        stream.received -= padded
+        part.taken -= padded
         return frames.window_update(stream_id, padded)
 
-    def release(self, stream_id: int, stream: Stream) -> None:
-        """Keep a stream's data no longer."""
-        if stream.data is not None:
-            self.held -= len(stream.data)
-            stream.data = None
-            del self._holding[stream_id]
+    def take(self, stream_id: int) -> bytearray:
+        """The data of a stream that is kept, if there is any; it is kept no longer."""
+        part = self.parts.pop(stream_id, None)
+        if part is None:
+            return bytearray()
+        self.held -= len(part.data)
+        return part.data
 
     def overdue(self) -> int:
         """The stream to reset because more is held than may be: the one that began first; or 0."""
-        return next(iter(self._holding)) if self.held > self._most else 0
+        return next(iter(self.parts)) if self.held > self._most else 0

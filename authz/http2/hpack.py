@@ -6,41 +6,28 @@ Check; tests compare this decoder with it.
 A block is remembered with what it decodes to, if decoding it neither inserted into the dynamic
 table nor resized it. All that is remembered is forgotten as soon as another block does either. So
 what is remembered is what decoding it now would give.
+
+What a block costs is bounded by its bytes and by its fields. A decoder that stops amid a block
+cannot go on with the next one, so a block with too many fields ends the connection.
 """
 
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from hpack.table import HeaderTable
 
 from authz.http2.events import Head
-from authz.http2.faults import ConnectionFault, ErrorCode
+from authz.http2.faults import ConnectionFault, ErrorCode, HttpFault
 from authz.http2.huffman import decode_huffman
+from authz.http2.request_head import Field, head_of
 
 TABLE_SIZE: Final = 4096
 """SETTINGS_HEADER_TABLE_SIZE, in bytes as section 4.1 counts them: the default, which we keep."""
 
-_OVERHEAD: Final = 32
 _MAX_REMEMBERED: Final = 64  # blocks
 _MOST_REMEMBERED: Final = 1024
 """Bytes of all blocks that are remembered. What they decode to may take 60 times as much, and stays
 while the connection is idle. Envoy's have some 45 bytes: most of their fields are in the table."""
-
-
-class Field:
-    """A header field."""
-
-    __slots__ = ("alone", "name", "size", "text", "value")
-
-    def __init__(self, name: bytes, value: bytes) -> None:
-        self.name = name
-        self.value = value
-        self.size = len(name) + len(value) + _OVERHEAD
-        """As section 4.1 counts."""
-        self.text: tuple[str, str] | None = None
-        """Name and value, once they are known to be well-formed."""
-        self.alone = False
-        """Once that is known: no rule looks at it together with other fields."""
 
 
 _STATIC: Final = (
@@ -52,26 +39,41 @@ _NO_FIELD: Final = _STATIC[0]
 
 
 class Block:
-    """A decoded header block, and what was made of it as a request's head."""
+    """A decoded header block, and what it says as a request's head."""
 
-    __slots__ = ("fields", "head", "size")
+    __slots__ = ("_head", "fields", "size")
 
     def __init__(self, fields: tuple[Field, ...] | None, size: int) -> None:
         self.fields = fields
-        """`None`: the header list is larger than allowed."""
-        self.size = size
-        """Of the header list, in bytes as section 4.1 counts."""
-        self.head: Head | None = None
+        """`None`: the header list is larger than allowed, and not kept."""
+        self.size = 0 if fields is None else size
+        """Of the header list that is kept, in bytes as section 4.1 counts."""
+        self._head: Head[Any] | None = None
+
+    def head(self) -> Head[Any]:
+        """The head of a request with this block, made once.
+
+        Raises:
+            Malformed: it is none.
+        """
+        if self._head is None:
+            if self.fields is None:  # RFC 9113 section 10.5.1
+                self._head = Head(refusal=HttpFault(431))
+            else:
+                self._head = head_of(self.fields)
+        return self._head
 
 
 class Decoder:
     """Decodes the header blocks of one connection, in the order in which they came.
 
-    `max_list` is the largest header list, counted as in section 4.1.
+    `max_list` is the largest header list, counted as in section 4.1; `max_fields` is the largest
+    number of fields in a block, each table size update counted as one.
     """
 
-    def __init__(self, max_list: int) -> None:
+    def __init__(self, max_list: int, max_fields: int = 256) -> None:
         self._max_list = max_list
+        self._max_fields = max_fields
         self._table = list(_STATIC)  # 2.3.3: the newest dynamic entry follows the static ones
         self._size = 0  # of the dynamic entries
         self._max_size = TABLE_SIZE
@@ -82,7 +84,7 @@ class Decoder:
         """Decode a block. For one that is remembered, the same object is returned.
 
         Raises:
-            ConnectionFault: the block is malformed. The connection cannot go on.
+            ConnectionFault: the block is malformed or too large. The connection cannot go on.
         """
         known = self._remembered.get(encoded)
         if known is not None:
@@ -109,10 +111,15 @@ class Decoder:
         self._remembered_bytes = 0
 
     def _decode(self, block: bytes) -> tuple[tuple[Field, ...] | None, int, bool]:
-        """Section 3. A list that is too large is decoded to its end: later blocks build on it."""
+        """Section 3. A list that is too large is decoded to its end: later blocks build on it.
+
+        A block of too many fields is not; no block can follow it.
+        """
         table, fields = self._table, list[Field]()
         position, end, room, changed = 0, len(block), self._max_list, False
-        while position < end:
+        left = self._max_fields
+        while position < end and left:
+            left -= 1
             first = block[position]
             if first & 0x80:  # 6.1 indexed
                 if first < 0xFF:
@@ -145,8 +152,13 @@ class Decoder:
             else:
                 field, position = self._literal(block, position, 0x0F)
             room -= field.size
-            if room >= 0:
-                fields.append(field)
+            fields.append(field)
+        if position < end:
+            raise ConnectionFault(
+                ErrorCode.ENHANCE_YOUR_CALM,
+                f"a header block has more than {self._max_fields} fields",
+                limit="header_fields",
+            )
         return tuple(fields) if room >= 0 else None, self._max_list - room, changed
 
     def _literal(self, block: bytes, position: int, mask: int) -> tuple[Field, int]:

@@ -16,8 +16,10 @@ class Limits:
     header_block: int = 65_536
     """Largest encoded header block, if it goes on in CONTINUATION.
 
-    More ends the connection, since nothing after it could be decoded. So this is more than a proxy
-    in front passes on for one of its clients (Envoy: 60 KiB)."""
+    More ends the connection, since nothing after it could be decoded. So where a proxy in front
+    carries many clients this is more than it passes on for one (Envoy: 60 KiB)."""
+    header_fields: int = 256
+    """Most fields in a header block. More ends the connection, as above (Envoy passes on 100)."""
     buffered: int = 1_048_576
     """Data of requests that have not all come, over all streams. For more, the oldest goes."""
     unsent: int = 1_048_576

@@ -7,12 +7,13 @@ which most fields of a busy connection are, are so checked once and used by many
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from authz.http2.events import Head
 from authz.http2.faults import HttpFault, Malformed
 from authz.http2.grpc import GrpcFault, GrpcStatus, timeout_of
-from authz.http2.hpack import Field
+
+_OVERHEAD: Final = 32
 
 _name = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")
 _length = re.compile(r"[0-9]{1,15}", re.ASCII)
@@ -26,11 +27,53 @@ _UNIQUE: Final = frozenset(
 )
 _GRPC: Final = frozenset({"application/grpc", "application/grpc+proto"})
 
-TOO_LARGE: Final = Head(refusal=HttpFault(431))
-"""The head of a request whose header list is not kept, since it is too large (section 10.5.1)."""
+
+class Field:
+    """A header field."""
+
+    __slots__ = ("alone", "name", "size", "text", "value")
+
+    def __init__(self, name: bytes, value: bytes) -> None:
+        self.name = name
+        self.value = value
+        self.size = len(name) + len(value) + _OVERHEAD
+        """As RFC 7541 section 4.1 counts."""
+        self.text: tuple[str, str] | None = None
+        """Name and value, once they are known to be well-formed."""
+        self.alone = False
+        """Once that is known: no rule looks at it together with other fields."""
+
+    def checked(self) -> tuple[str, str]:
+        """Name and value, from now on also in `text`.
+
+        Raises:
+            Malformed: by section 8.2.1 or 8.2.2.
+        """
+        value = self.value
+        name = _known_name(self.name) if len(self.name) <= _LONGEST_KNOWN else _name_of(self.name)
+        if value.translate(None, b"\0\r\n") != value or value.strip(b" \t") != value:
+            raise Malformed("a field's value is not one")
+        if name == "te" and value != b"trailers":
+            raise Malformed("te is about the connection")
+        self.alone = name[0] != ":" and name not in _UNIQUE
+        self.text = text = name, value.decode("latin-1")
+        return text
 
 
-def head_of(fields: Iterable[Field]) -> Head:
+def _name_of(name: bytes) -> str:
+    """Sections 8.2.1, 8.2.2 and the names of section 8.3.1."""
+    if name not in _PSEUDO and _name.fullmatch(name) is None:
+        raise Malformed("a field's name is not one")
+    if name in _OF_A_CONNECTION:
+        raise Malformed("a field is about the connection")
+    return name.decode()
+
+
+_known_name = lru_cache(maxsize=1024)(_name_of)
+_LONGEST_KNOWN: Final = 64
+
+
+def head_of(fields: Iterable[Field]) -> Head[Any]:
     """Check a request's header list.
 
     Raises:
@@ -40,7 +83,7 @@ def head_of(fields: Iterable[Field]) -> Head:
     unique: dict[str, str] = {}
     metadata: list[tuple[str, str]] = []
     for field in fields:
-        text = field.text or _check(field)
+        text = field.text or field.checked()
         if field.alone:
             metadata.append(text)
             continue
@@ -60,27 +103,29 @@ def head_of(fields: Iterable[Field]) -> Head:
 
 def _head(
     pseudo: Mapping[str, str], unique: Mapping[str, str], metadata: tuple[tuple[str, str], ...]
-) -> Head:
+) -> Head[Any]:
     """What a well-formed request asks for, or why it is no gRPC request."""
     path = _path(pseudo)
     length = unique.get("content-length")
     if length is not None and _length.fullmatch(length) is None:
         raise Malformed("content-length is no length")
     timeout = unique.get("grpc-timeout")
-    head = Head(
+    seconds = None if timeout is None else timeout_of(timeout)
+    refusal: HttpFault | GrpcFault | None = None
+    if pseudo[":method"] != "POST":
+        refusal = HttpFault(405)
+    elif not _is_grpc(unique.get("content-type", "")):
+        refusal = HttpFault(415)
+    elif seconds is None and timeout is not None:
+        refusal = GrpcFault(GrpcStatus.INTERNAL, "grpc-timeout is malformed")
+    return Head(
         path,
         metadata,
-        seconds=None if timeout is None else timeout_of(timeout),
+        seconds=seconds,
         length=None if length is None else int(length),
         encoding=unique.get("grpc-encoding", "identity"),
+        refusal=refusal,
     )
-    if pseudo[":method"] != "POST":
-        head.refusal = HttpFault(405)
-    elif not _is_grpc(unique.get("content-type", "")):
-        head.refusal = HttpFault(415)
-    elif head.seconds is None and timeout is not None:
-        head.refusal = GrpcFault(GrpcStatus.INTERNAL, "grpc-timeout is malformed")
-    return head
 
 
 def check_trailers(fields: Iterable[Field]) -> None:
@@ -90,35 +135,9 @@ def check_trailers(fields: Iterable[Field]) -> None:
         Malformed: it holds a pseudo-header field, or what a header list must not hold.
     """
     for field in fields:
-        name, _ = field.text or _check(field)
+        name, _ = field.text or field.checked()
         if name[0] == ":":
             raise Malformed("a pseudo-header field is among the trailers")
-
-
-def _check(field: Field) -> tuple[str, str]:
-    """Sections 8.2.1 and 8.2.2."""
-    value = field.value
-    name = _known_name(field.name) if len(field.name) <= _LONGEST_KNOWN else _name_of(field.name)
-    if value.translate(None, b"\0\r\n") != value or value.strip(b" \t") != value:
-        raise Malformed("a field's value is not one")
-    if name == "te" and value != b"trailers":
-        raise Malformed("te is about the connection")
-    field.alone = name[0] != ":" and name not in _UNIQUE
-    field.text = text = name, value.decode("latin-1")
-    return text
-
-
-def _name_of(name: bytes) -> str:
-    """Sections 8.2.1, 8.2.2 and the names of section 8.3.1."""
-    if name not in _PSEUDO and _name.fullmatch(name) is None:
-        raise Malformed("a field's name is not one")
-    if name in _OF_A_CONNECTION:
-        raise Malformed("a field is about the connection")
-    return name.decode()
-
-
-_known_name = lru_cache(maxsize=1024)(_name_of)
-_LONGEST_KNOWN: Final = 64
 
 
 def _is_grpc(content_type: str) -> bool:

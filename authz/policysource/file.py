@@ -9,11 +9,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from authz.domain.hosts import HostTemplate
 from authz.domain.identity import SpiffeId, is_service_account
 from authz.domain.names import (
+    LABEL,
+    MAX_NAME,
     Namespace,
     is_dns_name,
     is_label,
@@ -24,7 +33,7 @@ from authz.domain.names import (
 from authz.domain.policy import EVERYONE, Exemption, Grant, Mode, NamespacePolicy, Policy, Role
 from authz.errors import BadPolicy, InvalidIdentity
 from authz.policysource.days import end_of, parse_day
-from authz.yamlfile import STRICT, field_name, line_of, parse_plain
+from authz.yamlfile import DAY, STRICT, field_name, line_of, parse_plain, text_like
 
 MAX_BYTES: Final = 2 * 1024 * 1024
 """A larger file is refused. A ConfigMap holds at most 1 MiB."""
@@ -91,13 +100,31 @@ def _service_name(name: object) -> str:
     raise ValueError(f"{name!r} is not a Service's name: write it without its namespace")
 
 
-_Namespace = Annotated[str, AfterValidator(parse_namespace)]
-_SpiffeId = Annotated[str, AfterValidator(_spiffe_id)]
-_DnsName = Annotated[str, AfterValidator(_dns_name)]
+_DNS_NAME: Final = text_like(rf"{LABEL}(\.{LABEL})*", MAX_NAME)
+_ACCOUNT: Final = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
+_SPIFFE: Final = text_like(rf"spiffe://[a-z0-9._-]+/ns/{LABEL}/sa/{_ACCOUNT}")
+_PUBLIC: Final = WithJsonSchema(
+    {
+        "anyOf": [
+            {"type": "boolean"},
+            {"type": "array", "items": {"type": "string", "pattern": f"^{LABEL}$"}},
+        ]
+    }
+)
+
+_Namespace = Annotated[str, AfterValidator(parse_namespace), text_like(LABEL)]
+_SpiffeId = Annotated[str, AfterValidator(_spiffe_id), _SPIFFE]
+_DnsName = Annotated[str, AfterValidator(_dns_name), _DNS_NAME]
+_ClusterDomain = Annotated[str, AfterValidator(parse_cluster_domain), _DNS_NAME]
+_TrustDomain = Annotated[str, AfterValidator(_trust_domain), text_like(r"[a-z0-9._-]+", 255)]
+_Service = Annotated[str, AfterValidator(_service), text_like(rf"{LABEL}\.{LABEL}")]
+_Template = Annotated[str, AfterValidator(_template), text_like(r".*\{\{\.Namespace\}\}\..+")]
+_Source = Annotated[str, AfterValidator(_source), text_like(rf"\*|{LABEL}")]
+_ServiceAccount = Annotated[str, AfterValidator(_service_account), text_like(_ACCOUNT, MAX_NAME)]
 _Port = Annotated[int, Field(ge=1, le=65535)]
-_Public = Annotated[Any, AfterValidator(_public)]
+_Public = Annotated[Any, AfterValidator(_public), _PUBLIC]
 _Text = Annotated[str, Field(min_length=1)]
-_Day = Annotated[dt.date, BeforeValidator(_day)]
+_Day = Annotated[dt.date, BeforeValidator(_day), DAY]
 
 
 class _Model(BaseModel):
@@ -124,9 +151,9 @@ class _NamespaceEntry(_Model):
 class _GrantEntry(_Model):
     to: _Namespace
     """The namespace that is opened, the destination."""
-    from_: Annotated[str, AfterValidator(_source), Field(alias="from")]
+    from_: Annotated[_Source, Field(alias="from")]
     """The namespace that is let in; `"*"`: every namespace, but not the outside world."""
-    service_account: Annotated[str, AfterValidator(_service_account)] | None = None
+    service_account: _ServiceAccount | None = None
     """Only this service account of it."""
     port: _Port | None = None
     """Only this port of the pods: Knative's is 8012, or 8013 for HTTP/2. No event has one."""
@@ -148,15 +175,11 @@ class _ExemptionEntry(_Model):
 
 
 class _File(_Model):
-    cluster_domains: Annotated[
-        list[Annotated[str, AfterValidator(parse_cluster_domain)]], Field(min_length=1)
-    ] = ["cluster.local"]
+    cluster_domains: Annotated[list[_ClusterDomain], Field(min_length=1)] = ["cluster.local"]
     """The cluster's DNS domains, the ends of its Services' names."""
-    trust_domains: Annotated[
-        list[Annotated[str, AfterValidator(_trust_domain)]], Field(min_length=1)
-    ] = ["cluster.local"]
+    trust_domains: Annotated[list[_TrustDomain], Field(min_length=1)] = ["cluster.local"]
     """The mesh's trust domains. Several assert that a namespace is the same one in each."""
-    relays: list[Annotated[str, AfterValidator(_service)]] = []
+    relays: list[_Service] = []
     """Services, `<name>.<namespace>`, that many namespaces share and that route by Host."""
     default_mode: Annotated[Mode, Field(strict=False)] = Mode.ENFORCE
     """The mode of every namespace for which nothing else is said."""
@@ -164,7 +187,7 @@ class _File(_Model):
     """Whether a namespace that says nothing of `public` lets the outside world in."""
     route_owners: list[_Namespace] = []
     """Namespaces of the platform whose routes at the public gateway may lead to anybody."""
-    host_templates: list[Annotated[str, AfterValidator(_template)]] = []
+    host_templates: list[_Template] = []
     """Knative's `domain-template`s: a Host that fits leads to the namespace that it names only."""
     roles: dict[Annotated[Role, Field(strict=False)], list[_SpiffeId]] = {}
     """For each role, the SPIFFE IDs of the platform's workloads that hold it."""
@@ -178,6 +201,10 @@ class _File(_Model):
     """Requests that need no token. Every field that is given must match."""
     hosts: dict[_DnsName, _Namespace] = {}
     """Outside Istio: Hosts of yours, and the namespace that each means."""
+
+
+FILE: Final = _File
+"""The form of the file, for whoever describes it."""
 
 
 def read_policy(file: Path) -> Policy:

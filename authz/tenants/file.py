@@ -8,12 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema
 
-from authz.domain.names import is_dns_name, parse_cluster_domain, parse_namespace
+from authz.domain.names import (
+    LABEL,
+    MAX_NAME,
+    is_dns_name,
+    parse_cluster_domain,
+    parse_namespace,
+)
 from authz.errors import BadSettings
 from authz.policysource.merge import MOST_GRANTS
-from authz.yamlfile import STRICT, line_of, parse_plain
+from authz.yamlfile import STRICT, line_of, parse_plain, text_like
 
 MAX_BYTES: Final = 4 * 1024 * 1024
 """A larger file is refused."""
@@ -63,14 +69,35 @@ def _whole_number(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-_Namespace = Annotated[str, AfterValidator(_tenants_namespace)]
-_Domain = Annotated[str, AfterValidator(_domain)]
-_Label = Annotated[str, AfterValidator(parse_namespace)]
+def _quantity(units: str) -> WithJsonSchema:
+    pattern = rf"^[0-9]+(\.[0-9]+)?({units})?$"
+    return WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": pattern}]}
+    )
+
+
+_DNS_NAME: Final = text_like(rf"{LABEL}(\.{LABEL})*", MAX_NAME)
+
+_Namespace = Annotated[str, AfterValidator(_tenants_namespace), text_like(LABEL)]
+_Domain = Annotated[
+    str, AfterValidator(_domain), text_like(rf"({LABEL}\.)+{LABEL}", _LONGEST_DOMAIN)
+]
+_ClusterDomain = Annotated[str, AfterValidator(parse_cluster_domain), _DNS_NAME]
+_Owner = Annotated[str, AfterValidator(_owner), text_like(r"(group|user):.*\S.*")]
+_Label = Annotated[str, AfterValidator(parse_namespace), text_like(LABEL)]
 _Port = Annotated[int, Field(ge=1, le=65535)]
 _Count = Annotated[int, Field(ge=0)]
-_Cpu = Annotated[str, BeforeValidator(_whole_number), Field(pattern=r"^[0-9]+(\.[0-9]+|m)?$")]
+_Cpu = Annotated[
+    str,
+    BeforeValidator(_whole_number),
+    Field(pattern=r"^[0-9]+(\.[0-9]+|m)?$"),
+    _quantity("m"),
+]
 _Memory = Annotated[
-    str, BeforeValidator(_whole_number), Field(pattern=r"^[0-9]+(\.[0-9]+)?([KMGT]i|[kMGT])?$")
+    str,
+    BeforeValidator(_whole_number),
+    Field(pattern=r"^[0-9]+(\.[0-9]+)?([KMGT]i|[kMGT])?$"),
+    _quantity("[KMGT]i|[kMGT]"),
 ]
 
 
@@ -103,7 +130,7 @@ class Tenant(BaseModel):
     model_config = STRICT
     namespaces: Annotated[list[_Namespace], Field(min_length=1)] | None = None
     """`None`: one, with the tenant's name."""
-    owners: list[Annotated[str, AfterValidator(_owner)]] = []
+    owners: list[_Owner] = []
     domains: list[_Domain] = []
     external_names: list[_Domain] = []
     """Domains under which its Services of type ExternalName may point."""
@@ -123,8 +150,8 @@ class Tenants(BaseModel):
     """Services are at `<service>.<namespace>.<domain>`; without it, no Gateway is made."""
     issuer: _Label = "letsencrypt"
     """The ClusterIssuer of cert-manager; wildcards need one that proves by DNS."""
-    cluster_domain: Annotated[str, AfterValidator(parse_cluster_domain)] = "cluster.local"
-    gateway: Annotated[str, AfterValidator(parse_namespace)] = "istio-ingressgateway"
+    cluster_domain: _ClusterDomain = "cluster.local"
+    gateway: _Label = "istio-ingressgateway"
     gateway_namespace: _Label = "istio-system"
     gateway_labels: dict[str, str] = {"istio": "ingressgateway"}
     istio_revision: _Label | None = None

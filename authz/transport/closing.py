@@ -11,6 +11,7 @@ import asyncio
 import enum
 from typing import Final
 
+from authz.domain.facts import Asked
 from authz.http2 import Connection
 
 ROUND_TRIP: Final = 1.0
@@ -32,7 +33,7 @@ class Ending:
 
     __slots__ = ("_connection", "_phase", "_since", "_transport", "reason")
 
-    def __init__(self, connection: Connection, transport: asyncio.Transport) -> None:
+    def __init__(self, connection: Connection[Asked], transport: asyncio.Transport) -> None:
         self.reason = "client"
         self._connection = connection
         self._transport = transport

@@ -3,23 +3,25 @@
 import asyncio
 import weakref
 from collections.abc import Callable
+from time import thread_time
 from typing import Final, Protocol, cast
 
 from authz import http2
+from authz.domain.facts import Asked
 from authz.domain.identity import SpiffeId, workload_of_uris
 from authz.errors import InvalidIdentity
 from authz.http2 import Connection, Request
 from authz.transport.closing import Ending
-from authz.transport.fairness import Share
+from authz.transport.fairness import TURN_SECONDS, Share
 from authz.transport.rpc import Answering, Calls
 
-SLICE: Final = 64
-"""Requests of one connection that are answered before others have their turn."""
+SLICE: Final = 8
+"""Requests that are answered before the clock is looked at, whether the turn is over."""
 PIECE: Final = 16_384
 """Bytes of one connection that are looked at before others have their turn: not all that a client
 can send becomes requests."""
 BYTES_PER_CHECK: Final = 4096
-"""Whoever sends larger requests than this uses up more than one of its share for each."""
+"""A share is charged one Check for so many, for what the kernel and TLS do before we measure."""
 UNSENT: Final = 131_072
 """Bytes that wait in the transport, above which we read no more of what asks for others."""
 
@@ -45,7 +47,7 @@ class Owner(Answering, Protocol):
         """How long a request may take to arrive, and an answer to be taken."""
         ...
 
-    def opened(self, peer: "Peer") -> tuple[Share | None, float]:
+    def opened(self, peer: "Peer") -> tuple[Share, float]:
         """Take a connection in: its share, and when it will be too old.
 
         Raises:
@@ -95,10 +97,10 @@ class Peer(asyncio.Protocol):
         self._owner = owner
         self._loop = loop
         self._transport: asyncio.Transport
-        self._connection: Connection
+        self._connection: Connection[Asked]
         self._calls: Calls
         self._ending: Ending
-        self._share: Share | None = None
+        self._share: Share
         self._too_old = 0.0
         self._active = loop.time()
         self._unfed = b""  # what has come and waits for its turn
@@ -132,10 +134,9 @@ class Peer(asyncio.Protocol):
             else:
                 self._unfed += data
             share = self._share
-            if share is not None:
-                share.take(len(data) / BYTES_PER_CHECK, now)
-                if not self._held and share.is_used_up(now):
-                    self._hold(share)
+            share.charge(len(data) / BYTES_PER_CHECK)
+            if not self._held and share.is_used_up(now):
+                self._hold()
             if not self._is_stopped:
                 self._turn()
             self._tell()
@@ -150,8 +151,8 @@ class Peer(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The client takes our answers again."""
         self._blocked_since = None
-        if not self._held:
-            self._go_on()
+        if not self._held and not self._ending.is_over:
+            self._hold()  # in line with others of this share, or this would be a way around it
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
@@ -174,42 +175,43 @@ class Peer(asyncio.Protocol):
         self._send()
 
     def _turn(self) -> None:
-        """Answer a slice of what has come; go on in another turn if there is more."""
+        """Answer what has come until the turn is over; go on in another one if there is more."""
         connection, calls = self._connection, self._calls
         answer = calls.answer
-        if self._unfed and not connection.has_more:
-            connection.feed(self._unfed[:PIECE], self._loop.time())
-            self._unfed = self._unfed[PIECE:]
-        events = connection.events(SLICE)
-        for event in events:
-            if type(event) is Request:
-                answer(event)
-            else:
-                calls.cancel(event.stream_id)
+        began, answered, more = thread_time(), 0, True
+        while more:
+            if self._unfed and not connection.has_more:
+                connection.feed(self._unfed[:PIECE], self._loop.time())
+                self._unfed = self._unfed[PIECE:]
+            events = connection.events(SLICE)
+            for event in events:
+                if type(event) is Request:
+                    answer(event)
+                else:
+                    calls.cancel(event.stream_id)
+            answered += len(events)
+            more = (connection.has_more or bool(self._unfed)) and not connection.closed
+            if more and thread_time() - began >= TURN_SECONDS:
+                break
         self._send()
-        share = self._share
-        if share is not None:
-            share.take(len(events), self._loop.time())
+        self._share.charge(answered, thread_time() - began)
         if connection.fault is not None:
             self._ending.fail(connection.fault.code.name.lower(), self._loop.time())
-        elif connection.has_more or self._unfed:
-            used_up = share is not None and share.is_used_up(self._loop.time())
-            self._hold(share if used_up else None)
+        elif more:
+            self._hold()
 
     @property
     def _is_stopped(self) -> bool:
         """Whether what has come waits, and nothing more is read: no end of it either."""
         return self._held or self._blocked_since is not None
 
-    def _hold(self, share: Share | None) -> None:
-        """Go on when others had their turn: other connections, or also those of this share."""
+    def _hold(self) -> None:
+        """Go on when others had their turn: other shares, and other connections of this one."""
         self._held = True
         self._transport.pause_reading()
-        if share is None:
-            self._loop.call_soon(self._go_on)
-        else:
+        if self._share.is_in_debt:
             self._owner.limited("rate", 1)
-            share.wait(self._go_on)
+        self._share.wait(self._go_on)
 
     def _go_on(self) -> None:
         self._held = False
@@ -252,7 +254,7 @@ class Peer(asyncio.Protocol):
         self._transport.abort()
 
     @property
-    def tenant(self) -> Share | None:
+    def tenant(self) -> Share:
         """See `Holder.tenant`."""
         return self._share
 

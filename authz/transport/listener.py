@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from time import thread_time
 from typing import Final
 
 from authz import http2
@@ -11,7 +12,7 @@ from authz.domain.names import Namespace
 from authz.transport.acceptor import Acceptor
 from authz.transport.callers import CallerSource
 from authz.transport.connection import Peer, Refused
-from authz.transport.fairness import Share, Shares
+from authz.transport.fairness import TURN_SECONDS, Share, Shares
 from authz.transport.health import Health
 from authz.transport.interface import Limits, Service
 from authz.transport.memory import Memory
@@ -20,7 +21,7 @@ from authz.transport.tls import TlsMaterial, server_context
 
 _SWEEP: Final = 1.0  # seconds
 _SWEEP_WHILE_DRAINING: Final = 0.1
-_AT_ONCE: Final = 500  # connections looked after before Checks have their turn
+_HEADER_BLOCK: Final = 16_384  # bytes, which take a millisecond in Huffman code
 _GOLDEN: Final = 0.6180339887  # its multiples, without their integers, are spread evenly
 _ABORT_SECONDS: Final = 2.0
 
@@ -72,7 +73,9 @@ class Http2Listener:
         self.http2_limits = http2.Limits(
             streams=limits.streams,
             message=limits.message_bytes,
-            resets_cost=caller_of is None,  # else one connection carries many tenants
+            # Else one connection carries many tenants, and none may end it for the others.
+            resets_cost=caller_of is None,
+            header_block=_HEADER_BLOCK if caller_of is None else http2.Limits().header_block,
         )
         self.idle_seconds = limits.idle_seconds
         self.request_seconds = limits.request_seconds
@@ -159,16 +162,18 @@ class Http2Listener:
 
     # -- connections ---------------------------------------------------------------------------
 
-    def opened(self, peer: Peer) -> tuple[Share | None, float]:
+    def opened(self, peer: Peer) -> tuple[Share, float]:
         """See `Owner.opened`."""
-        limits, share = self._limits, None
+        limits = self._limits
         if len(self._peers) >= limits.connections:
             raise Refused("limit")
         if self.caller_of is None:
             share = self._shares.of(_tenant_of(peer.caller))
             if share.connections >= limits.connections_per_namespace:
                 raise Refused("namespace_limit")
-            share.connections += 1
+        else:
+            share = Share(0, self._loop)  # its connection takes turns with others
+        share.connections += 1
         self._peers[peer] = None
         self._count += 1
         # Up to a tenth earlier than allowed, or all that came together would go together.
@@ -182,8 +187,7 @@ class Http2Listener:
         if peer in self._peers:
             del self._peers[peer]
             self._memory.note(peer, 0)
-            if self.caller_of is None:
-                self._shares.of(_tenant_of(peer.caller)).connections -= 1
+            peer.tenant.connections -= 1
             if not self._peers:
                 self._gone.set()
         self._closed(reason)
@@ -193,10 +197,12 @@ class Http2Listener:
         while True:
             await asyncio.sleep(every)
             now = self._loop.time()
-            for number, peer in enumerate(list(self._peers)):
+            began = thread_time()
+            for peer in list(self._peers):
                 peer.tend(now)
-                if number % _AT_ONCE == _AT_ONCE - 1:
+                if thread_time() - began >= TURN_SECONDS:
                     await asyncio.sleep(0)
+                    began = thread_time()
             self._shares.tidy(now)
 
 

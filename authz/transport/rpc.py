@@ -51,7 +51,9 @@ class Calls:
 
     __slots__ = ("_by", "_connection", "_send", "_watches", "caller")
 
-    def __init__(self, by: Answering, connection: Connection, send: Callable[[], None]) -> None:
+    def __init__(
+        self, by: Answering, connection: Connection[Asked], send: Callable[[], None]
+    ) -> None:
         self.caller: SpiffeId | None = None
         """Who asks all that is asked here, if the connection says so."""
         self._by = by
@@ -59,7 +61,7 @@ class Calls:
         self._send = send
         self._watches: dict[int, asyncio.Task[None]] = {}
 
-    def answer(self, request: Request) -> None:
+    def answer(self, request: Request[Asked]) -> None:
         """Answer, or begin to."""
         path = request.head.path
         if path == _CHECK:
@@ -86,9 +88,9 @@ class Calls:
 
     # -- Check ---------------------------------------------------------------------------------
 
-    def _check(self, request: Request) -> None:
+    def _check(self, request: Request[Asked]) -> None:
         try:
-            asked = request.head.note or self._asked(request.head)
+            asked = request.head.note or request.head.noted(self._asked)
             answer = self._by.service.check(request.message, asked)
         except Exception as error:  # noqa: BLE001 - this request fails, and no other
             self._by.failed(error)
@@ -98,12 +100,10 @@ class Calls:
         else:
             self._connection.respond(request.stream_id, answer)
 
-    def _asked(self, head: Head) -> Asked:
+    def _asked(self, head: Head[Asked]) -> Asked:
         """What connection and header block say of a Check: the same for all with this block."""
         metadata = [pair for pair in head.metadata if not pair[0].endswith("-bin")]
-        asked = self._by.service.asked(self._who(metadata), metadata)
-        head.note = asked
-        return asked
+        return self._by.service.asked(self._who(metadata), metadata)
 
     def _who(self, metadata: list[tuple[str, str]]) -> SpiffeId | None:
         if self._by.caller_of is None:
@@ -115,7 +115,7 @@ class Calls:
 
     # -- health --------------------------------------------------------------------------------
 
-    def _answer_health(self, request: Request) -> None:
+    def _answer_health(self, request: Request[Asked]) -> None:
         try:
             answer = self._by.health.check(request.message)
         except DecodeError:
@@ -131,7 +131,7 @@ class Calls:
         text = "not a HealthCheckRequest"
         self._connection.fail(stream_id, GrpcStatus.INVALID_ARGUMENT, text)
 
-    def _begin_watch(self, request: Request) -> None:
+    def _begin_watch(self, request: Request[Asked]) -> None:
         if len(self._watches) >= MAX_WATCHES:
             self._connection.count("watches")
             text = f"more than {MAX_WATCHES} watches on one connection"
@@ -140,7 +140,7 @@ class Calls:
         watch = asyncio.get_running_loop().create_task(self._watch(request))
         self._watches[request.stream_id] = watch
 
-    async def _watch(self, request: Request) -> None:
+    async def _watch(self, request: Request[Asked]) -> None:
         try:
             async for state in self._by.health.watch(request.message):
                 self._connection.send(request.stream_id, state)

@@ -132,7 +132,8 @@ def test_the_settings_are_good(name: str, monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_policy_is_the_one_that_the_filters_come_with() -> None:
     """Kustomize reads no file outside of its folder, so there are two copies of one text."""
     shipped = DEPLOY.parent / "envoyfilters/policy.yaml"
-    assert (DEPLOY / "base/policy.yaml").read_text() == shipped.read_text()
+    base, same = (it.read_text().partition("\n") for it in (DEPLOY / "base/policy.yaml", shipped))
+    assert base[2] == same[2]  # the first line leads from each to the schema
 
 
 def test_every_variable_is_a_setting() -> None:

@@ -63,7 +63,7 @@ LARGEST = 0x7FFFFFFF
 LARGE = 0x4000  # bytes in the largest frame
 
 
-def requests(events: list[object]) -> list[Request]:
+def requests(events: list[object]) -> list[Request[None]]:
     assert all(isinstance(event, Request) for event in events)
     return [event for event in events if isinstance(event, Request)]
 
@@ -488,7 +488,7 @@ def test_6_9_padding_and_dropped_data_are_given_back(peer: Peer) -> None:
     assert sent > 3 * 1_048_576
     assert 0 <= sent - given < 1_048_576 // 2
     assert held(peer) == 0
-    assert not peer.connection._receiver._holding
+    assert not peer.connection._receiver.parts
 
 
 def test_6_9_padding_never_stops_a_request(peer: Peer) -> None:
@@ -541,13 +541,13 @@ def test_6_1_a_message_over_several_frames(peer: Peer, sizes: tuple[int, int]) -
     peer.send(peer.headers(1), data(1, whole[:first], 0), data(1, whole[first:]))
     assert [event.message for event in requests([*peer.events])] == [b"abc"]
     assert held(peer) == 0
-    assert not peer.connection._receiver._holding
+    assert not peer.connection._receiver.parts
 
 
 def test_6_1_data_then_an_empty_end(peer: Peer) -> None:
     peer.send(peer.headers(1), data(1, b"", 0), data(1, framed(b"abc"), 0), data(1, b""))
     assert [event.message for event in requests([*peer.events])] == [b"abc"]
-    assert not peer.connection._receiver._holding
+    assert not peer.connection._receiver.parts
 
 
 def test_6_1_padding(peer: Peer) -> None:

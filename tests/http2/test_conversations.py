@@ -23,7 +23,7 @@ class Client:
 
     def __init__(
         self,
-        answer: Callable[[Request], bytes | None],
+        answer: Callable[[Request[None]], bytes | None],
         limits: Limits | None = None,
         cuts: list[int] | None = None,
         initial: dict[SettingCodes, int] | None = None,
@@ -34,11 +34,11 @@ class Client:
         self.h2.local_settings = h2.settings.Settings(
             client=True, initial_values={SettingCodes.ENABLE_PUSH: 0, **(initial or {})}
         )
-        self.served = Connection(limits or Limits(), 0)
+        self.served: Connection[None] = Connection(limits or Limits(), 0)
         self.answer = answer
         self.cuts = cuts or []
         self.greedy = greedy  # takes data as soon as it comes
-        self.asked: dict[int, Request] = {}
+        self.asked: dict[int, Request[None]] = {}
         self.cancelled: list[int] = []
         self.headers: dict[int, Fields] = {}
         self.data: dict[int, bytes] = {}
@@ -66,7 +66,10 @@ class Client:
         return [sent[start:end] for start, end in itertools.pairwise(edges)]
 
     def _serve(self) -> None:
-        while events := self.served.events(3):
+        more = True
+        while more:
+            events = self.served.events(3)
+            more = self.served.has_more
             for event in events:
                 if isinstance(event, Cancelled):
                     self.cancelled.append(event.stream_id)
@@ -131,7 +134,7 @@ class Client:
         assert stream_id not in self.resets
 
 
-def echo(request: Request) -> bytes | None:
+def echo(request: Request[None]) -> bytes | None:
     return request.message[::-1] if request.head.path == CHECK else None
 
 

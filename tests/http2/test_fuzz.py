@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from authz.http2 import Cancelled, Connection, Event, GrpcStatus, Limits, Request
 from authz.http2.faults import ErrorCode
+from authz.http2.streams import ANSWERED, OPEN
 from tests.http2 import wire
 from tests.http2.wire import PREFACE, Peer, frame, framed
 
@@ -29,7 +30,7 @@ class Checked(Peer):
     def __init__(self) -> None:
         super().__init__(LIMITS, opened=False)
         self.take()
-        self.asked: dict[int, Request] = {}
+        self.asked: dict[int, Request[None]] = {}
         self.cancelled: set[int] = set()
         self.told: set[int] = set()  # with all that there is
 
@@ -42,7 +43,7 @@ class Checked(Peer):
         self.watch(events)
         self.check()
 
-    def watch(self, events: list[Event]) -> None:
+    def watch(self, events: list[Event[None]]) -> None:
         for event in events:
             if isinstance(event, Cancelled):
                 assert event.stream_id in self.asked
@@ -87,13 +88,15 @@ class Checked(Peer):
         assert not connection._output
         assert len(streams) <= LIMITS.streams
         assert streams.held == sum(one.held for one in streams.values())
-        assert receiver.held == sum(len(one.data or b"") for one in streams.values())
+        assert receiver.held == sum(len(part.data) for part in receiver.parts.values())
         assert receiver.held <= LIMITS.buffered
-        assert receiver._holding.keys() == {n for n, one in streams.items() if one.data is not None}
+        assert receiver.parts.keys() <= {n for n, one in streams.items() if one.phase is OPEN}
         assert 0 <= receiver._taken < receiver.window
-        assert sender.unsent == sum(len(one.unsent or b"") for one in streams.values())
+        assert sender.unsent == sum(len(one.unsent) for one in sender._waiting.values())
         assert sender.unsent <= LIMITS.unsent
-        assert sender._waiting.keys() == {n for n, one in streams.items() if one.unsent}
+        assert all(one.unsent for one in sender._waiting.values())
+        answered = {n for n, one in streams.items() if one.phase is ANSWERED}
+        assert answered <= sender._waiting.keys() <= streams.keys()
         decoder = connection._decoder
         assert decoder._size == sum(one.size for one in decoder._table[62:]) <= 4096
         assert connection._reader.unread <= 16_384 + 9 or connection.has_more
@@ -254,7 +257,7 @@ def test_pieces_make_no_difference(sent: list[bytes], cuts: list[int]) -> None:
     edges = sorted({0, len(whole), *(cut for cut in cuts if cut < len(whole))})
 
     def run(pieces: list[bytes]) -> tuple[list[object], bytes]:
-        connection = Connection(LIMITS, 0)
+        connection: Connection[None] = Connection(LIMITS, 0)
         told: list[object] = []
         for piece in pieces:
             connection.feed(piece, 0)

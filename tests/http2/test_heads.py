@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from authz.http2.events import Head
 from authz.http2.faults import HttpFault, Malformed
 from authz.http2.grpc import GrpcFault, GrpcStatus
-from authz.http2.hpack import Field
-from authz.http2.request_head import check_trailers, head_of
+from authz.http2.request_head import Field, check_trailers, head_of
 
 Pairs = list[tuple[bytes, bytes]]
 
@@ -20,7 +19,7 @@ def fields(pairs: Pairs) -> list[Field]:
     return [Field(name, value) for name, value in pairs]
 
 
-def read(*more: tuple[bytes, bytes]) -> Head:
+def read(*more: tuple[bytes, bytes]) -> Head[None]:
     return head_of(fields([*PSEUDO, *GRPC, *more]))
 
 

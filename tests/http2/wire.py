@@ -124,12 +124,12 @@ class Peer:
         initial: Mapping[int, int] | None = None,
     ) -> None:
         self.now = 0.0
-        self.connection = Connection(limits or Limits(), self.now)
+        self.connection: Connection[None] = Connection(limits or Limits(), self.now)
         self.encoder = Encoder()
         self.decoder = Decoder()
         self.answers: dict[int, Answer] = {}
         self.frames: list[Frame] = []
-        self.events: list[Event] = []
+        self.events: list[Event[None]] = []
         if opened:
             self.send(PREFACE + settings(initial or {}))
             self.frames.clear()
@@ -145,7 +145,7 @@ class Peer:
     def request(self, stream_id: int, message: bytes = b"hello", fields: Fields = FIELDS) -> bytes:
         return self.headers(stream_id, fields) + data(stream_id, framed(message))
 
-    def send(self, *sent: bytes, most: int = 100) -> list[Event]:
+    def send(self, *sent: bytes, most: int = 100) -> list[Event[None]]:
         """Have the connection read all of this; what comes of it."""
         self.connection.feed(b"".join(sent), self.now)
         events = self.connection.events(most)
@@ -214,7 +214,7 @@ class Peer:
 
     def alive(self) -> bool:
         """Whether the connection still answers a new request."""
-        stream_id = self.connection._past.highest + 2
+        stream_id = self.connection._streams.highest + 2
         self.send(self.request(stream_id | 1))
         self.respond()
         answer = self.answers.get(stream_id | 1)

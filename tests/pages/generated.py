@@ -22,6 +22,8 @@ PARTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
         "exit codes": reference.exit_codes,
         "settings": reference.settings,
         "policy": reference.policy,
+        "cases": reference.cases,
+        "ways": reference.ways,
         "modes": reference.modes,
         "roles": reference.roles,
         "grant": reference.grant,

@@ -21,6 +21,8 @@ from authz.domain.reason import Reason
 from authz.domain.verdict import Ground
 from authz.observe import Metrics
 from authz.policysource import file as policy_file
+from authz.reach.cases import Case
+from authz.reach.ways import Way
 from authz.testing import ManualClock
 from tests.pages.markdown import meanings, table, text
 
@@ -146,10 +148,22 @@ def _fields(model: type[BaseModel], path: str) -> Iterator[tuple[str, str, str]]
             yield from _fields(of, inner)
 
 
+def cases() -> str:
+    """Every field of a case in the file for `authz policy test`."""
+    return table(["field", "default", "meaning"], _fields(Case, "cases[]."))
+
+
 def modes() -> str:
     """What the modes of a namespace mean."""
     said = {Mode.ENFORCE.name: "Deny what is to be denied.", **meanings(Mode)}
     return table(["mode", "meaning"], [(f"`{Mode[it]}`", what) for it, what in said.items()])
+
+
+def ways() -> str:
+    """The ways of `authz policy matrix` and its relatives."""
+    return table(
+        ["way", "a request comes"], [(f"`{Way[it]}`", what) for it, what in meanings(Way).items()]
+    )
 
 
 def roles() -> str:

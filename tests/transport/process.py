@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,23 @@ class Process:
         """Of CPU."""
         fields = Path(f"/proc/{self._popen.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """It and we go before all other work on this machine, where we may say so.
+
+        Else an answer is as late as the processor's other users make it. What we start meanwhile
+        is as it always is.
+        """
+        ours = os.SCHED_RR | os.SCHED_RESET_ON_FORK
+        with suppress(PermissionError):
+            for pid in (self._popen.pid, 0):
+                os.sched_setscheduler(pid, ours, os.sched_param(1))
+        try:
+            yield
+        finally:
+            with suppress(PermissionError):
+                os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
     @property
     def descriptors(self) -> int:

@@ -2,9 +2,8 @@
 
 import asyncio
 import dataclasses
-import ssl
+import itertools
 import statistics
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,15 +11,16 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from authz.domain.facts import Asked
 from authz.testing import workload
-from authz.transport.connection import SLICE
-from authz.transport.fairness import BURST_SECONDS, Share, Shares
+from authz.transport.fairness import BURST_SECONDS, TURN_SECONDS, Share, Shares
 from tests.http2 import wire
 from tests.support.certificates import Issuer
-from tests.support.waiting import PATIENCE, eventually, soon
+from tests.support.waiting import eventually, soon
+from tests.transport.hostile import ATTACKS, attacking
 from tests.transport.process import process
 from tests.transport.raw import Raw, h2_context, raw
-from tests.transport.support import BANK, LIMITS, SHOP, listening, material
+from tests.transport.support import BANK, LIMITS, SHOP, Answering, listening, material
 
 RATE = 1000
 BURST = RATE * BURST_SECONDS
@@ -56,28 +56,29 @@ def clock() -> Iterator[Clock]:
 def test_a_share_that_is_used_up_fills_again(clock: Clock) -> None:
     share = Share(RATE, clock)
     assert not share.is_used_up(0)
-    share.take(BURST, 0)
+    share.charge(BURST)
     assert share.is_used_up(0)
     assert not share.is_used_up(0.01)
-    share.take(BURST, 0.01)
+    share.charge(BURST)
     assert share.is_used_up(0.09)
     assert not share.is_used_up(0.101)
 
 
 def test_a_share_holds_no_more_than_its_burst(clock: Clock) -> None:
     share = Share(RATE, clock)
-    share.take(BURST, 1000)
+    assert not share.is_used_up(1000)
+    share.charge(BURST)
     assert share.is_used_up(1000)
 
 
 def test_who_waits_goes_on_in_order_at_the_rate(clock: Clock) -> None:
     share = Share(RATE, clock)
-    share.take(BURST + 50, 0)  # a debt of 50 ms
+    share.charge(BURST + 50)  # a debt of 50 ms
     went: list[tuple[int, float]] = []
 
     def going(number: int) -> None:
         went.append((number, clock.time()))
-        share.take(10, clock.time())  # 10 ms each
+        share.charge(10)  # 10 ms each
 
     for number in range(3):
         share.wait(lambda number=number: going(number))  # type: ignore[misc]
@@ -91,7 +92,7 @@ def test_who_waits_goes_on_in_order_at_the_rate(clock: Clock) -> None:
 
 def test_nobody_overtakes_those_who_wait(clock: Clock) -> None:
     share = Share(RATE, clock)
-    share.take(BURST, 0)
+    share.charge(BURST)
     share.wait(lambda: None)
     share.wait(lambda: None)
     assert share.is_used_up(0.05)  # there is enough in it, but not for a third one
@@ -100,7 +101,7 @@ def test_nobody_overtakes_those_who_wait(clock: Clock) -> None:
 def test_one_that_raises_does_not_stop_the_others(clock: Clock) -> None:
     clock.set_exception_handler(lambda *_: None)
     share = Share(RATE, clock)
-    share.take(BURST + 1, 0)
+    share.charge(BURST + 1)
     went: list[int] = []
     share.wait(raising)
     share.wait(lambda: went.append(1))
@@ -112,17 +113,56 @@ def raising() -> None:
     raise RuntimeError
 
 
-def test_without_a_rate_nothing_is_ever_used_up(clock: Clock) -> None:
+def test_without_a_rate_only_a_turn_is_ever_used_up(clock: Clock) -> None:
     share = Share(0, clock)
-    share.take(10**9, 0)
-    assert not share.is_used_up(0)
-    assert share.is_at_rest(0)
+    share.charge(10**9, TURN_SECONDS)
+    assert share.is_used_up(0)
+    assert not share.is_in_debt
+    assert not share.is_used_up(0.001)
+    assert share.is_at_rest(0.001)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.0001])
+def test_a_share_is_charged_for_time_where_that_is_more_than_its_checks(
+    clock: Clock, seconds: float
+) -> None:
+    """One Check a millisecond, and half a core: the dearer of the two."""
+    share = Share(RATE, clock)
+    for _ in range(int(BURST) - 1):
+        share.charge(1, seconds)
+    assert not share.is_in_debt
+    share.charge(1, 0.01)  # as much as 20
+    clock.now = 0.018
+    assert share.is_used_up(clock.now)
+    clock.now = 0.02
+    assert not share.is_used_up(clock.now)
+
+
+def test_in_one_turn_of_the_loop_a_share_has_its_time_and_no_more(clock: Clock) -> None:
+    """Else fifty connections that are ready at once would each have a turn before all others."""
+    share, went = Share(20_000, clock), list[int]()
+    share.charge(1, TURN_SECONDS)
+    assert share.is_used_up(0)
+
+    def going(number: int) -> None:
+        went.append(number)
+        share.charge(1, TURN_SECONDS * 0.6)
+
+    for number in range(5):
+        share.wait(lambda number=number: going(number))  # type: ignore[misc]
+    turns = []
+    while len(went) < 5:
+        clock.call_soon(clock.stop)
+        clock.run_forever()
+        turns.append(len(went))
+    assert turns == [2, 4, 5]
+    assert went == [0, 1, 2, 3, 4]
 
 
 def test_a_debt_is_not_forgotten_when_its_owner_reconnects(clock: Clock) -> None:
     shares: Shares[str] = Shares(RATE, clock)
     share = shares.of("a")
-    share.take(BURST * 2, 0)
+    share.charge(BURST * 2)
     shares.tidy(0)
     assert shares.of("a") is share
     shares.tidy(10)
@@ -157,7 +197,7 @@ async def test_a_namespace_is_answered_at_its_rate_over_all_of_its_connections(
             *(client.until(lambda c=client: len(c.statuses) == 600) for client in (first, second))  # type: ignore[misc]
         )
         passed = loop.time() - began
-        assert passed > (1200 - BURST - 2 * SLICE) / 1000
+        assert passed > (1200 - BURST - 2 * 64) / 1000
         assert set(first.statuses.values()) | set(second.statuses.values()) == {"0"}
         assert first.goaways == second.goaways == []
         assert server.limited["rate"] >= 10
@@ -175,6 +215,41 @@ async def test_a_namespace_that_is_gone_is_forgotten(issuer: Issuer) -> None:
             return len(shares) == 0
 
         await eventually(forgotten, "its share is at rest")
+
+
+class Interrupted(Answering):
+    """Loses the processor to another process for longer than a share can pay."""
+
+    def check(self, request: bytes, asked: Asked) -> bytes | None:
+        time.sleep(2 * BURST_SECONDS)
+        return super().check(request, asked)
+
+
+async def test_what_interrupts_us_is_not_charged(issuer: Issuer) -> None:
+    context = h2_context(issuer.issue(SHOP))
+    async with (
+        listening(tls=material(issuer.server()), service=Interrupted()) as server,
+        raw(server.port, context) as client,
+    ):
+        for stream_id in (1, 3, 5):
+            assert await client.ask(stream_id) == "0"
+        assert server.limited["rate"] == 0
+
+
+async def test_to_take_answers_late_is_no_way_around_a_debt(issuer: Issuer) -> None:
+    async with (
+        listening(tls=material(issuer.server())) as server,
+        raw(server.port, h2_context(issuer.issue(SHOP))) as client,
+    ):
+        assert await client.ask(1) == "0"
+        (peer,) = server.http2._peers
+        peer.pause_writing()
+        peer.data_received(client.request(3))
+        peer.tenant.charge(LIMITS.checks_per_second)
+        peer.resume_writing()
+        assert len(server.asked.requests) == 1
+        await client.until(lambda: 3 in client.statuses)
+        assert server.limited["rate"] == 1
 
 
 async def test_large_requests_use_up_more_of_a_share(issuer: Issuer) -> None:
@@ -200,7 +275,7 @@ async def test_a_connection_waits_a_few_slices_of_another_and_no_more() -> None:
         await greedy.until(lambda: bool(greedy.statuses))
         before = len(server.asked.requests)
         assert await honest.ask(3, b"honest") == "0"
-        assert server.asked.requests.index(b"honest") - before <= 20 * SLICE
+        assert server.asked.requests.index(b"honest") - before <= 20 * 64
         await greedy.until(lambda: len(greedy.statuses) == 10_000)
 
 
@@ -214,7 +289,7 @@ async def test_what_is_no_request_does_not_hold_up_others_either() -> None:
             ids = range(1, 120_001, 2)
             greedy.write(b"".join(wire.frame(wire.HEADERS, ends, i, no_grpc) for i in ids))
             await greedy.until(lambda: len(greedy.frames) > 5)
-            refused = list(server.http2._peers)[-1]._connection._past
+            refused = list(server.http2._peers)[-1]._connection._streams
             before = refused.highest
             assert await honest.ask(3) == "0"
             assert before < refused.highest < before + 2 * 15_000
@@ -234,74 +309,38 @@ async def test_greedy_connections_take_turns() -> None:
         assert min(shares.values()) > 1000
 
 
-class Flood(threading.Thread):
-    """Asks what was prepared before, as fast as it is read, from a thread and loop of its own."""
-
-    def __init__(self, port: int, context: ssl.SSLContext) -> None:
-        super().__init__(daemon=True)
-        self._port, self._context = port, context
-        self._enough = threading.Event()
-        self.begun = threading.Event()
-
-    def run(self) -> None:
-        asyncio.run(self._flood())
-
-    def end(self) -> None:
-        self._enough.set()
-        self.join(PATIENCE)
-
-    async def _flood(self) -> None:
-        async with AsyncExitStack() as stack:
-            clients = [raw(self._port, self._context) for _ in range(4)]
-            for client in clients:
-                entered = await stack.enter_async_context(client)
-                entered.write(QUESTIONS)
-                stack.callback(asyncio.create_task(self._listen(entered)).cancel)
-            await asyncio.to_thread(self._enough.wait)
-
-    async def _listen(self, client: Raw) -> None:
-        while await client.reader.read(1 << 18):
-            self.begun.set()
-
-
-BLOCK = b"".join(
-    b"\0" + bytes((len(name),)) + name.encode() + bytes((len(value),)) + value.encode()
-    for name, value in wire.FIELDS
-)
-QUESTIONS = b"".join(
-    wire.frame(wire.HEADERS, wire.END_HEADERS, stream_id, BLOCK)
-    + wire.data(stream_id, wire.framed(b""))
-    for stream_id in range(1, 200_000, 2)
-)
-
-
-async def test_a_flood_by_one_namespace_does_not_take_the_latency_of_another(
-    issuer: Issuer,
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_what_one_namespace_sends_does_not_take_the_latency_of_another(
+    issuer: Issuer, attack: str
 ) -> None:
-    """Side by side: the same flood, with a share that ends and with one that does not."""
-    certificate = issuer.server()
-    honest, greedy = h2_context(issuer.issue(SHOP)), h2_context(issuer.issue(BANK))
-    ratios = []
-    for _ in range(3):  # the middle one, for other work on this machine is in each
-        medians: dict[int, float] = {}
-        for rate in (0, 500):
-            with process(certificate=certificate, checks_per_second=rate) as server:
-                async with raw(server.port, honest) as client:
-                    assert await client.ask(1) == "0"
-                    flood = Flood(server.port, greedy)
-                    flood.start()
-                    assert await asyncio.to_thread(flood.begun.wait, PATIENCE)
-                    medians[rate] = await median_of(client, 30)
-                    await asyncio.to_thread(flood.end)
-        ratios.append(medians[0] / medians[500])
-    assert statistics.median(ratios) > 1.5, ratios
+    """Fifty connections of one namespace, 2 MB a second, beside one that asks now and then.
+
+    Of up to five rounds the best p50 and the best p99 count, for other work on this machine.
+    """
+    victim, hostile = issuer.issue(SHOP), issuer.issue(BANK)
+    rounds = []
+    with process(certificate=issuer.server()) as server, server.undisturbed():
+        async with raw(server.port, h2_context(victim)) as client:
+            ids = itertools.count(1, 2)
+            await latencies(client, ids)  # all is warm
+            for _ in range(5):
+                idle = await latencies(client, ids)
+                with attacking(attack, server.port, hostile):
+                    beside = await latencies(client, ids)
+                rounds.append([loud / quiet for loud, quiet in zip(beside, idle, strict=True)])
+                p50, p99 = map(min, zip(*rounds, strict=True))
+                if p50 <= 3 and p99 <= 5:
+                    return
+    pytest.fail(f"p50 and p99, times those of an idle server: {rounds}")
 
 
-async def median_of(client: Raw, count: int) -> float:
-    """Seconds that a Check takes, in the middle."""
+async def latencies(client: Raw, ids: Iterator[int], count: int = 300) -> tuple[float, float]:
+    """Seconds that a Check takes: p50 and p99."""
     times = []
-    for number in range(count):
+    for _ in range(count):
+        await asyncio.sleep(0.002)  # so that it meets the attack at any moment
         began = time.perf_counter()
-        assert await client.ask(2 * number + 3) == "0"
+        assert await client.ask(next(ids)) == "0"
         times.append(time.perf_counter() - began)
-    return statistics.median(times)
+    cuts = statistics.quantiles(times, n=100)
+    return cuts[49], cuts[98]

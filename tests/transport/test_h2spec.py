@@ -11,10 +11,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from authz.http2 import connection
+from authz.domain.facts import Asked
+from authz.http2 import connection, hpack
 from authz.http2.events import Head
-from authz.http2.hpack import Field
-from authz.http2.request_head import head_of
+from authz.http2.request_head import Field, head_of
 from tests.http2.wire import CHECK
 from tests.transport.support import listening
 
@@ -30,11 +30,11 @@ ANSWERED_AT_ONCE = {
 async def test_h2spec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It knows no gRPC, and waits for content: all that is HTTP is taken for a Check."""
 
-    def checked(fields: Iterable[Field]) -> Head:
+    def checked(fields: Iterable[Field]) -> Head[Asked]:
         head = head_of(fields)
         return Head(CHECK, head.metadata, length=head.length)
 
-    monkeypatch.setattr(connection, "head_of", checked)
+    monkeypatch.setattr(hpack, "head_of", checked)
     monkeypatch.setattr(connection, "message_of", lambda data, **_: data)
     report = tmp_path / "report.xml"
     async with listening() as server:

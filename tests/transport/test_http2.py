@@ -440,12 +440,12 @@ async def test_a_service_that_raises_fails_that_call_alone() -> None:
 
 
 @pytest.fixture(params=["feed", "events", "output", "respond"])
-def seam(request: pytest.FixtureRequest) -> Iterator[list[Connection]]:
+def seam(request: pytest.FixtureRequest) -> Iterator[list[Connection[Any]]]:
     """One method of one connection raises, once its object is put into this list."""
-    broken: list[Connection] = []
+    broken: list[Connection[Any]] = []
     real = getattr(Connection, request.param)
 
-    def breaks(self: Connection, *args: Any) -> Any:
+    def breaks(self: Connection[Any], *args: Any) -> Any:
         if self in broken:
             raise RuntimeError(request.param)
         return real(self, *args)
@@ -454,7 +454,9 @@ def seam(request: pytest.FixtureRequest) -> Iterator[list[Connection]]:
         yield broken
 
 
-async def test_an_error_ends_its_own_connection_without_an_answer(seam: list[Connection]) -> None:
+async def test_an_error_ends_its_own_connection_without_an_answer(
+    seam: list[Connection[Any]],
+) -> None:
     async with listening() as server, raw(server.port) as first, raw(server.port) as second:
         assert [await first.ask(1), await second.ask(1)] == ["0", "0"]
         seam.append(next(iter(server.http2._peers))._connection)

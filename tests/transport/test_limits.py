@@ -41,6 +41,10 @@ def header_block(client: Raw) -> bytes:
     return wire.frame(wire.HEADERS, 0, 1, bytes(1)) + 5 * block
 
 
+def header_fields(client: Raw) -> bytes:
+    return client.request(1, metadata=[("a", "b")] * 300)
+
+
 def buffered(client: Raw) -> bytes:
     return b"".join(half(client, stream_id, 64_000) for stream_id in range(1, 37, 2))
 
@@ -70,6 +74,7 @@ def watches(client: Raw) -> bytes:
         (message, False),
         (header_list, False),
         (header_block, True),
+        (header_fields, True),
         (buffered, False),
         (unsent, True),
         (credit, True),

@@ -190,7 +190,7 @@ async def test_what_idle_connections_had_in_their_header_blocks_is_not_kept() ->
                 assert await client.ask(1) == "0"  # from now on, these fields are in the table
                 fields = client.request(3)[9:].partition(wire.data(3, wire.framed(b"hello")))[0]
                 for stream_id in range(3, 131, 2):
-                    block = fields + b"\x0f\x00\x00" * (260 + stream_id // 2)
+                    block = fields + b"\x0f\x00\x00" * (170 + stream_id // 2)
                     head = wire.frame(wire.HEADERS, wire.END_HEADERS, stream_id, block)
                     client.write(head + wire.data(stream_id, wire.framed(b"hello")))
                 await client.until(lambda: len(client.statuses) == 65)  # noqa: B023 - at once
@@ -210,7 +210,7 @@ async def test_heads_of_requests_that_do_not_end_stay_under_the_limit() -> None:
                 client = await stack.enter_async_context(raw(server.port))
                 assert await client.ask(1) == "0"
                 fields = client.request(3)[9:].partition(wire.data(3, wire.framed(b"hello")))[0]
-                block = fields + b"\x0f\x00\x00" * 320
+                block = fields + b"\x0f\x00\x00" * 240
                 heads = [
                     wire.frame(
                         wire.HEADERS, wire.END_HEADERS, n, block + b"\0\1%c\0" % (n % 26 + 97)

@@ -1,0 +1,63 @@
+"""The matrix says what `decide` says, for every pair, and takes no more time than it must."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from authz.domain.names import Namespace
+from authz.domain.policy import Grant, NamespacePolicy, Policy
+from authz.reach.matrix import Matrix
+from authz.reach.pairs import Answers
+from authz.reach.ways import Request
+from authz.testing import NOW
+from tests.reach.policies import MOMENTS, NAMESPACES, gets_in, policies, requests
+
+
+def as_asked(answers: Answers, request: Request, domain: str, source: Namespace) -> Request:
+    """The request under which the answer to this one stands: what no rule names is `None`."""
+    asked = [it for it in answers.asked if it.way is request.way]
+    full = f"spiffe://{domain}/ns/{source}/sa/{request.account}"
+    account = next((it for it in (full, request.account) if it in {r.account for r in asked}), None)
+    port = request.port if request.port in {it.port for it in asked} else None
+    service = request.service if request.service in {it.service for it in asked} else None
+    return Request(request.way, account, port, service)
+
+
+@settings(deadline=None)  # other work may be on the machine
+@given(policies(), st.lists(requests(), min_size=3, max_size=3))
+def test_it_says_what_decide_says(policy: Policy, asked: Sequence[tuple[Request, str]]) -> None:
+    matrix = Matrix([policy], NOW)
+    for (source, to), (request, domain) in product(product(NAMESPACES, NAMESPACES), asked):
+        if domain not in policy.trust_domains or request.service == "web-00001":
+            continue
+        answers = matrix.look_up(source, to)
+        opening = answers.open[0].get(as_asked(answers, request, domain, source))
+        until = -1.0 if opening is None else opening.until
+        for now in MOMENTS:
+            assert (now < until) == gets_in(policy, (source, to), request, domain, now), request
+
+
+@settings(deadline=None)
+@given(st.lists(policies(), min_size=1, max_size=2))
+def test_groups_hide_no_pair(several: list[Policy]) -> None:
+    """What is said of a group is so for each pair, under one policy and under two."""
+    matrix = Matrix(several, NOW)
+    for source, to in product(NAMESPACES, NAMESPACES):
+        assert matrix.look_up(source, to) == matrix.pairs.answers(source, to), (source, to)
+
+
+def test_what_is_alike_is_looked_at_once() -> None:
+    """Tenants that nothing tells apart are one group, however many there are."""
+    tenants = {
+        Namespace(f"t{number}-{part}"): NamespacePolicy(f"t{number}")
+        for number in range(100)
+        for part in "ab"
+    }
+    linked = Grant(Namespace("t0-a"), Namespace("t1-a"))
+    groups = Matrix([Policy(namespaces=tenants, grants=(linked,))], NOW).groups
+    sizes = sorted(len(it.members) for it in groups if not it.unnamed)
+    assert sizes == [1, 1, 1, 1, 7, 196]  # t0, t1, the platform's namespaces, all others
