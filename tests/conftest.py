@@ -42,6 +42,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run the tests that start a real control plane; Go builds it, once",
     )
+    parser.addoption(
+        "--oracle",
+        action="store_true",
+        help="compare the decisions with what the pages say a million times, not 20,000, and read "
+        "a million XFCC headers, not 10,000",
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ TOGETHER: Final = {
     "tests/conformance/": "mesh in a box",
     "tests/kube/": "installed",
     "tests/mesh/": "mesh in a box",
+    "tests/oracle/test_oracle.py": "oracle",
     "tests/paths/": "mesh in a box",
     "tests/image/": "engine",
     "tests/loadtest/": "measurements",  # one at a time

@@ -235,7 +235,8 @@ _TOKEN: Final = (
     ),
     Row(
         "stranger",
-        "P is neither in the token's source namespace nor a platform workload with a role",
+        "P is not of the token's source namespace, and has no role (for `@public`: neither "
+        "`transit` nor `gateway`)",
         "deny `token-invalid`",
         _stranger,
     ),
@@ -281,7 +282,8 @@ TRANSIT: Final = (
     TO_OURSELVES,
     Row(
         "probe",
-        "S is the activator, and an exemption of P names a probe that it answers itself",
+        "S asks as the activator, and an exemption of P names a `K-Network-Probe` that it answers "
+        "itself: `activator` or `probe`",
         "allow",
         _probe_of_the_hop,
     ),
