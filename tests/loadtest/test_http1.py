@@ -98,8 +98,9 @@ async def test_an_open_loop_keeps_its_rate_and_sleeps_in_between() -> None:
         cpu, begun = time.process_time(), time.perf_counter()
         await loop.run()
         assert made.connection.tally.right == loop.lateness.total() == 100
-        assert time.perf_counter() - begun > 0.45
-        assert time.process_time() - cpu < 0.25  # it spun for all of it before
+        used, lasted = time.process_time() - cpu, time.perf_counter() - begun
+        assert lasted > 0.45
+        assert used < lasted / 2  # spinning would use all of it
 
 
 @pytest.mark.parametrize("nanoseconds", [0, 1_000, 2_000_000])
