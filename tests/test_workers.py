@@ -110,10 +110,15 @@ def metrics(process: Process) -> dict[tuple[str, ...], float]:
     }
 
 
-def sockets(pid: int) -> int:
-    """How many a process has open."""
+def sockets(process: Process, pid: int) -> int:
+    """How many a worker has open."""
     count = 0
-    for link in Path(f"/proc/{pid}/fd").iterdir():
+    try:
+        links = list(Path(f"/proc/{pid}/fd").iterdir())
+    except FileNotFoundError:
+        ended = process.lines("worker ended, another takes its place")
+        pytest.fail(f"worker {pid} has ended: {ended}")
+    for link in links:
         with suppress(OSError):
             count += str(link.readlink()).startswith("socket:")
     return count
@@ -138,9 +143,11 @@ async def test_workers_share_the_port_and_what_they_count_adds_up(
     with two_workers(folder, transport=transport) as process:
         process.ready()
         pids = [pid(process, 1), pid(process, 2)]
-        before = [sockets(each) for each in pids]
+        before = [sockets(process, each) for each in pids]
         async with clients(process, folder, "shop") as shop:
-            assert all(sockets(each) > count for each, count in zip(pids, before, strict=True))
+            assert all(
+                sockets(process, each) > count for each, count in zip(pids, before, strict=True)
+            )
             for _ in range(25):
                 await asyncio.gather(*(sign(client) for client in shop))
             counted = metrics(process)
