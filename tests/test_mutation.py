@@ -827,8 +827,8 @@ MUTATIONS = [
     Mutation(
         "hosts are lowered before they are looked at",
         "names",
-        "if not host.isascii():",
-        "if False:",
+        "or not host.isascii():",
+        ":",
         "test_names.py::test_host_names_its_namespace_or_none",
     ),
     Mutation(

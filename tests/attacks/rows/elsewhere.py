@@ -33,7 +33,7 @@ SERVER: Final = [
         "flood",
         "one pod asks as fast as it can",
         "a namespace is read at its rate; others take turns",
-        f"{_FAIR}::test_a_flood_by_one_namespace_does_not_take_the_latency_of_another",
+        f"{_FAIR}::test_what_one_namespace_sends_does_not_take_the_latency_of_another",
         twin=f"{_FAIR}::test_greedy_connections_take_turns",
     ),
     _row(
@@ -72,8 +72,8 @@ SERVER: Final = [
     _row(
         "hpack-bomb",
         "headers that expand",
-        "a limit on header lists",
-        f"{_HTTP2}::test_a_header_bomb_takes_time_like_its_size",
+        "no header list is decoded beyond its limit",
+        f"{_HTTP2}::test_a_header_bomb_is_not_decoded_to_its_end",
     ),
     _row(
         "shared-block",
