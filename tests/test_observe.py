@@ -448,6 +448,7 @@ def test_the_names_of_all_metrics() -> None:
         "authz_age_seconds",
         "authz_unverified_namespaces",
         "authz_namespace_unverified",
+        "authz_verified_namespaces",
         "authz_connections",
         "authz_workers",
         "authz_worker_restarts_total",
@@ -507,8 +508,10 @@ def test_a_namespace_that_signs_and_never_verifies_is_listed_until_it_does() -> 
     assert unverified(metrics) == ["bank", "shop"]
     ask("verify", SHOP)
     assert unverified(metrics) == ["bank"]
+    assert samples(metrics)["authz_namespace_verified", (("namespace", "shop"),)] == 1
     ask("verify", BANK)
     assert unverified(metrics) == []
+    assert samples(metrics)["authz_verified_namespaces", ()] == 2
 
 
 def test_one_that_only_verifies_or_only_calls_outside_is_not_listed() -> None:

@@ -55,7 +55,7 @@ def doctor(
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option("--metrics", help="A server's /metrics; once for each replica."),
+        typer.Option("--metrics", help="A server's /metrics; once for each server, all of them."),
     ] = None,
     overlay: Annotated[
         str, typer.Option("--overlay", help="Which of the shipped overlays is installed.")
@@ -107,7 +107,7 @@ def doctor(
         *_examined(proxies, expected, examined, unreadable),
         *(without_proxy(listed, "kubectl") if cluster else ()),
         *(_from_pods(pods) if pods else ()),
-        *_counted(metrics or []),
+        *_counted(metrics or [], unreadable),
     ]
     told = [it for it in found if not any(_fits(it, one) for one in ignored)]
     told.sort(key=lambda it: (it.workload, it.where, it.what))
@@ -151,10 +151,18 @@ def _from_pods(file: Path) -> Iterator[Finding]:
     return without_proxy(text, source)
 
 
-def _counted(urls: list[str]) -> Iterator[Finding]:
+def _counted(urls: list[str], unreadable: list[str]) -> Iterator[Finding]:
+    """What servers tell together: with one on each node, none of them sees all of a namespace."""
     counted = scrape(urls)
+    if counted.undecided:
+        names = ", ".join(sorted(counted.undecided))
+        unreadable.append(
+            f"--metrics: cannot tell whether {names} verifies: one server saw it sign, and another "
+            "does not list whom it saw verify (authz_namespace_verified). Upgrade the servers"
+        )
     for namespace in sorted(counted.unprotected):
-        yield Finding(namespace, "namespace", "it signs and never verifies", Rule.NEVER_VERIFIES)
+        what = f"it signs and never verifies, by what {len(urls)} server(s) saw"
+        yield Finding(namespace, "namespace", what, Rule.NEVER_VERIFIES)
     for (question, _, reason), count in sorted(counted.checks.items()):
         if reason == Reason.UPSTREAM_UNREADABLE.slug:
             what = f"{count} upstreams were no cluster names of istiod's"

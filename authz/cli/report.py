@@ -106,7 +106,7 @@ def _read(log: Log, file: Path) -> None:
 
 
 def _found(log: Log, counted: Counted) -> dict[str, Any]:
-    names = sorted({*log.namespaces(), *counted.unprotected})
+    names = sorted({*log.namespaces(), *counted.unprotected, *counted.undecided})
     return {
         "log": {
             "lines": log.lines,
@@ -144,7 +144,7 @@ def _namespace(log: Log, name: Any, counted: Counted) -> dict[str, Any]:
     seen = [one for _, one in log.of(name)]
     return {
         "namespace": name,
-        "verdict": log.readiness(name, counted.unprotected).value,
+        "verdict": log.readiness(name, counted.unprotected, counted.undecided).value,
         "would_deny": sum(one.times_shadowed for one in seen),
         "denied": sum(one.times_denied for one in seen),
         "at_least": log.incomplete(name),

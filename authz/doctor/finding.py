@@ -373,7 +373,10 @@ class Rule(enum.Enum):
     NEVER_VERIFIES = (
         "never-verifies",
         "its calls are signed, calls to it are not verified",
-        "see that its pods have a sidecar, and that verify is in them",
+        (
+            "see that its pods have a sidecar, and that verify is in them; give --metrics of every "
+            "server, since each sees its own node's sidecars only"
+        ),
     )
     UPSTREAM_UNREADABLE = (
         "upstream-unreadable",

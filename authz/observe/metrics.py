@@ -260,8 +260,13 @@ class Metrics(Collector):
         yield GaugeMetricFamily("authz_workers", "Processes that answer Checks.", value=len(states))
 
     def _unverified(self) -> Iterator[GaugeMetricFamily]:
-        """Namespaces that sign but never verify: their pods let everybody in."""
-        unverified = sorted(set(self._signed).difference(list(self._verified)))
+        """Namespaces that sign but never verify: their pods let everybody in.
+
+        One whose pods call on this node and are called on another asks two servers, so each also
+        says whom it saw verify: who reads all of them can tell.
+        """
+        verified = sorted(self._verified)
+        unverified = sorted(set(self._signed).difference(verified))
         yield GaugeMetricFamily(
             "authz_unverified_namespaces",
             "How many namespaces have asked to sign and never to verify.",
@@ -273,6 +278,19 @@ class Metrics(Collector):
             labels=["namespace"],
         )
         for namespace in unverified[:MAX_LISTED]:
+            listed.add_metric([namespace], 1)
+        yield listed
+        yield GaugeMetricFamily(
+            "authz_verified_namespaces",
+            "How many namespaces have asked to verify.",
+            value=len(verified),
+        )
+        listed = GaugeMetricFamily(
+            "authz_namespace_verified",
+            f"1 for each such namespace; the first {MAX_LISTED}.",
+            labels=["namespace"],
+        )
+        for namespace in verified[:MAX_LISTED]:
             listed.add_metric([namespace], 1)
         yield listed
 

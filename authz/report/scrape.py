@@ -22,7 +22,9 @@ class Counted:
     checks: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """By question, outcome (allow, deny, shadow) and reason. Not by namespace."""
     unprotected: set[str] = field(default_factory=set)
-    """Namespaces that sign and never verify, to any of the servers."""
+    """Namespaces that sign and never verify, to all of the servers together."""
+    undecided: set[str] = field(default_factory=set)
+    """Those that one server saw sign and not verify, where another does not say whom it saw."""
 
 
 def scrape(urls: list[str]) -> Counted:
@@ -32,7 +34,9 @@ def scrape(urls: list[str]) -> Counted:
         BadSettings: a URL is none of HTTP, does not answer, or what it answers is no metrics.
     """
     counted = Counted()
+    unverified, verified, silent = set[str](), set[str](), 0
     for url in urls:
+        listed, said = set[str](), -1.0  # before 0.2 a server does not say whom it saw verify
         try:
             for family in text_string_to_metric_families(_get(url)):
                 for sample in family.samples:
@@ -41,9 +45,18 @@ def scrape(urls: list[str]) -> Counted:
                         key = labels["question"], labels["outcome"], labels["reason"]
                         counted.checks[key] += int(sample.value)
                     elif sample.name == "authz_namespace_unverified":
-                        counted.unprotected.add(labels["namespace"])
+                        unverified.add(labels["namespace"])
+                    elif sample.name == "authz_namespace_verified":
+                        listed.add(labels["namespace"])
+                    elif sample.name == "authz_verified_namespaces":
+                        said = sample.value
         except (ValueError, KeyError):
             raise BadSettings([f"--metrics: {url} answers, but not with our metrics"]) from None
+        verified |= listed
+        silent += said != len(listed)  # or it has too many to list
+    alone = len(urls) == 1
+    counted.unprotected = unverified - verified if alone or not silent else set()
+    counted.undecided = unverified - verified - counted.unprotected
     return counted
 
 

@@ -48,6 +48,8 @@ class Readiness(StrEnum):
     """Something would have been denied that no grant can allow: find out what it is."""
     UNPROTECTED = "unprotected"
     """It signs but never verifies: to enforce would protect nothing."""
+    UNKNOWN = "unknown"
+    """It signs; whether it verifies, not all servers say: upgrade them, then ask all of them."""
     ENFORCED = "enforced"
     """It denies already."""
 
@@ -172,10 +174,17 @@ class Log:
         ]
         return sorted(found, key=lambda one: (-one[1].times_shadowed, one[0].order))
 
-    def readiness(self, namespace: Namespace, unprotected: Iterable[str] = ()) -> Readiness:
+    def readiness(
+        self,
+        namespace: Namespace,
+        unprotected: Iterable[str] = (),
+        undecided: Iterable[str] = (),
+    ) -> Readiness:
         """Whether `namespace` may be enforced."""
         if namespace in set(unprotected):
             return Readiness.UNPROTECTED
+        if namespace in set(undecided):
+            return Readiness.UNKNOWN
         shadowed = [caller for caller, seen in self.of(namespace) if seen.would]
         if shadowed:
             mended = all(self.grant(caller) or self._on_purpose(caller) for caller in shadowed)

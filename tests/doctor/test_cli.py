@@ -217,6 +217,40 @@ def test_namespaces_that_sign_and_never_verify(run: Run) -> None:
     ]
 
 
+SAW_SIGN = """authz_verified_namespaces 0
+authz_namespace_unverified{namespace="shop"} 1
+authz_namespace_unverified{namespace="bank"} 1
+"""
+SAW_VERIFY = """authz_verified_namespaces 1
+authz_namespace_verified{namespace="shop"} 1
+"""
+OLDER = "authz_unverified_namespaces 0\n"
+TOO_MANY = SAW_VERIFY.replace("namespaces 1", "namespaces 1001")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_servers_of_several_nodes_are_judged_together(run: Run, turned: bool) -> None:
+    """A namespace that calls on one node and is called on another has no hole."""
+    with answering(SAW_SIGN) as (one, _), answering(SAW_VERIFY) as (other, _):
+        urls = [f"--metrics={it}/metrics" for it in ((other, one) if turned else (one, other))]
+        ran = run("doctor", *urls, "--json")
+    found = [(it["workload"], it["rule"]) for it in ran.json["findings"]]
+    assert (ran.code, found) == (1, [("bank", "never-verifies")])
+
+
+@pytest.mark.parametrize("other", [OLDER, TOO_MANY])
+def test_what_one_of_several_servers_does_not_say_is_not_found_but_told(
+    run: Run, other: str
+) -> None:
+    with answering(SAW_SIGN) as (url, _), answering(other) as (second, _):
+        ran = run("doctor", f"--metrics={url}/metrics", f"--metrics={second}/metrics", "--json")
+        report = run("report", f"--metrics={url}/metrics", f"--metrics={second}/metrics", "--json")
+    assert (ran.code, ran.json["findings"]) == (3, [])
+    assert "cannot tell whether bank" in ran.err
+    verdicts = {it["namespace"]: it["verdict"] for it in report.json["namespaces"]}
+    assert verdicts["bank"] == "unknown"
+
+
 def test_upstreams_that_the_servers_could_not_read(run: Run) -> None:
     """Whatever the dumps say, the filters in force send something else than a cluster's name."""
     counted = 'authz_checks_total{{question="sign",outcome="allow",reason="{}"}} 7\n'
