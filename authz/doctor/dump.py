@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -33,6 +34,8 @@ _READ: Final = frozenset(
         "SecretsConfigDump",  # who uses them says which they are
     }
 )
+
+_LONGEST_ERROR: Final = 200  # characters
 
 
 class CannotRead(AuthzError):
@@ -78,10 +81,21 @@ def read_dump(text: str, source: str) -> Workload:
         content = json.loads(text)
     except (ValueError, RecursionError):
         raise CannotRead(f"{source}: no JSON; give what Envoy says under /config_dump") from None
-    try:
+    with of_the_form(source):
         return _read(content, source)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        what = f"{type(error).__name__} {error}"
+
+
+@contextmanager
+def of_the_form(source: str) -> Iterator[None]:
+    """Around what reads a dump: who owns a proxy may answer with anything.
+
+    Raises:
+        CannotRead: something is of another type than Envoy would write.
+    """
+    try:
+        yield
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"[:_LONGEST_ERROR]
         raise CannotRead(f"{source}: not the form of a config_dump ({what})") from None
 
 

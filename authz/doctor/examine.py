@@ -9,7 +9,7 @@ from authz.doctor.bootstrap import bootstrap
 from authz.doctor.capture import capture
 from authz.doctor.clusters import clusters
 from authz.doctor.complete import complete
-from authz.doctor.dump import Workload
+from authz.doctor.dump import Workload, of_the_form
 from authz.doctor.expected import Expected
 from authz.doctor.filters import filters
 from authz.doctor.finding import Finding, Rule
@@ -25,8 +25,13 @@ def examine(workload: Workload, expected: Expected) -> list[Finding]:
     """Every hole in what a proxy has in force; nothing, if it is sound.
 
     Raises:
-        CannotRead: the documents do not fit this proxy.
+        CannotRead: the documents do not fit this proxy, or it says what no Envoy says.
     """
+    with of_the_form(workload.name):
+        return _examine(workload, expected)
+
+
+def _examine(workload: Workload, expected: Expected) -> list[Finding]:
     found = [Finding(workload.name, *it, Rule.REFUSED) for it in workload.refused]
     found += [it for check in _CHECKS for it in check(workload, expected)]
     found += [*_delivered_routes(workload, expected), *complete(workload), *bootstrap(workload)]
