@@ -3,7 +3,8 @@
 #   docker build -t tenant-authz:0.1.0 .
 #   docker build --build-arg BASE=registry.example/python@sha256:... -t tenant-authz:0.1.0 .
 #
-# BASE needs python3, 3.11 or newer, with its standard library; pip or Debian's venv it does not need
+# BASE needs glibc (on musl, as in Alpine, protobuf has no compiled parser, and a Check costs some ten
+# times as much; the server warns of it) and python3, 3.11 or newer, with its standard library; pip or Debian's venv it does not need
 # if there is a directory `wheelhouse`, made where an index can be reached:
 #
 #   pip wheel --wheel-dir wheelhouse '.[kubernetes]' 'hatchling>=1.27' pip
@@ -51,7 +52,7 @@ USER 65532:65532
 EXPOSE 9000 9001
 STOPSIGNAL SIGTERM
 # Kubernetes has probes of its own. A server whose http_listen is set in a file needs it here, too.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python3", "-c", "import http.client, os, sys\nhost, _, port = os.environ.get('AUTHZ_HTTP_LISTEN', '127.0.0.1:9001').rpartition(':')\nside = http.client.HTTPConnection(host.strip('[]'), int(port), timeout=3)\nside.request('GET', '/readyz')\nsys.exit(side.getresponse().status != 200)"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["python3", "-c", "import http.client, os, sys\nhost, _, port = os.environ.get('AUTHZ_HTTP_LISTEN', '127.0.0.1:9001').rpartition(':')\nside = http.client.HTTPConnection(host.strip('[]*') or 'localhost', int(port), timeout=3)\nside.request('GET', '/readyz')\nsys.exit(side.getresponse().status != 200)"]
 ENTRYPOINT ["authz"]
 CMD ["serve"]
 COPY --from=build /opt/tenant-authz /opt/tenant-authz

@@ -22,6 +22,7 @@ from authz.wire import TOKEN_HEADER
 from authz.yamlfile import text_like
 
 PREFIX: Final = "AUTHZ_"
+EVERY_ADDRESS: Final = "*"
 _LONGEST_PATH: Final = 107  # of a Unix socket; unix(7)
 
 # Kubernetes gives every pod beside a Service named `authz` the variables AUTHZ_PORT, AUTHZ_PORT_*
@@ -49,18 +50,21 @@ class IdentitySource(enum.StrEnum):
 
 
 class Endpoint(NamedTuple):
-    """A TCP address to listen on. Port 0 takes a free one."""
+    """A TCP address to listen on. Port 0 takes a free one; host `*` is every address, IPv6 too."""
 
     host: str
     port: int
 
     @classmethod
     def parse(cls, text: object) -> Self:
-        """Read `host:port`, with an IPv6 host in brackets."""
+        """Read `host:port`, with an IPv6 host in brackets; `*:port` or `:port` is every address."""
         host, colon, port = str(text).rpartition(":")
-        if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
-            raise ValueError("write it as host:port, such as 127.0.0.1:9000 or [::1]:9000")
-        return cls(host.removeprefix("[").removesuffix("]"), int(port))
+        if not (colon and port.isascii() and port.isdigit() and int(port[:6]) < 65536):
+            raise ValueError(
+                "write it as host:port, such as 127.0.0.1:9000 or [::1]:9000; *:9000 is every "
+                "address, IPv4 and IPv6"
+            )
+        return cls(host.removeprefix("[").removesuffix("]") or EVERY_ADDRESS, int(port))
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -130,9 +134,9 @@ def _header_name(value: object) -> str:
     return name
 
 
-_Endpoint = Annotated[Endpoint, NoDecode, BeforeValidator(_endpoint), text_like(r".+:[0-9]+")]
+_Endpoint = Annotated[Endpoint, NoDecode, BeforeValidator(_endpoint), text_like(r".*:[0-9]+")]
 _Address = Annotated[
-    Endpoint | UnixSocket, NoDecode, BeforeValidator(_address), text_like(r"unix:/.+|.+:[0-9]+")
+    Endpoint | UnixSocket, NoDecode, BeforeValidator(_address), text_like(r"unix:/.+|.*:[0-9]+")
 ]
 _ConfigMap = Annotated[
     ConfigMapKey | None, NoDecode, BeforeValidator(_config_map_key), text_like("[^/]+/[^/]+/[^/]+")
@@ -214,10 +218,14 @@ class Settings(KeySettings):
 
     listen: Annotated[
         _Address,
-        Field(description="address of the gRPC service: host:port, or unix:/path (mode 0660)"),
+        Field(
+            description="address of the gRPC service: host:port, *:port for every address (IPv4 and "
+            "IPv6), or unix:/path (mode 0660)"
+        ),
     ] = Endpoint("127.0.0.1", 9000)
     http_listen: Annotated[
-        _Endpoint, Field(description="address of /metrics, /healthz and /readyz: host:port")
+        _Endpoint,
+        Field(description="address of /metrics, /healthz and /readyz: host:port, or *:port"),
     ] = Endpoint("127.0.0.1", 9001)
     identity: Annotated[
         IdentitySource,

@@ -26,7 +26,7 @@ TOOLS = {
     "tenants",
     "testing",
 }
-MOST_MODULES = 98
+MOST_MODULES = 100
 """Of ours in a server that keeps its keys in a file, packages counted."""
 
 WITNESS = """\

@@ -888,6 +888,45 @@ async def test_a_signal_drains_and_ends_it_with_0(folder: Folder, number: signal
         assert process.stderr == ""
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_signals_that_ask_for_a_reload_or_for_new_logs_end_nothing(
+    folder: Folder, workers: str
+) -> None:
+    await folder.make_keys()
+    with serving(folder.path, folder.flags(workers=workers)) as process:
+        process.ready()
+        for number, name in enumerate(("SIGHUP", "SIGUSR1", "SIGUSR2"), 1):
+            process.popen.send_signal(signal.Signals[name])
+            assert process.line("signal without effect", number)["signal"] == name
+        async with connected(process.port, folder.workload("shop")) as client:
+            assert await sign(client)
+        assert http_get(f"{process.http}/readyz")[0] == 200
+        process.popen.send_signal(signal.SIGTERM)
+        assert process.ended() == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_every_address_of_both_families_is_served(folder: Folder, workers: str) -> None:
+    await folder.make_keys()
+    everywhere = {"listen": "*:0", "http_listen": "*:0"}
+    with serving(folder.path, folder.flags(workers=workers, **everywhere)) as process:
+        side = process.ready().http.rpartition(":")[2]
+        for host in ("127.0.0.1", "[::1]"):
+            assert http_get(f"http://{host}:{side}/readyz")[0] == 200
+            socket.create_connection((host.strip("[]"), process.port), timeout=5).close()
+
+
+@pytest.mark.parametrize(("parser", "warned"), [("python", True), ("upb", False)])
+def test_a_parser_that_is_not_compiled_is_warned_of(
+    folder: Folder, parser: str, warned: bool
+) -> None:
+    chosen = {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": parser}
+    with serving(folder.path, folder.flags(), **chosen) as process:
+        process.line("listening")
+        lines = process.lines("protobuf parses in Python: a Check costs some ten times as much")
+    assert bool(lines) == warned
+
+
 async def test_a_second_signal_hurries_the_drain(folder: Folder) -> None:
     await folder.make_keys()
     with serving(folder.path, folder.flags(drain_seconds="600")) as process:

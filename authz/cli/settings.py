@@ -129,7 +129,7 @@ def _read(file: Path) -> dict[str, Any]:
     except (YAMLError, ValueError, LookupError, RecursionError) as error:
         raise BadSettings([f"config: {file} is not valid YAML: {error}"]) from None
     if not (isinstance(values, dict) and all(isinstance(name, str) for name in values)):
-        raise BadSettings([f"config: {file} must hold a mapping, such as 'listen: 0.0.0.0:9000'"])
+        raise BadSettings([f"config: {file} must hold a mapping, such as 'listen: 127.0.0.1:9000'"])
     if "kek" in values:
         raise BadSettings(
             [f"kek: a secret does not belong in {file}: use kek_files or {PREFIX}KEK"]

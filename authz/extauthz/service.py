@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from google.protobuf.internal import api_implementation
 from google.protobuf.message import DecodeError
 
 from authz._proto.ext_authz_pb2 import CheckRequest
@@ -15,6 +16,15 @@ from authz.extauthz.answer_cache import AnswerCache
 from authz.extauthz.request import Metadata, asked_of, facts_of, request_id_of
 from authz.extauthz.response import answer
 from authz.observe import DecisionEvent, Recorder
+
+
+def is_native() -> bool:
+    """Whether protobuf parses messages with compiled code (upb).
+
+    Its wheel for any platform has none, and pip takes that where there is no better one, such as on
+    musl. Python's own parser takes some 150 microseconds for a CheckRequest in place of 1.6.
+    """
+    return str(api_implementation.Type()) != "python"
 
 
 class AuthorizationService:

@@ -79,6 +79,12 @@ class SidePort:
 class _IPv6Server(ThreadingWSGIServer):
     address_family = socket.AF_INET6
 
+    def server_bind(self) -> None:
+        """Take IPv4, too, where every address is meant, whatever the machine's default is."""
+        only = self.server_address[0] != "::"
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(only))
+        super().server_bind()
+
 
 class _Handler(WSGIRequestHandler):
     timeout = 5  # seconds; an idle connection must not keep a thread

@@ -1,7 +1,6 @@
 """Runs one server on uvloop, from the settings to the exit code."""
 
 import asyncio
-import signal
 import time
 from typing import Protocol
 
@@ -9,6 +8,7 @@ import uvloop
 
 from authz.config import Settings
 from authz.observe import json_log
+from authz.server.process import attend
 from authz.server.server import Server
 
 
@@ -55,9 +55,7 @@ async def _live(settings: Settings, overseer: Overseer | None) -> None:
     )
     if overseer is not None:
         await overseer.attend(server)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop if overseer is None else overseer.stop)
+    attend(server.stop if overseer is None else overseer.stop, log)
     await server.startup()
     if overseer is not None:
         overseer.started()

@@ -13,8 +13,9 @@ from authz.config import Endpoint, IdentitySource, Settings, Transport, UnixSock
 from authz.domain.decision import Rules
 from authz.domain.identity import SpiffeId
 from authz.errors import ProblemsError
-from authz.extauthz import AuthorizationService
+from authz.extauthz import AuthorizationService, is_native
 from authz.observe import AuditLog, HandshakeLog, Metrics, SidePort
+from authz.server.process import bindable
 from authz.server.sources import Sources
 from authz.transport import (
     CallerSource,
@@ -84,11 +85,17 @@ class Server:
             ProblemsError: an address cannot be bound.
         """
         settings = self._settings
+        if not is_native():
+            self._log.warning(
+                "protobuf parses in Python: a Check costs some ten times as much",
+                because="its wheel for this platform has no compiled parser (upb), as on musl: use "
+                "an image with glibc, such as python:3.13-slim",
+            )
         await self._sources.load()
         self._listener = self._make_listener()
         if not self._shares_port:
             self._side_port = SidePort(
-                settings.http_listen, metrics=self.metrics.text, truths=self.truths
+                bindable(settings.http_listen), metrics=self.metrics.text, truths=self.truths
             )
         try:
             self.port = await self._listener.start(reuse_port=self._shares_port)
@@ -181,17 +188,18 @@ class Server:
             from authz.transport.reference import GrpcioListener  # noqa: PLC0415 - it takes 8 MB
 
             assert isinstance(listen, Endpoint)  # noqa: S101 - nothing else goes with grpcio
+            host, port = bindable(listen)
             return GrpcioListener(
                 self._service,
                 self._health,
-                host=listen.host,
-                port=listen.port,
+                host=host,
+                port=port,
                 limits=limits,
                 tls=tls,
                 caller_of=caller_of,
             )
         path = listen.path if isinstance(listen, UnixSocket) else None
-        host, port = listen if isinstance(listen, Endpoint) else ("", 0)
+        host, port = bindable(listen) if isinstance(listen, Endpoint) else ("", 0)
         listener = Http2Listener(
             self._service,
             self._health,

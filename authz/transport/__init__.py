@@ -5,6 +5,7 @@ from authz.transport.descriptors import make_room
 from authz.transport.health import Health
 from authz.transport.interface import Limits, Listener, Service
 from authz.transport.listener import Http2Listener
+from authz.transport.sockets import every_address
 from authz.transport.tls import TlsFiles, TlsMaterial, load_tls
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Service",
     "TlsFiles",
     "TlsMaterial",
+    "every_address",
     "from_insecure_metadata",
     "from_xfcc",
     "load_tls",

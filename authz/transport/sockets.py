@@ -16,6 +16,15 @@ the megabytes to which it would grow. Its room counts towards the memory of our 
 one read brings to what TLS has to keep."""
 
 
+def every_address() -> str:
+    """The host that stands for every address: `::`, which takes IPv4, too, where there is IPv6."""
+    try:
+        with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True):
+            return "::"
+    except (OSError, ValueError):  # no IPv6 in this kernel, or in this network namespace
+        return "0.0.0.0"  # noqa: S104 - it is what was asked for
+
+
 def listen_tcp(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     """Listen on a TCP address; `::` takes IPv4, too. With `reuse_port` several processes may.
 

@@ -1,11 +1,15 @@
 """The manifests: Kubernetes takes them, the service takes what they set, and they fit together."""
 
+import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
 import pytest
+from ruamel.yaml import YAML
 from typer.main import get_command
 
 from authz.cli import app
@@ -340,6 +344,54 @@ def test_with_fallback_a_sidecar_may_ask_another_node_s_pod_and_nothing_else_cha
     assert fallback["spec"] == service["spec"]
     preferred = {"networking.istio.io/traffic-distribution": "PreferSameNode"}
     assert fallback["metadata"]["annotations"] == preferred
+
+
+@pytest.mark.parametrize("name", INSTALLS)
+def test_on_openshift_no_pod_asks_for_a_user_or_group(name: str, tmp_path: Path) -> None:
+    """Its `restricted-v2` admits those of the namespace's own range only, and fills them in."""
+    numbers = {"runAsUser", "runAsGroup", "fsGroup", "supplementalGroups"}
+
+    def asked(objects: list[Any]) -> set[str]:
+        return {
+            path for it in objects for path in _paths(it, "") if path.rpartition(".")[2] in numbers
+        }
+
+    assert asked(list(rendered(name)))
+    changed = with_component(name, "openshift", tmp_path)
+    assert not asked(changed)
+    for version in VERSIONS:
+        for it in changed:
+            if it["kind"] not in CUSTOM:
+                kubernetes_validate.validate(it, version, strict=True)
+
+
+def test_the_documented_command_takes_them_out_of_the_job_too(tmp_path: Path) -> None:
+    text = (DEPLOY / "components/openshift/kustomization.yaml").read_text()
+    (command,) = re.findall(r"^#   (sed .*job\.yaml) \|", text, re.MULTILINE)
+    done = subprocess.run(command, shell=True, cwd=DEPLOY.parent, capture_output=True, check=True)  # noqa: S602
+    (tmp_path / "job.yaml").write_bytes(done.stdout)
+    (job,) = load(tmp_path / "job.yaml")
+    (before,) = load(DEPLOY / "keys/job.yaml")
+    context = before["spec"]["template"]["spec"]["securityContext"]
+    assert [context.pop(name) for name in ("runAsUser", "runAsGroup", "fsGroup")] == [65532] * 3
+    assert job == before
+
+
+def test_the_label_by_which_prometheus_selects_goes_where_the_comment_is(tmp_path: Path) -> None:
+    """Without it, the Prometheus of its most used chart takes neither monitor nor rules."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("there is no kubectl to render with")
+    folder = shutil.copytree(DEPLOY / "observability", tmp_path / "observability")
+    file = folder / "kustomization.yaml"
+    text = file.read_text()
+    line = "# release: kube-prometheus-stack"
+    assert text.count(line) == 1
+    file.write_text(text.replace(line, line.removeprefix("# ")))
+    command = ["kubectl", "kustomize", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = list(YAML(typ="safe", pure=True).load_all(done.stdout))
+    assert {it["kind"] for it in found} == {"ServiceMonitor", "PrometheusRule"}
+    assert all(it["metadata"]["labels"]["release"] == "kube-prometheus-stack" for it in found)
 
 
 # -- they are safe -----------------------------------------------------------------------------

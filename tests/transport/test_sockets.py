@@ -14,10 +14,10 @@ from grpc import aio
 
 from authz.transport import Http2Listener, from_insecure_metadata, from_xfcc
 from authz.transport.health import Health
-from authz.transport.sockets import listen_tcp, listen_unix
+from authz.transport.sockets import every_address, listen_tcp, listen_unix
 from tests.support.certificates import SERVICE, Issuer
 from tests.support.clients import Client
-from tests.support.waiting import soon
+from tests.support.waiting import PATIENCE, soon
 from tests.transport.raw import h2_context, raw
 from tests.transport.support import LIMITS, SHOP, XFCC, Answering, element, listening, material
 
@@ -128,6 +128,25 @@ async def test_the_address_of_ipv6_that_means_all_takes_ipv4_too() -> None:
         _, writer = await soon(asyncio.open_connection("127.0.0.1", bound.getsockname()[1]))
         writer.close()
         await writer.wait_closed()
+
+
+def test_every_address_is_both_families() -> None:
+    with listen_tcp(every_address(), 0) as bound:
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, bound.getsockname()[1]), timeout=PATIENCE).close()
+
+
+def test_every_address_is_that_of_ipv4_where_there_is_no_ipv6(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def without_ipv6(family: int = socket.AF_INET, *rest: int, **named: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return real(family, *rest, **named)
+
+    real = socket.socket
+    monkeypatch.setattr(socket, "socket", without_ipv6)
+    assert every_address() == "0.0.0.0"  # noqa: S104
 
 
 async def test_grpc_is_refused_where_nobody_listens_any_more(path: Path) -> None:

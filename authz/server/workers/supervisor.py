@@ -6,7 +6,6 @@ a worker dies, its socket goes with it, and new connections go to the others.
 
 import asyncio
 import random
-import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from authz.backoff import Backoff
 from authz.config import Endpoint, Settings
 from authz.errors import ProblemsError
 from authz.observe import Metrics, SidePort, json_log
+from authz.server.process import attend, bindable
 from authz.server.workers.protocol import Greeting, Word
 from authz.server.workers.worker import Worker
 
@@ -42,16 +42,15 @@ def supervise(settings: Settings, command: Sequence[str]) -> int:
 
 
 async def _live(settings: Settings, command: Sequence[str]) -> int:
+    log = json_log()
     supervisor = Supervisor(
         settings,
         command,
-        log=json_log(),
+        log=log,
         clock=time.time,  # noqa: TID251 - the one place where time enters this process
         monotonic=time.monotonic,
     )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, supervisor.stop)
+    attend(supervisor.stop, log)
     return await supervisor.run()
 
 
@@ -84,12 +83,13 @@ class Supervisor:
         """Run workers until the end; the exit code."""
         settings, address = self._settings, self._settings.listen
         assert isinstance(address, Endpoint)  # noqa: S101 - nothing else goes with workers
-        with _placeholder(address) as place:
+        host, _ = to_bind = bindable(address)
+        with _placeholder(to_bind, address) as place:
             port: int = place.getsockname()[1]
             self._side_port = SidePort(
-                settings.http_listen, metrics=self._metrics_text, truths=self._truths
+                bindable(settings.http_listen), metrics=self._metrics_text, truths=self._truths
             )
-            told = settings.model_copy(update={"listen": Endpoint(address.host, port)})
+            told = settings.model_copy(update={"listen": Endpoint(host, port)})
             self._workers = [
                 Worker(Greeting(number, told), self._command, self._heard)
                 for number in range(1, settings.workers + 1)
@@ -226,7 +226,7 @@ async def _first_of(*events: asyncio.Event) -> None:
         task.cancel()
 
 
-def _placeholder(address: Endpoint) -> socket.socket:
+def _placeholder(address: Endpoint, setting: Endpoint) -> socket.socket:
     """A socket that keeps the port for the workers. It never listens.
 
     Raises:
@@ -237,7 +237,7 @@ def _placeholder(address: Endpoint) -> socket.socket:
         _bound(address, reuse_port=False).close()
         return _bound(address, reuse_port=True)
     except OSError as error:
-        problem = f"listen: cannot listen on {address}: {error.strerror}"
+        problem = f"listen: cannot listen on {setting}: {error.strerror}"
         raise ProblemsError([problem]) from None
 
 
