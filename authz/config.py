@@ -219,8 +219,8 @@ class Settings(KeySettings):
     listen: Annotated[
         _Address,
         Field(
-            description="address of the gRPC service: host:port, *:port for every address (IPv4 and "
-            "IPv6), or unix:/path (mode 0660)"
+            description="address of the gRPC service: host:port, *:port for every address, IPv4 "
+            "and IPv6, or unix:/path (mode 0660)"
         ),
     ] = Endpoint("127.0.0.1", 9000)
     http_listen: Annotated[
