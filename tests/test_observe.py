@@ -2,13 +2,16 @@
 
 import io
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from authz.domain.decision import Rules
+import authz
+from authz.domain.decision import Rules, decide, decide_in_doubt
 from authz.domain.facts import Question
 from authz.domain.identity import SpiffeId
 from authz.domain.keys import KeyId
@@ -17,7 +20,7 @@ from authz.domain.policy import Grant, Mode, Policy, Role
 from authz.domain.reason import Reason
 from authz.domain.verdict import Allow, Deny, Ground, HeaderAction, Parties, SetToken
 from authz.extauthz import AuthorizationService
-from authz.observe import AuditLog, DecisionEvent, Metrics, json_log
+from authz.observe import AuditLog, DecisionEvent, Metrics, json_log, series
 from authz.observe.audit import (
     ENTRY_SECONDS,
     LINES_PER_SECOND,
@@ -29,6 +32,7 @@ from authz.observe.audit import (
 )
 from authz.observe.metrics import MAX_LISTED
 from authz.testing import NOW, ManualClock, check_request, rules, workload
+from tests.oracle.compare import asked as questions
 
 SHOP, BANK = workload("shop", "till"), workload("bank", "vault")
 PARTIES = Parties(Namespace("shop"), "till", Namespace("bank"), KeyId("00abcdef", 3))
@@ -387,10 +391,10 @@ def samples(metrics: Metrics) -> dict[tuple[str, tuple[tuple[str, str], ...]], f
 
 
 def checks(metrics: Metrics) -> dict[tuple[str, str, str], float]:
-    """Counts by question, outcome and reason."""
+    """What was counted, by question, outcome and reason."""
     found = {}
     for (name, labels), value in samples(metrics).items():
-        if name == "authz_checks_total":
+        if name == "authz_checks_total" and value:
             named = dict(labels)
             found[named["question"], named["outcome"], named["reason"]] = value
     return found
@@ -426,6 +430,45 @@ def test_nothing_that_a_tenant_says_becomes_a_label() -> None:
         ask(f"question-{number}", workload(f"ns-{number}"), f"token-{number}")
         ask("verify", workload(f"ns-{number}"), f"token-{number}")
     assert len(checks(metrics)) == 2
+    assert samples(metrics).keys() == samples(Metrics(ManualClock())).keys()
+
+
+def test_every_label_set_is_there_before_anything_happens() -> None:
+    """Else the first event is no increase, and an alert on it is silent."""
+    metrics = Metrics(ManualClock())
+    before = samples(metrics).keys()
+    for seed in range(3):
+        for one in questions(seed, 2000):
+            question, facts = one.request
+            verdict = decide(question, facts, one.rules, one.world.now)
+            metrics.decided(event(verdict, question=question, caller=None))
+    for question in (None, *Question):
+        for reason in (Reason.REQUEST_MALFORMED, Reason.INTERNAL_ERROR):
+            for mode in Mode:
+                doubt = decide_in_doubt(reason, question, BANK, Policy(default_mode=mode))
+                metrics.decided(event(doubt, question=question))
+    for error in (*map(ValueError, "ab"), KeyError(), UnicodeError(), TimeoutError(), Unheard()):
+        metrics.failed(error)
+    assert samples(metrics).keys() == before
+
+
+class Unheard(Exception):
+    """Of a kind that is nobody's."""
+
+
+def test_what_transports_count_is_there_before_anything_happens() -> None:
+    source = "".join(
+        path.read_text()
+        for folder in ("transport", "http2")
+        for path in (Path(authz.__file__).parent / folder).glob("*.py")
+    )
+    limit = r'(?:limited|\bcount)\("(\w+)"|limit="(\w+)"'
+    limits = {one or other for one, other in re.findall(limit, source)}
+    assert limits == set(series.LIMITS)
+    ends = r'(?:abort|announce|fail|retire|Refused|_closed|call_soon\(\S+)\(?(?:, )?"(\w+)"'
+    reasons = {*re.findall(ends, source), "client", "handshake", "handshake_limit"}
+    faults = re.findall(r"ConnectionFault\(\s*ErrorCode\.(\w+)", source)
+    assert reasons | {it.lower() for it in faults} <= set(series.CLOSED)
 
 
 def test_errors_are_counted_by_kind() -> None:
@@ -443,6 +486,9 @@ def test_the_names_of_all_metrics() -> None:
         "authz_checks_total",
         "authz_unexpected_errors_total",
         "authz_reload_failures_total",
+        "authz_last_reload_successful",
+        "authz_connections_closed_total",
+        "authz_limits_met_total",
         "authz_keyring_version",
         "authz_keyring_refused",
         "authz_age_seconds",
@@ -473,6 +519,18 @@ def test_what_is_left_of_a_certificate_is_told_where_there_is_one() -> None:
     metrics.presents(NOW + 60)
     clock.now = NOW + 70
     assert samples(metrics)[key] == -10
+
+
+@pytest.mark.parametrize("what", series.RELOADED)
+def test_a_bad_new_version_is_told_as_long_as_it_is_there(what: str) -> None:
+    one, whole = Metrics(ManualClock()), Metrics(ManualClock())
+    key = "authz_last_reload_successful", (("what", what),)
+    assert samples(one)[key] == 1
+    for newest in (False, False, True):
+        one.is_newest(what, newest)
+        whole.add(1, one.changes())
+        whole.add(2, Metrics(ManualClock()).changes())  # another worker, in which all is well
+        assert samples(one)[key] == samples(whole)[key] == newest
 
 
 def test_reload_failures_are_there_before_the_first_one() -> None:

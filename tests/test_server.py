@@ -222,6 +222,7 @@ async def test_a_copy_that_takes_something_back_is_told_once_and_not_used(folder
             await eventually(looked_again, "the store is looked at again")
             assert len(here.lines("key store not usable")) == 1
             assert await here.metric("authz_keyring_refused") == 1
+            assert await here.metric('authz_last_reload_successful{what="keyring"}') == 0
             assert await here.metric("authz_keyring_version") == 2
             assert (await here.get("/readyz"))[0] == 200
             assert await verify(bank, stolen) == "token-invalid"
@@ -578,11 +579,14 @@ async def test_a_bad_policy_is_told_and_counted_and_the_last_good_one_stays(
             assert line["problems"]
             failures = 'authz_reload_failures_total{what="policy"}'
             assert await here.metric(failures) == 1.0
+            newest = 'authz_last_reload_successful{what="policy"}'
+            assert await here.metric(newest) == 0
             assert await verify(bank, token) == "allowed"
             assert (await here.get("/readyz"))[0] == 200
             replace_file(folder.policy_file, ROLES.encode())
             await until("not-allowed", lambda: verify(bank, token))
             assert await here.metric(failures) == 1.0
+            assert await here.metric(newest) == 1
 
 
 async def test_what_nobody_expected_of_a_policy_file_ends_no_server(

@@ -20,6 +20,7 @@ from authz.domain.identity import SpiffeId
 from authz.domain.names import Namespace
 from authz.domain.reason import Reason
 from authz.domain.verdict import Deny, Ground
+from authz.observe import series
 from authz.observe.events import DecisionEvent
 
 MAX_LISTED: Final = 1000
@@ -46,7 +47,12 @@ _COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     _LIMITED: ("Limits reached: a request refused, a connection closed, or a delay.", ("limit",)),
     _RESTARTS: ("Workers that ended by themselves and were started again.", ()),
 }
-_AGING: Final = ("keyring", "policy")
+_EXPECTED: Final[Mapping[str, tuple[str, ...]]] = {
+    _ERRORS: series.ERRORS,
+    _RELOAD_FAILURES: series.RELOADED,
+    _CLOSED: series.CLOSED,
+    _LIMITED: series.LIMITS,
+}
 _NO_REASON: Final = id(None)
 _OWN: Final = 0  # workers are numbered from 1
 
@@ -69,6 +75,8 @@ class _State:
 
     keyring_version: int = 0
     keyring_refused: bool = False
+    behind: set[str] = field(default_factory=set)
+    """Of what the newest version is bad, so that an older one is in use."""
     seen: dict[str, float] = field(default_factory=dict)
     connections: int = 0
     certificate_expires: float | None = None
@@ -93,8 +101,11 @@ class Metrics(Collector):
         self._verified: dict[Namespace, None] = {}
         self._names_told = 0, 0
         self._states: dict[int, _State] = {}
-        for what in _AGING:
-            self._cell(_RELOAD_FAILURES, what)
+        for check in series.checks():
+            self._cell(_CHECKS, *check)
+        for name, values in _EXPECTED.items():
+            for value in values:
+                self._cell(name, value)
         self._cell(_RESTARTS)
 
     # -- what happens --------------------------------------------------------------------------
@@ -125,12 +136,16 @@ class Metrics(Collector):
             cell.names[caller.namespace] = None
 
     def failed(self, error: Exception) -> None:
-        """Count an unexpected error by its type."""
-        self._cell(_ERRORS, type(error).__name__).count += 1
+        """Count an unexpected error by its kind."""
+        self._cell(_ERRORS, series.kind_of(error)).count += 1
 
     def reload_failed(self, what: str) -> None:
-        """Count a new version of something that was not taken."""
+        """Count a new version of something that was not taken, or could not be read."""
         self._cell(_RELOAD_FAILURES, what).count += 1
+
+    def is_newest(self, what: str, newest: bool) -> None:
+        """Whether what is in use is the newest version: else that one is bad, and not used."""
+        (self._own.behind.discard if newest else self._own.behind.add)(what)
 
     def closed(self, reason: str) -> None:
         """Count a connection that ended."""
@@ -178,6 +193,7 @@ class Metrics(Collector):
             "verified": list(islice(self._verified, verified, None)),
             "keyring_version": own.keyring_version,
             "keyring_refused": own.keyring_refused,
+            "behind": sorted(own.behind),
             "seen": own.seen,
             "connections": self.connections(),
             "certificate_expires": own.certificate_expires,
@@ -192,6 +208,7 @@ class Metrics(Collector):
         self._states[worker] = _State(
             changes["keyring_version"],
             changes["keyring_refused"],
+            set(changes["behind"]),
             changes["seen"],
             changes["connections"],
             changes["certificate_expires"],
@@ -232,6 +249,15 @@ class Metrics(Collector):
             "used; the same if it is so in any worker.",
             value=any(state.keyring_refused for state in states),
         )
+        reloads = GaugeMetricFamily(
+            "authz_last_reload_successful",
+            "0 while the newest version is bad or cannot be read, and an older one stays in use; "
+            "0 if it is so in any worker, else 1.",
+            labels=["what"],
+        )
+        for what in series.RELOADED:
+            reloads.add_metric([what], not any(what in state.behind for state in states))
+        yield reloads
         age = GaugeMetricFamily(
             "authz_age_seconds",
             "Seconds since the key store was last reached, or the policy (with policy_from_cluster "
@@ -239,7 +265,7 @@ class Metrics(Collector):
             labels=["what"],
         )
         now = self._clock()
-        for what in _AGING:
+        for what in series.AGING:
             seen = min((state.seen.get(what, -inf) for state in states), default=-inf)
             age.add_metric([what], now - seen)
         yield age
@@ -329,4 +355,4 @@ class Metrics(Collector):
 
 
 def _name(question: Question | None) -> str:
-    return "unknown" if question is None else question.value
+    return series.UNKNOWN if question is None else question.value

@@ -147,6 +147,7 @@ class Sources:
             self._metrics.fresh("keyring")
         else:
             self._metrics.reload_failed("keyring")
+        self._metrics.is_newest("keyring", error is None)
         self._metrics.refuses_keyring(isinstance(error, KeyringRefused))
         problem = None if error is None else str(error)
         if problem == self._key_problem:
@@ -197,6 +198,7 @@ class Sources:
             self._kept_in_doubt("policy", error)
         else:
             self._policy_is_current = True
+            self._metrics.is_newest("policy", True)
             self._policy_unchanged()
             if policy != self._base:
                 self._use_base(policy)
@@ -254,6 +256,7 @@ class Sources:
             except Exception as error:  # noqa: BLE001 - nor one that has a certificate
                 self._kept_in_doubt("tls", error)
             else:
+                self._metrics.is_newest("tls", True)
                 if material != self.tls:
                     self.tls = material
                     self._renewed(material)
@@ -266,6 +269,7 @@ class Sources:
 
     def _kept(self, what: str, problems: tuple[str, ...]) -> None:
         self._metrics.reload_failed(what)
+        self._metrics.is_newest(what, False)
         there_is_one = what != "policy" or self.policy is not None
         stays = "the last good one stays" if there_is_one else "and there is no other: not ready"
         self._log.error(f"new version is bad, {stays}", what=what, problems=problems)

@@ -15,6 +15,7 @@ from authz.domain.facts import Question
 from authz.domain.reason import Reason
 from authz.domain.verdict import Ground
 from authz.observe import Metrics
+from authz.observe.series import CLOSED, RELOADED
 from authz.testing import ManualClock
 from tests.deploy.manifests import DEPLOY, load
 
@@ -22,8 +23,7 @@ FOLDER = DEPLOY / "observability"
 OUTCOMES = {"allow", "deny", "shadow"}
 REASONS = {
     *(reason.slug for reason in (*Reason, *Ground)),
-    "limit",
-    "namespace_limit",
+    *CLOSED,
 }  # of answers, and of lost connections
 
 
@@ -92,7 +92,34 @@ def test_every_alert_is_tested_and_says_what_to_do() -> None:
     for rule in rules():
         assert f'alertname="{rule["alert"]}"' in tests
         assert rule["labels"]["severity"] in {"info", "warning", "critical"}
-        assert set(rule["annotations"]) == {"summary", "description"}
+        assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+
+
+def test_every_runbook_is_a_section_of_a_page_of_ours() -> None:
+    for rule in rules():
+        base, found, place = rule["annotations"]["runbook_url"].partition("/blob/main/")
+        page, _, section = place.partition("#")
+        assert (base, found) == ("https://git.example/tenant-authz", "/blob/main/")
+        assert base + found.rstrip("/") in (FOLDER / "README.md").read_text()  # how to set it
+        assert section == rule["alert"].lower()
+        assert f"\n## {rule['alert']}\n" in (DEPLOY.parent / page).read_text()
+
+
+@pytest.mark.parametrize("always", ["vector(1)", "vector(1) > 1"], ids=["fires", "is-quiet"])
+def test_an_alert_that_always_fires_or_never_is_noticed(folder: Path, always: str) -> None:
+    text = YAML().load(folder / "rules.yaml")
+    for rule in text["groups"][0]["rules"]:
+        rule["expr"] = always
+        rule.pop("for", None)
+    with (folder / "rules.yaml").open("w") as file:
+        YAML().dump(text, file)
+    done = promtool(folder, "test", "rules", "tests.yaml")
+    assert done.returncode == 1
+    side = "got" if always == "vector(1)" else "exp"  # what is seen, or missed
+    noticed = "".join(
+        re.findall(rf"{side}:(?:(?!exp:|got:).)*", done.stdout + done.stderr, re.DOTALL)
+    )
+    assert not [rule["alert"] for rule in rules() if f'alertname="{rule["alert"]}"' not in noticed]
 
 
 def test_every_metric_in_a_query_exists_and_all_are_shown() -> None:
@@ -111,7 +138,7 @@ def test_every_value_that_a_query_looks_for_can_occur() -> None:
     assert values.pop("outcome") <= OUTCOMES
     assert values.pop("reason") <= REASONS
     assert values.pop("question") <= {question.value for question in Question}
-    assert values.pop("what") <= {"keyring", "policy", "tls"}
+    assert values.pop("what") <= {*RELOADED}
     assert not values
 
 

@@ -102,8 +102,11 @@ def test_limits_have_the_defaults_of_the_settings() -> None:
 
 
 def test_every_alert_has_a_runbook_and_every_metric_a_line() -> None:
+    runbooks = TEXTS[ROOT / "deploy/RUNBOOKS.md"]
+    assert re.findall(r"^## (\w+)$", runbooks, re.MULTILINE) == [it["alert"] for it in rules()]
+    for section in runbooks.split("\n## ")[1:]:
+        assert re.findall(r"^\*\*(\w+)\.\*\* ", section, re.MULTILINE) == ["Means", "See", "Do"]
     page = TEXTS[ROOT / "deploy/observability/README.md"]
-    assert re.findall(r"^### (\w+)$", page, re.MULTILINE) == [it["alert"] for it in rules()]
     table = page.partition("\n## Metrics\n")[2]
     assert set(re.findall(r"`(authz_[a-z_]+)`", table)) == exported()
 
