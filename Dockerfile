@@ -1,7 +1,7 @@
 # The service as an image: Python, the package, and nothing that builds, fetches or shells out for it.
 #
-#   docker build -t tenant-authz:0.1.0 .
-#   docker build --build-arg BASE=registry.example/python@sha256:... -t tenant-authz:0.1.0 .
+#   docker build -t tenant-authz:0.2.0 .
+#   docker build --build-arg BASE=registry.example/python@sha256:... -t tenant-authz:0.2.0 .
 #
 # BASE needs glibc (on musl, as in Alpine, protobuf has no compiled parser, and a Check costs some ten
 # times as much; the server warns of it) and python3, 3.11 or newer, with its standard library; pip or Debian's venv it does not need
@@ -25,7 +25,7 @@ RUN set -eu; \
     find /opt/tenant-authz -name '*.whl' -delete
 
 FROM ${BASE}
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="tenant-authz" \
       org.opencontainers.image.description="Keeps tenants apart on a shared Knative + Istio cluster" \

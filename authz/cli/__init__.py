@@ -1,12 +1,12 @@
 """The words that people type. Exit codes: 0 ok, 1 the answer is no, 2 usage, 3 could not start."""
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from authz import __version__
 from authz.cli.output import exits
 
 _COMMANDS = (
@@ -57,5 +57,5 @@ def _options(
     ] = False,
 ) -> None:
     if show_version:
-        typer.echo(version("tenant-authz"))
+        typer.echo(__version__)
         raise typer.Exit

@@ -6,14 +6,16 @@ from typing import Annotated
 
 import typer
 
+from authz import __version__
 from authz.cli.output import AsJson, print_json, show
 from authz.conformance import MATRIX, MUST, Driver, play
 from authz.errors import BadSettings
 
 app = typer.Typer(add_completion=False)
+_IMAGE = f"registry.example/tenant-authz:{__version__}"
 
 
-@app.command(epilog="Example: authz conformance --image registry.example/tenant-authz:0.1.0")
+@app.command(epilog=f"Example: authz conformance --image {_IMAGE}")
 def conformance(
     *,
     box: Annotated[

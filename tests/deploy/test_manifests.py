@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 from typer.main import get_command
 
+from authz import __version__
 from authz.cli import app
 from authz.cli.settings import load_settings
 from authz.config import Endpoint, KeySettings, Settings
@@ -301,15 +301,14 @@ def test_the_memory_is_enough_for_all_connections(
 
 
 def test_the_image_is_this_version() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     images = {
         container["image"]
         for _, it in everything()
         for container in _containers(it)
         if container["name"] != "istio-proxy"
     }
-    assert images == {f"tenant-authz:{version}"}
-    assert f"ARG VERSION={version}\n" in (ROOT / "Dockerfile").read_text()
+    assert images == {f"tenant-authz:{__version__}"}
+    assert f"ARG VERSION={__version__}\n" in (ROOT / "Dockerfile").read_text()
 
 
 def test_no_node_needs_the_registry_for_an_image_that_it_has() -> None:

@@ -6,10 +6,12 @@ A part stands between two comments, `<!-- NAME: made by python -m tests.pages --
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from authz import __version__
 from authz.domain import decision
 from tests.pages import reference
 from tests.paths import matrix
@@ -38,9 +40,21 @@ PARTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
 """For each page, its parts by name."""
 
 
+VERSIONED: Final = (
+    *("Dockerfile", "README.md", "deploy/OPERATIONS.md"),
+    *("deploy/README.md", "deploy/base/kustomization.yaml", "deploy/conformance/job.yaml"),
+    *("deploy/keys/job.yaml", "deploy/standalone/compose.yaml"),
+)
+"""Files that name the image and its version."""
+_VERSION: Final = re.compile(
+    r"((?:tenant-authz|\$registry):|(?:name: tenant-authz\n +|\$registry, )newTag: |ARG VERSION="
+    r"|[?&]ref=v)\d+\.\d+\.\d+"
+)
+
+
 def stale() -> list[str]:
     """The pages that are not as they should be."""
-    return [page for page, text in _fresh() if (ROOT / page).read_text() != text]
+    return sorted({page for page, text in _fresh() if (ROOT / page).read_text() != text})
 
 
 def write() -> None:
@@ -50,11 +64,23 @@ def write() -> None:
 
 
 def _fresh() -> Iterator[tuple[str, str]]:
+    for page in VERSIONED:
+        yield page, versioned((ROOT / page).read_text())
     for page, parts in PARTS.items():
         text = (ROOT / page).read_text()
         for name, made in parts.items():
             text = replaced(text, name, made(), page)
         yield page, text
+
+
+def names_version(text: str) -> bool:
+    """Whether a file's text names a version of the image."""
+    return _VERSION.search(text) is not None
+
+
+def versioned(text: str) -> str:
+    """A file's text that names this version of the image."""
+    return _VERSION.sub(rf"\g<1>{__version__}", text)
 
 
 def replaced(text: str, name: str, body: str, page: str) -> str:

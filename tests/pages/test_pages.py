@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from authz import __version__
 from authz.config import Settings
 from authz.policysource.file import parse_policy
 from tests.deploy.test_observability import exported, rules
-from tests.pages.generated import ROOT, replaced, stale
+from tests.pages.generated import ROOT, VERSIONED, names_version, replaced, stale, versioned
 from tests.pages.reference import every_command
 
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -130,6 +131,19 @@ def test_labels_by_which_pages_select_the_servers_log_are_theirs() -> None:
             assert container in containers, page
 
 
+def test_the_version_has_one_place() -> None:
+    """Files that name the image's version are found, and no other does."""
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+    folders = ("authz", "deploy", "envoyfilters")
+    files = [*ROOT.glob("*"), *(it for name in folders for it in (ROOT / name).rglob("*"))]
+    kinds = {".md", ".py", ".yaml", ".toml", ""}
+    texts = {it: it.read_text() for it in files if it.suffix in kinds and it.is_file()}
+    found = {str(it.relative_to(ROOT)) for it, text in texts.items() if names_version(text)}
+    assert found - {"authz/REFERENCE.md", "CHANGELOG.md"} == set(VERSIONED)
+    assert f"\n## {__version__} (" in (ROOT / "CHANGELOG.md").read_text()
+    assert versioned("image: tenant-authz:9.9.9\n") == f"image: tenant-authz:{__version__}\n"
+
+
 def test_no_page_installs_what_no_index_has() -> None:
     assert not [page for page, text in TEXTS.items() if "tenant-authz[" in text]
 
@@ -145,7 +159,7 @@ def test_both_pages_install_by_the_same_commands(tmp_path: Path) -> None:
     subprocess.run(["bash", "-c", head + first], cwd=tmp_path, check=True, stdin=subprocess.DEVNULL)
     rendering = [kubectl, "kustomize", str(tmp_path / "mine")]
     done = subprocess.run(rendering, capture_output=True, text=True, check=True)
-    assert "image: registry.example/tenant-authz:0.1.0" in done.stdout
+    assert f"image: registry.example/tenant-authz:{__version__}" in done.stdout
     assert "default_mode: shadow" in done.stdout
 
 
