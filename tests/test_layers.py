@@ -21,6 +21,7 @@ TOOLS = {
     "envoyfilters",
     "estimate",
     "lab",
+    "manifests",
     "reach",
     "report",
     "tenants",

@@ -11,7 +11,7 @@ from authz.cli.output import exits
 
 _COMMANDS = (
     *("report", "doctor", "conformance", "serve", "demo"),
-    *("keys", "token", "policy", "tenant", "platform"),
+    *("keys", "token", "policy", "tenant", "platform", "manifests"),
 )
 """As the help lists them. Each is a module here, with an `app`."""
 

@@ -61,8 +61,6 @@ def everything() -> Iterator[tuple[str, Json]]:
     for name in kustomizations():
         for it in rendered(name):
             yield f"{name}: {it['kind']} {it['metadata']['name']}", it
-    for it in load(DEPLOY / "keys" / "job.yaml"):
-        yield "keys: Job", it
 
 
 def one(objects: tuple[Json, ...], kind: str, name: str) -> Json:

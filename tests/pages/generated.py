@@ -43,7 +43,7 @@ PARTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
 VERSIONED: Final = (
     *("Dockerfile", "README.md", "deploy/OPERATIONS.md"),
     *("deploy/README.md", "deploy/base/kustomization.yaml", "deploy/conformance/job.yaml"),
-    *("deploy/keys/job.yaml", "deploy/standalone/compose.yaml"),
+    *("deploy/keys/kustomization.yaml", "deploy/standalone/compose.yaml"),
 )
 """Files that name the image and its version."""
 _VERSION: Final = re.compile(

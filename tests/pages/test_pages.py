@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,6 +147,13 @@ def test_the_version_has_one_place() -> None:
 
 def test_no_page_installs_what_no_index_has() -> None:
     assert not [page for page, text in TEXTS.items() if "tenant-authz[" in text]
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl to render with")
+def test_what_authz_manifests_prints_is_fresh() -> None:
+    command = [sys.executable, str(ROOT / "deploy/render.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_both_pages_install_by_the_same_commands(tmp_path: Path) -> None:
