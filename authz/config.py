@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from authz.domain.identity import SpiffeId
 from authz.domain.keys import TokenLife
+from authz.domain.verdict import Reuse
 from authz.policysource.location import ConfigMapKey
 from authz.wire import TOKEN_HEADER
 from authz.yamlfile import text_like
@@ -322,6 +323,24 @@ class Settings(KeySettings):
             "their turn; they have half a core at most, too; 0: neither limit; not for xfcc",
         ),
     ] = 20_000
+    reuse_sign_seconds: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=300,
+            description="how long a sidecar with the filters of components/reuse puts the same "
+            "token on calls without asking; 30 is good, 0: it asks about each",
+        ),
+    ] = 0
+    reuse_verify_seconds: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=60,
+            description="how long sidecars with these filters let the same peer and token in "
+            "without asking, so how much longer a revocation may take; 2 is good, 0: they ask",
+        ),
+    ] = 0
     max_buffered_bytes: Annotated[
         int,
         Field(
@@ -330,6 +349,23 @@ class Settings(KeySettings):
             "connections together; above it those that hold most are closed",
         ),
     ] = 134_217_728
+
+    @property
+    def token_life(self) -> TokenLife:
+        """The settings that say how long a token is good.
+
+        Where proxies keep tokens, each is made at the beginning of a step, given out until the next
+        and kept for as long again: only then do all replicas and pods show one and the same.
+        """
+        life, step = super().token_life, self.reuse_sign_seconds
+        if not step:
+            return life
+        return TokenLife(life.seconds, life.leeway, max(life.reuse, 2 * step), step)
+
+    @property
+    def reuse(self) -> Reuse:
+        """For how long proxies may give answers again."""
+        return Reuse(self.reuse_sign_seconds, self.reuse_verify_seconds)
 
     @property
     def policy_origin(self) -> str:

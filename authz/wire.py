@@ -25,6 +25,11 @@ APP_CONTAINERS: Final = "ISTIO_META_APP_CONTAINERS"
 INSECURE_CALLER: Final = "x-authz-insecure-caller"
 """Metadata of a Check: who asks, where anybody is believed."""
 
+REUSE: Final = "tenant_authz_reuse"
+"""Dynamic metadata of an answer: for how many seconds the proxy may give it again by itself."""
+REUSED_TOKEN: Final = "tenant_authz_token"  # noqa: S105 - a name, not a secret
+"""Dynamic metadata of an answer that may be given again: the token that it sets."""
+
 GROUP: Final = "tenant-authz.dev"
 """Our API group in Kubernetes, and the prefix of our labels and annotations."""
 TENANT_LABEL: Final = f"{GROUP}/tenant"

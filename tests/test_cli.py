@@ -551,6 +551,12 @@ def test_explain_names_the_row_and_the_grant(policy: Run) -> None:
     assert named[EVENT] == ("no-grant", None)
 
 
+def test_explain_says_which_answers_proxies_may_keep(policy: Run) -> None:
+    asked = ("policy", "explain", "policy.yaml", "shop/till", "bank", "--port", "8080", "--json")
+    kept = {row["way"]: row["kept"] for row in policy(*asked).json}
+    assert kept == {STRAIGHT: True, TRANSIT: True, EVENT: False}
+
+
 def test_tables_prints_the_tables_that_decide(run: Run) -> None:
     assert run("policy", "tables").out == markdown()
 

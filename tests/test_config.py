@@ -19,6 +19,7 @@ from authz.config import (
     UnixSocket,
 )
 from authz.domain.keys import TokenLife
+from authz.domain.verdict import Reuse
 from authz.errors import BadSettings, KeyStoreError
 from authz.keystore import configured_store
 from authz.policysource.location import ConfigMapKey
@@ -102,6 +103,8 @@ GOOD: dict[str, tuple[str, Any]] = {
     "idle_seconds": ("1", 1),
     "request_seconds": ("1", 1),
     "max_checks_per_second": ("0", 0),
+    "reuse_sign_seconds": ("30", 30),
+    "reuse_verify_seconds": ("2", 2),
 }
 
 
@@ -353,6 +356,22 @@ def test_a_token_lives_as_long_as_a_request_may_wait() -> None:
     (told,) = problems({**flags, "token_seconds": "179"}, kind=KeySettings)
     assert told.startswith("token_seconds: 179 is too short")
     assert "set at least 180" in told
+
+
+def test_what_proxies_keep_counts_for_the_life_of_a_token() -> None:
+    kept = {**TLS, "reuse_sign_seconds": "30", "reuse_verify_seconds": "2"}
+    settings = load_settings(Settings, kept, None)
+    assert settings.token_life == TokenLife(720, 30, reuse=60, step=30)
+    assert settings.reuse == Reuse(30, 2)
+    (told,) = problems({**kept, "reuse_sign_seconds": "60"})
+    assert told.startswith("token_seconds: 720 is too short")
+    assert "set at least 750" in told
+    longer = {**kept, "reuse_sign_seconds": "60", "token_seconds": "750"}
+    assert load_settings(Settings, longer, None).token_life == TokenLife(750, 30, 120, 60)
+
+
+def test_nothing_is_kept_unless_it_is_said() -> None:
+    assert load_settings(Settings, TLS, None).reuse == Reuse(0, 0)
 
 
 def test_the_defaults_leave_room_for_a_token_that_is_a_minute_old() -> None:

@@ -44,7 +44,7 @@ tenants:
   other: {{namespaces: []}}
 namespaces:
   shop-db: {{public: false, mode: off}}
-  legacy: {{plaintext_peers: true}}
+  legacy: {{plaintext_peers: true, reuse: false}}
   web: {{public: [hello, api]}}
   open: {{public: true}}
 grants:
@@ -81,7 +81,7 @@ def test_every_field_becomes_policy() -> None:
         namespaces={
             shop: NamespacePolicy("acme", Mode.ENFORCE),
             shop_db: NamespacePolicy("acme", Mode.OFF, accepts_public=False),
-            Namespace("legacy"): NamespacePolicy(plaintext_peers=True),
+            Namespace("legacy"): NamespacePolicy(plaintext_peers=True, reuse=False),
             Namespace("web"): NamespacePolicy(accepts_public=frozenset({"hello", "api"})),
             Namespace("open"): NamespacePolicy(accepts_public=True),
         },
@@ -195,6 +195,7 @@ def test_until_includes_the_day_that_it_names(day: str, last_second: int) -> Non
         ("route_owners: ['@public']", "line 1: route_owners.0: '@public' is not a namespace"),
         ("host_templates:\n- a.b", "line 2: host_templates.0: 'a.b' does not tell the namespace"),
         ("namespaces: {a: {plaintext_peers: 1}}", "line 1: namespaces.a.plaintext_peers: Input"),
+        ("namespaces: {a: {reuse: 2}}", "line 1: namespaces.a.reuse: Input"),
         ("grants: {to: a}", "line 1: grants: Input should be a valid list"),
         ("grants:\n- from: a", "line 2: grants.0.to: is required"),
         ("grants:\n- to: a", "line 2: grants.0.from: is required"),

@@ -164,14 +164,17 @@ def _from_outside(
 
 
 def _said(verdict: Verdict | None) -> dict[str, object]:
-    """What is decided, by which row of the decision table, and by which grant if by one."""
+    """What is decided, by which row of the decision table, and by which grant if by one.
+
+    `kept` is whether a proxy may give the answer again by itself, where settings let it.
+    """
     if verdict is None:
         because = "nobody holds the role gateway, so nothing comes in from outside"
-        return {"allowed": False, "because": because, "row": None, "grant": None}
+        return {"allowed": False, "because": because, "row": None, "grant": None, "kept": False}
     if isinstance(verdict, Deny):
-        because, grant = verdict.reason.sentence, None
+        because, grant, kept = verdict.reason.sentence, None, False
     else:
-        because, grant = verdict.ground.value, verdict.grant
+        because, grant, kept = verdict.ground.value, verdict.grant, verdict.reuse > 0
         if verdict.would_deny is not None:
             because += f"; enforced, it would be denied: {verdict.would_deny.sentence}"
     return {
@@ -179,4 +182,5 @@ def _said(verdict: Verdict | None) -> dict[str, object]:
         "because": because,
         "row": verdict.row,
         "grant": None if grant is None else str(grant),
+        "kept": kept,
     }

@@ -5,7 +5,7 @@ is worked out here, once.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
@@ -17,7 +17,16 @@ from authz.domain.names import Namespace, is_cluster_name
 from authz.domain.policy import NO_ROLES, Grant, Policy
 from authz.domain.reason import Reason
 from authz.domain.tokens import Claims
-from authz.domain.verdict import Allow, Deny, Ground, HeaderAction, Parties, SetToken, Verdict
+from authz.domain.verdict import (
+    Allow,
+    Deny,
+    Ground,
+    HeaderAction,
+    Parties,
+    Reuse,
+    SetToken,
+    Verdict,
+)
 from authz.errors import InvalidIdentity
 
 _MAX_QUOTED: Final = 128  # characters
@@ -32,10 +41,18 @@ class Rules:
     life: TokenLife
     own: Namespace | None = None
     """The namespace of the service itself; `None` where it has no SPIFFE ID."""
+    reuse: Reuse = Reuse()  # noqa: RUF009 - a value
+    _unchanged: list[float] = field(
+        init=False, repr=False, compare=False, default_factory=lambda: [inf, -inf]
+    )
 
     def next_change(self, now: float) -> float:
         """When a key or a grant next begins or ends to count, in seconds since the epoch."""
-        return min(self.policy.next_change(now), self.keyring.next_change(now))
+        since, until = self._unchanged
+        if not since <= now < until:  # thousands of grants are not looked through for each answer
+            until = min(self.policy.next_change(now), self.keyring.next_change(now))
+            self._unchanged[:] = now, until
+        return until
 
 
 class Case:
@@ -157,6 +174,8 @@ class Row:
     """`None`: this is not the case, and the next row is tried."""
     always: bool = False
     """A denial by this row stands whatever the destination's mode."""
+    reusable: bool = False
+    """An allow by this row depends on nothing that the asking proxy's key lacks, see `reuse`."""
 
 
 UNTRUSTED: Final = Row(

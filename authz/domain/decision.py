@@ -16,6 +16,7 @@ from authz.domain.identity import SpiffeId
 from authz.domain.names import Namespace
 from authz.domain.policy import Mode, Policy
 from authz.domain.reason import Reason
+from authz.domain.reuse import REUSABLE, seconds
 from authz.domain.verdict import Allow, Deny, Ground, Verdict
 
 __all__ = ["TABLES", "Rules", "decide", "decide_in_doubt", "markdown"]
@@ -49,7 +50,10 @@ def decide(
         case.row = row.name
         verdict = row.rule(case)
         if verdict is not None:
-            if row.always or isinstance(verdict, Allow):
+            if isinstance(verdict, Allow):
+                again = seconds(case, verdict) if row.reusable else 0
+                return verdict._replace(reuse=again) if again else verdict
+            if row.always:
                 return verdict
             return _under_mode(verdict, question, case.destination, rules.policy)
     return Deny(Reason.NO_ROW, case.parties)
@@ -86,7 +90,8 @@ def markdown() -> str:
     for question, rows in TABLES.items():
         parts.append(f"**{question}**\n\n| row | case | answer |\n|---|---|---|\n")
         parts += (
-            f"| `{row.name}` | {row.case} | {row.answer}{_WHATEVER if row.always else ''} |\n"
+            f"| `{row.name}` | {row.case} | {row.answer}{_WHATEVER if row.always else ''}"
+            f"{_AGAIN if row.reusable and question in REUSABLE else ''} |\n"
             for row in rows
         )
         parts.append("\n")
@@ -94,3 +99,4 @@ def markdown() -> str:
 
 
 _WHATEVER: Final = ", whatever D's mode"
+_AGAIN: Final = "; may be kept"

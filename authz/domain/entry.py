@@ -241,9 +241,9 @@ _TOKEN: Final = (
         _stranger,
     ),
     Row("not-public", "source is `@public`, and D refuses it", "deny `not-allowed`", _not_public),
-    Row("from-outside", "source is `@public`", "allow", _public),
-    Row("same-tenant", "source is of D's tenant", "allow", _same_tenant),
-    Row("granted", "D grants the source access", "allow", _granted),
+    Row("from-outside", "source is `@public`", "allow", _public, reusable=True),
+    Row("same-tenant", "source is of D's tenant", "allow", _same_tenant, reusable=True),
+    Row("granted", "D grants the source access", "allow", _granted, reusable=True),
     Row("no-grant", "else", "deny `not-allowed`", _no_grant),
 )
 _PEER: Final = (
@@ -259,12 +259,14 @@ _PEER: Final = (
         "P is an ordinary workload of D's tenant",
         "allow, token or not: mTLS proves the origin",
         _peer_of_tenant,
+        reusable=True,
     ),
     Row(
         "peer-granted",
         "P is an ordinary workload that D grants access",
         "allow, token or not: mTLS proves the origin",
         _peer_granted,
+        reusable=True,
     ),
 )
 

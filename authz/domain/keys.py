@@ -40,13 +40,19 @@ _root_id = re.compile(ROOT_ID)
 class TokenLife:
     """How long a token is good, in seconds.
 
-    `leeway` is how far the clocks of two replicas may be apart, `reuse` for how long a signer may
-    give out the same token.
+    `leeway` is how far the clocks of two replicas may be apart, `reuse` how old a token may be when
+    it is put on a request. Tokens are made at multiples of `step` only, so that within one all
+    replicas make the same token for the same pair.
     """
 
     seconds: int = 720
     leeway: int = 30
     reuse: int = 60
+    step: int = 1
+
+    def issued_at(self, now: float) -> int:
+        """When a token that is made at `now` is said to be made."""
+        return int(now) - int(now) % self.step
 
     @property
     def gone_after(self) -> int:

@@ -157,6 +157,8 @@ class NamespacePolicy:
     `Policy.accepts_public`."""
     plaintext_peers: bool = False
     """Its pods accept plaintext, so a token counts although nobody proves who presents it."""
+    reuse: bool = True
+    """Whether proxies may give answers about its requests again by themselves."""
 
 
 _DEFAULT = NamespacePolicy()

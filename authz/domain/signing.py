@@ -74,7 +74,7 @@ def _signed(case: Case) -> Allow | None:
         now=now,
         life=life,
     )
-    return case.allow(Ground.SIGNED, SetToken(token), good_until=int(now) + life.reuse)
+    return case.allow(Ground.SIGNED, SetToken(token), good_until=life.issued_at(now) + life.reuse)
 
 
 _NO_UPSTREAM: Final = Row(
@@ -88,6 +88,7 @@ _OUT: Final = Row(
     "D is unknown",
     "header removed: a token never leaves the mesh",
     _leaves,
+    reusable=True,
 )
 
 SIGN: Final = (
@@ -108,7 +109,7 @@ SIGN: Final = (
         "unchanged: the origin's token passes",
         _passed_on,
     ),
-    Row("signed", "else", "token S→D, replacing what the client sent", _signed),
+    Row("signed", "else", "token S→D, replacing what the client sent", _signed, reusable=True),
 )
 
 PUBLIC: Final = (

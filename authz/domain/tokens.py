@@ -92,7 +92,7 @@ def mint(
     `service_account` is the full name, or empty where none is known.
     """
     key = keyring.signing_key(source, now)
-    issued_at = int(now)
+    issued_at = life.issued_at(now)
     account = short_account(service_account)
     claims = f"{source}/{account}/{destination}/{issued_at}/{issued_at + life.seconds}"
     signed = f"{_VERSION}.{key.id}.{_encode(claims.encode())}"

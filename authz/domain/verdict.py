@@ -64,6 +64,15 @@ class Parties(NamedTuple):
     """Whose route led a request from outside to where it may not go."""
 
 
+class Reuse(NamedTuple):
+    """For how many seconds proxies may at most give answers again by themselves; 0: they ask."""
+
+    sign: int = 0
+    """Answers to `sign`."""
+    entry: int = 0
+    """Answers to `verify`, and to `transit` at the activator."""
+
+
 class Allow(NamedTuple):
     """Let it pass. One answer keeps, removes or sets the token header, never two of them."""
 
@@ -79,6 +88,8 @@ class Allow(NamedTuple):
     """The row of the decision table that let it pass; in shadow mode, the one that would deny."""
     grant: Grant | None = None
     """The grant that let it pass, where one did."""
+    reuse: int = 0
+    """For how many seconds the proxy that asked may give it again by itself, see `reuse`."""
 
 
 class Deny(NamedTuple):

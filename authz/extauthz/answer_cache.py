@@ -68,7 +68,10 @@ class AnswerCache:
             if len(room) >= MAX_PER_NAMESPACE:
                 del room[next(iter(room))]
                 self._size -= 1
-        room[key] = Kept(response, verdict.ground, verdict.good_until)
+        until = verdict.good_until
+        if verdict.reuse:  # who is given it last must not keep it longer than it is good
+            until = min(until, self._until) - verdict.reuse
+        room[key] = Kept(response, verdict.ground, until)
 
     def _compact(self, key: Key) -> Key:
         """An equal key that shares with others the texts which many have in common."""

@@ -146,6 +146,9 @@ class _NamespaceEntry(_Model):
     or the list of the Services that they may enter. Default: `default_public`."""
     plaintext_peers: bool = False
     """Its pods accept plaintext: a token counts although nothing proves who presents it."""
+    reuse: bool = True
+    """Whether proxies may keep answers about requests that it sends or gets; `false`: each is asked
+    about. Without the settings `reuse_*_seconds` no answer is kept anyway."""
 
 
 class _GrantEntry(_Model):
@@ -325,7 +328,7 @@ def _namespaces(file: _File) -> dict[Namespace, NamespacePolicy]:
         tenant_mode = None if tenant is None else file.tenants[tenant].mode
         public = frozenset(entry.public) if isinstance(entry.public, list) else entry.public
         known[Namespace(name)] = NamespacePolicy(
-            tenant, entry.mode or tenant_mode, public, entry.plaintext_peers
+            tenant, entry.mode or tenant_mode, public, entry.plaintext_peers, entry.reuse
         )
     return known
 

@@ -10,7 +10,7 @@ from authz.domain.identity import SpiffeId
 from authz.domain.keys import TokenLife
 from authz.domain.names import PUBLIC, Namespace
 from authz.domain.policy import EVERYONE, Exemption, Policy, Role
-from authz.domain.verdict import Allow, Deny, Ground, SetToken, Verdict
+from authz.domain.verdict import Allow, Deny, Ground, Reuse, SetToken, Verdict
 from authz.wire import cluster_name, virtual_service_name
 
 LATEST: Final = 98_000_000_000
@@ -45,6 +45,10 @@ _BECAUSE: Final = {
 }
 
 
+_REUSE: Final = Reuse(30, 2)
+"""What the settings say where answers are kept: to tell which of them may be."""
+
+
 class Request(NamedTuple):
     """One request. What is `None` or empty has a value that no rule names."""
 
@@ -64,7 +68,7 @@ class Oracle:
     def __init__(self, policy: Policy, now: float) -> None:
         self.policy = policy
         self.now = now
-        self._rules = Rules(policy, rotation.create(0), TokenLife())
+        self._rules = Rules(policy, rotation.create(0), TokenLife(), reuse=_REUSE)
         self._trust_domain = min(policy.trust_domains)
         self._holders = {role: _holder(policy, role) for role in Role}
 

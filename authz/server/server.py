@@ -164,7 +164,10 @@ class Server:
         if policy is not None and keyring is not None:
             own = self._identity
             namespace = None if own is None else own.namespace
-            self._service.rules = Rules(policy, keyring, self._settings.token_life, namespace)
+            settings = self._settings
+            self._service.rules = Rules(
+                policy, keyring, settings.token_life, namespace, settings.reuse
+            )
         self._health.serving = all(self.truths().values())
 
     @property

@@ -15,10 +15,11 @@ from authz.domain.decision import TABLES, Rules, Tables, decide
 from authz.domain.facts import Facts
 from authz.domain.keys import TokenLife
 from authz.domain.names import Namespace
-from authz.domain.verdict import Deny, SetToken
+from authz.domain.verdict import Deny, Reuse, SetToken
 from authz.errors import AuthzError
 from authz.policysource.file import parse_policy
-from tests.oracle.oracle import Answer, answer
+from tests.oracle.kept import with_kept
+from tests.oracle.oracle import Answer
 from tests.oracle.policy_file import World
 from tests.oracle.requests import Request, request
 from tests.oracle.worlds import world
@@ -44,7 +45,7 @@ def asked(seed: int, count: int) -> Iterator[Asked]:
             its = world(random)
             rules = rules_of(its)
         question = request(random, its)
-        yield Asked(its, rules, question, answer(*question, its))
+        yield Asked(its, rules, question, with_kept(*question, its))
 
 
 def as_yaml(world: World) -> str:
@@ -58,9 +59,10 @@ def rules_of(world: World) -> Rules:
     """The program's reading of a world: its policy is read as a file is."""
     policy = parse_policy(as_yaml(world))
     claims = {host: Namespace(to) for host, to in world.claims.items()}
-    life = TokenLife(world.token_seconds, world.leeway)
+    step = world.reuse[0]
+    life = TokenLife(world.token_seconds, world.leeway, max(60, 2 * step), step or 1)
     own = None if world.own is None else Namespace(world.own)
-    return Rules(replace(policy, claims=claims), world.keyring, life, own)
+    return Rules(replace(policy, claims=claims), world.keyring, life, own, Reuse(*world.reuse))
 
 
 def decided(request: Request, rules: Rules, now: float, tables: Tables = TABLES) -> Answer:
@@ -78,6 +80,7 @@ def decided(request: Request, rules: Rules, now: float, tables: Tables = TABLES)
         why=verdict.ground.slug,
         header=header.token if isinstance(header, SetToken) else header.value,
         would_deny=verdict.would_deny and verdict.would_deny.slug,
+        kept=verdict.reuse,
     )
 
 
@@ -90,7 +93,7 @@ def difference(one: Asked, tables: Tables = TABLES) -> str:
         again = False
         for its, question in _smaller(one.world, one.request):
             try:
-                smaller = Asked(its, rules_of(its), question, answer(*question, its))
+                smaller = Asked(its, rules_of(its), question, with_kept(*question, its))
             except (AuthzError, ValueError, LookupError):
                 continue
             if decided(question, smaller.rules, its.now, tables) != smaller.read:
@@ -131,7 +134,7 @@ def _text(one: Asked, program: Answer) -> str:
         [
             f"--- policy, at {world.now:.3f}",
             as_yaml(world).rstrip(),
-            f"--- claims: {dict(world.claims)}, own namespace: {world.own}",
+            f"--- claims: {dict(world.claims)}, own namespace: {world.own}, reuse: {world.reuse}",
             "--- keys",
             *(f"{it}" for it in world.keyring.roots),
             *(f"{name}: {it}" for name, it in world.keyring.namespaces.items()),

@@ -51,6 +51,8 @@ class Answer(NamedTuple):
     """`keep`, `remove`, or the token that is set."""
     would_deny: str | None = None
     """The reason, in shadow mode."""
+    kept: int = 0
+    """For how many seconds the proxy may give it again, see `kept`."""
 
 
 def answer(question: str, facts: Any, world: World) -> Answer:
@@ -109,7 +111,7 @@ def outbound(question: str, facts: Any, world: World, held: set[str]) -> Answer:
     elif "transit" in held and facts.tokens:
         return Answer("passed-on", True, "passed-on")
     parties = source, account, to
-    token = sign(parties, world.keyring, world.now, world.token_seconds)
+    token = sign(parties, world.keyring, world.now, world.token_seconds, world.reuse[0] or 1)
     return Answer(row, True, "signed", token)
 
 

@@ -47,6 +47,8 @@ class World(NamedTuple):
     """The namespace of the service itself, of its certificate or `own_id`."""
     token_seconds: int = 720
     leeway: int = 30
+    reuse: tuple[int, int] = (0, 0)
+    """The settings `reuse_sign_seconds` and `reuse_verify_seconds`."""
 
 
 def trusted(policy: Policy, domain: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from authz.domain import case, destination, entry, exposure, names, policy
+from authz.domain import case, decision, destination, entry, exposure, names, policy, reuse
 from authz.domain.decision import TABLES
 from authz.domain.facts import Facts, Hop, Question
 from authz.domain.keys import Keyring
@@ -141,6 +141,9 @@ BROKEN: Final[dict[str, tuple[Any, str, Any]]] = {
         names.namespace_of_host,
     ),
     "anybody's route leads anywhere": (exposure, "_may_open", lambda *_: True),
+    "a holder of a role keeps answers": (reuse, "_most", lambda its: max(its.rules.reuse)),
+    "nobody says reuse: false": (reuse, "_may_be_kept", lambda *_: True),
+    "an answer is kept beyond its end": (decision, "seconds", lambda its, _: its.rules.reuse.entry),
     "the newest root signs": (Keyring, "primary", lambda its, _now: its.roots[-1]),
 }
 
@@ -164,7 +167,9 @@ def test_a_difference_is_told_with_a_small_world(
     assert "granted'" in told.rpartition("--- decide:")[2]
 
 
-@pytest.mark.parametrize("file", ["oracle.py", "policy_file.py", "token_format.py", "where_to.py"])
+@pytest.mark.parametrize(
+    "file", ["kept.py", "oracle.py", "policy_file.py", "token_format.py", "where_to.py"]
+)
 def test_the_oracle_imports_nothing_of_ours(file: str) -> None:
     imports = [
         line

@@ -103,10 +103,10 @@ def fault(text: str, token: Token, keyring: Any, now: float, leeway: int) -> str
     return "token-from-the-future" if token.issued > now + leeway else None
 
 
-def sign(parties: tuple[str, str, str], keyring: Any, now: float, seconds: int) -> str:
+def sign(parties: tuple[str, str, str], keyring: Any, now: float, seconds: int, step: int) -> str:
     """A token by the root that began to sign last, in the generation that signs now.
 
-    `parties` are source, account and destination.
+    `parties` are source, account and destination; it is made at a multiple of `step`.
     """
     roots = [
         it
@@ -118,7 +118,7 @@ def sign(parties: tuple[str, str, str], keyring: Any, now: float, seconds: int) 
     root = max(roots, key=lambda it: it.sign_from)
     keys = keyring.namespaces.get(parties[0])
     generation = keys.generation - (now < keys.sign_from) if keys else 0
-    issued = int(now)
+    issued = int(now) // step * step
     token = Token(root.id, generation, *parties, issued, issued + seconds)
     return write(token, root.secret)
 

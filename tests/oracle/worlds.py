@@ -57,7 +57,8 @@ def world(random: Random) -> World:
     now = random.choices(moments, [8, 1, 1])[0] + random.choice([0.0, 0.25, 0.999])
     claims = {"shop.example": random.choice(TENANTS), "hello.claimed.example": "globex"}
     own = random.choice([*["authz-system"] * 8, "acme-web", None])
-    return World(policy(random), keyring(random, int(now)), now, claims, own)
+    reuse = random.choice([(0, 0), (30, 2), (30, 2), (7, 60)])
+    return World(policy(random), keyring(random, int(now)), now, claims, own, reuse=reuse)
 
 
 def policy(random: Random) -> dict[str, Any]:
@@ -113,6 +114,8 @@ def _namespace(random: Random) -> dict[str, Any]:
         made["public"] = random.choice([True, False, False, services, services])
     if random.random() < 0.4:
         made["plaintext_peers"] = random.random() < 0.8
+    if random.random() < 0.2:
+        made["reuse"] = random.random() < 0.3
     return made or {"public": True}
 
 
