@@ -27,7 +27,7 @@ TOOLS = {
     "tenants",
     "testing",
 }
-MOST_MODULES = 101
+MOST_MODULES = 105
 """Of ours in a server that keeps its keys in a file, packages counted."""
 
 WITNESS = """\

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from authz.observe.audit import (
     MAX_UPSTREAMS,
     UPSTREAM_SECONDS,
 )
+from authz.observe.destinations import MAX_CLAIMED, MAX_PROVEN
 from authz.observe.metrics import MAX_LISTED
 from authz.testing import NOW, ManualClock, check_request, rules, workload
 from tests.oracle.compare import asked as questions
@@ -454,7 +457,8 @@ def test_every_label_set_is_there_before_anything_happens() -> None:
 
 def series_of(metrics: Metrics) -> set[object]:
     """All but those of namespaces that have asked, which are proven and bounded."""
-    return {key for key in samples(metrics) if key[0] != "authz_namespace_verified"}
+    of_one = {"authz_namespace_verified", "authz_denials_total"}
+    return {key for key in samples(metrics) if key[0] not in of_one}
 
 
 class Unheard(Exception):
@@ -476,6 +480,99 @@ def test_what_transports_count_is_there_before_anything_happens() -> None:
     assert reasons | {it.lower() for it in faults} <= set(series.CLOSED)
 
 
+def denials(metrics: Metrics) -> dict[tuple[str, str], float]:
+    """By destination and outcome, where there were any."""
+    return {
+        (dict(labels)["destination"], dict(labels)["outcome"]): value
+        for (name, labels), value in samples(metrics).items()
+        if name == "authz_denials_total" and value
+    }
+
+
+def denial_at(name: str | None, question: Question = Question.TRANSIT) -> DecisionEvent:
+    destination = None if name is None else Namespace(name)
+    return event(Deny(Reason.NO_GRANT, Parties(destination=destination)), question=question)
+
+
+def test_denials_are_counted_by_destination() -> None:
+    metrics = Metrics(ManualClock())
+    shadowed = Allow(Ground.NOT_ENFORCED, HeaderAction.KEEP, PARTIES, would_deny=Reason.NO_GRANT)
+    allowed = Allow(Ground.GRANTED, HeaderAction.REMOVE, PARTIES)
+    for one in (event(), event(), event(shadowed), event(allowed), denial_at(None)):
+        metrics.decided(one)
+    assert denials(metrics) == {
+        ("bank", "deny"): 2,
+        ("bank", "shadow"): 1,
+        ("_unknown", "deny"): 1,
+    }
+
+
+def test_made_up_destinations_crowd_out_nobody() -> None:
+    metrics = Metrics(ManualClock())
+    for number in range(2 * MAX_CLAIMED):
+        metrics.decided(denial_at(f"made-up-{number}"))
+    for number in range(MAX_PROVEN + 1):
+        metrics.decided(denial_at(f"real-{number}", Question.VERIFY))
+    metrics.decided(denial_at("real-0"))
+    found = denials(metrics)
+    assert len(found) == MAX_CLAIMED + MAX_PROVEN + 1
+    assert found["_other", "deny"] == MAX_CLAIMED + 1
+    assert found["real-0", "deny"] == 2
+
+
+def test_destinations_of_all_workers_are_bounded_together() -> None:
+    whole, one = Metrics(ManualClock()), Metrics(ManualClock())
+    for number in range(MAX_PROVEN):
+        one.decided(denial_at(f"of-one-{number}", Question.VERIFY))
+        other = Metrics(ManualClock())
+        other.decided(denial_at(f"of-many-{number}"))
+        whole.add(2, other.changes())
+    whole.add(1, one.changes())
+    found = denials(whole)
+    assert len(found) == MAX_PROVEN + 1
+    assert sum(found.values()) == 2 * MAX_PROVEN
+
+
+def durations(metrics: Metrics) -> dict[str, float]:
+    """Of Checks, by the upper end of the bucket: how many took no longer."""
+    return {
+        dict(labels)["le"]: value
+        for (name, labels), value in samples(metrics).items()
+        if name == "authz_check_duration_seconds_bucket"
+    }
+
+
+def test_durations_are_counted_in_buckets_and_add_up() -> None:
+    whole, one = Metrics(ManualClock()), Metrics(ManualClock())
+    assert set(durations(whole).values()) == {0}
+    one.latency.took(0.0001, 3)
+    one.latency.took(0.02, 2)
+    whole.add(1, one.changes())
+    one.latency.took(7.0, 1)
+    whole.add(1, one.changes())
+    whole.add(1, one.changes())
+    found = durations(whole)
+    assert (found["0.0001"], found["0.01"], found["0.025"], found["1.0"]) == (3, 3, 5, 5)
+    assert (found["+Inf"], durations(one)) == (6, found)
+    assert samples(whole)["authz_check_duration_seconds_sum", ()] == pytest.approx(7.0403)
+
+
+def test_the_build_is_told() -> None:
+    ((_, labels),) = [it for it in samples(Metrics(ManualClock())) if it[0] == "authz_build_info"]
+    assert dict(labels)["version"] == authz.__version__
+
+
+def test_each_process_has_series_of_its_own_and_one_that_is_gone_none() -> None:
+    metrics = Metrics(ManualClock())
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    metrics.processes = lambda: {0: os.getpid(), 1: os.getppid(), 2: gone.pid}
+    found = samples(metrics)
+    for name in ("process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"):
+        assert [dict(labels)["worker"] for it, labels in found if it == name] == ["0", "1"]
+        assert found[name, (("worker", "0"),)] > 0
+
+
 def test_errors_are_counted_by_kind() -> None:
     metrics = Metrics(ManualClock())
     metrics.failed(failure("text"))
@@ -489,6 +586,16 @@ def test_the_names_of_all_metrics() -> None:
     metrics.failed(ValueError())
     assert {name for name, _ in samples(metrics)} == {
         "authz_checks_total",
+        "authz_denials_total",
+        "authz_check_duration_seconds_bucket",
+        "authz_check_duration_seconds_count",
+        "authz_check_duration_seconds_sum",
+        "authz_build_info",
+        "process_cpu_seconds_total",
+        "process_max_fds",
+        "process_open_fds",
+        "process_resident_memory_bytes",
+        "process_start_time_seconds",
         "authz_unexpected_errors_total",
         "authz_reload_failures_total",
         "authz_last_reload_successful",

@@ -152,6 +152,8 @@ async def test_workers_share_the_port_and_what_they_count_adds_up(
                 await asyncio.gather(*(sign(client) for client in shop))
             counted = metrics(process)
             assert counted["authz_checks_total", "allow", "sign", "signed"] == 25 * MANY
+            assert counted["authz_check_duration_seconds_count",] == 25 * MANY
+            assert all(counted["process_open_fds", worker] > 0 for worker in "012")
             assert counted["authz_namespace_unverified", "shop"] == 1
             assert counted["authz_workers",] == 2
             assert counted["authz_worker_restarts_total",] == 0

@@ -5,39 +5,55 @@ when somebody asks. Only the event loop's thread counts. What one process has co
 to what another has: `changes` there, `add` here.
 """
 
+import os
+import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
 from prometheus_client.registry import Collector
 
+from authz import __version__
 from authz.domain.facts import Question
 from authz.domain.identity import SpiffeId
 from authz.domain.names import Namespace
 from authz.domain.reason import Reason
 from authz.domain.verdict import Deny, Ground
-from authz.observe import series
+from authz.observe import processes, series
+from authz.observe.destinations import MAX_CLAIMED, MAX_PROVEN, NOWHERE, OTHER, Destinations
 from authz.observe.events import DecisionEvent
+from authz.observe.latency import Latency
 
 MAX_LISTED: Final = 1000
 """Most namespaces that get a series of their own."""
 
 _CHECKS: Final = "authz_checks"
+_DENIALS: Final = "authz_denials"
 _ERRORS: Final = "authz_unexpected_errors"
 _RELOAD_FAILURES: Final = "authz_reload_failures"
 _CLOSED: Final = "authz_connections_closed"
 _LIMITED: Final = "authz_limits_met"
 _RESTARTS: Final = "authz_worker_restarts"
 
+_DENIED: Final = (
+    "Denials by destination namespace; outcome shadow: it would have been denied. `_other`: beyond "
+    f"the first {MAX_PROVEN} whose pods ask and {MAX_CLAIMED} others; `_unknown`: none is known."
+)
 _COUNTERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     _CHECKS: (
         "Questions answered, by question, outcome (allow, deny, shadow) and reason.",
         ("question", "outcome", "reason"),
     ),
+    _DENIALS: (_DENIED, ("destination", "outcome")),
     _ERRORS: ("Bugs; each such Check failed, and Envoy went by its failure mode.", ("kind",)),
     _RELOAD_FAILURES: (
         "New versions that were bad and not used; the last good one stays in use.",
@@ -55,6 +71,11 @@ _EXPECTED: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _NO_REASON: Final = id(None)
 _OWN: Final = 0  # workers are numbered from 1
+
+
+Family: TypeAlias = (
+    CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily | InfoMetricFamily
+)
 
 
 class _Cell:
@@ -93,6 +114,11 @@ class Metrics(Collector):
         self.registry.register(self)
         self.connections: Callable[[], int] = lambda: 0
         """How many are open in this process."""
+        self.processes: Callable[[], Mapping[int, int]] = lambda: {_OWN: os.getpid()}
+        """Process ids by number of the worker; 0 is this process, which may have none."""
+        self.latency = Latency()
+        """Of Checks."""
+        self._destinations = Destinations()
         self._clock = clock
         self._cells: dict[tuple[str, ...], _Cell] = {}
         self._checks: dict[tuple[Question | None, int, int], _Cell] = {}
@@ -103,6 +129,9 @@ class Metrics(Collector):
         self._states: dict[int, _State] = {}
         for check in series.checks():
             self._cell(_CHECKS, *check)
+        for label in (OTHER, NOWHERE):
+            for outcome in ("deny", "shadow"):
+                self._cell(_DENIALS, label, outcome)
         for name, values in _EXPECTED.items():
             for value in values:
                 self._cell(name, value)
@@ -116,8 +145,11 @@ class Metrics(Collector):
         # Members of an enum live as long as the process; to hash one itself is a call in Python.
         if isinstance(verdict, Deny):
             key = event.question, id(verdict.reason), 0
+            self._count_denial(event, "deny")
         else:
             key = event.question, id(verdict.ground), id(verdict.would_deny)
+            if verdict.would_deny is not None:
+                self._count_denial(event, "shadow")
         cell = self._checks.get(key)
         if cell is None:
             cell = self._checks[key] = self._cell_of(event)
@@ -189,6 +221,7 @@ class Metrics(Collector):
         own = self._own
         return {
             "counts": counts,
+            "latency": self.latency.changes(),
             "signed": list(islice(self._signed, signed, None)),
             "verified": list(islice(self._verified, verified, None)),
             "keyring_version": own.keyring_version,
@@ -201,8 +234,11 @@ class Metrics(Collector):
 
     def add(self, worker: int, changes: Mapping[str, Any]) -> None:
         """Add what another process gave out. Workers are numbered from 1."""
-        for *key, count in changes["counts"]:
-            self._cell(*key).count += count
+        for name, *labels, count in changes["counts"]:
+            if name == _DENIALS:
+                labels[0] = self._destinations.take(labels[0])
+            self._cell(name, *labels).count += count
+        self.latency.add(*changes["latency"])
         self._signed.update(dict.fromkeys(changes["signed"]))
         self._verified.update(dict.fromkeys(changes["verified"]))
         self._states[worker] = _State(
@@ -224,7 +260,7 @@ class Metrics(Collector):
         """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
+    def collect(self) -> Iterator[Family]:
         """All metrics. May be called from any thread."""
         families = {
             name: CounterMetricFamily(name, text, labels=labels)
@@ -234,8 +270,12 @@ class Metrics(Collector):
             name, *labels = cell.key
             families[name].add_metric(labels, cell.count)
         yield from families.values()
+        yield self.latency.family()
         yield from self._gauges(list(self._states.values()))
         yield from self._unverified()
+        yield from processes.families(self.processes())
+        about = {"version": __version__, "python": platform.python_version()}
+        yield InfoMetricFamily("authz_build", "Which program this is; always 1.", about)
 
     def _gauges(self, states: list[_State]) -> Iterator[GaugeMetricFamily]:
         yield GaugeMetricFamily(
@@ -331,6 +371,11 @@ class Metrics(Collector):
         if cell is None:
             cell = self._cells[key] = _Cell(key)
         return cell
+
+    def _count_denial(self, event: DecisionEvent, outcome: str) -> None:
+        proven = event.question is Question.VERIFY or event.question is Question.TCP
+        label = self._destinations.label(event.verdict.parties.destination, proven=proven)
+        self._cell(_DENIALS, label, outcome).count += 1
 
     def _cell_of(self, event: DecisionEvent) -> _Cell:
         """The series that a decision belongs to."""

@@ -200,6 +200,7 @@ class Server:
                 limits=limits,
                 tls=tls,
                 caller_of=caller_of,
+                took=self.metrics.latency.took,
             )
         path = listen.path if isinstance(listen, UnixSocket) else None
         host, port = bindable(listen) if isinstance(listen, Endpoint) else ("", 0)
@@ -214,6 +215,7 @@ class Server:
             caller_of=caller_of,
             closed=self.metrics.closed,
             limited=self.metrics.limited,
+            took=self.metrics.latency.took,
             failed=self._failed,
             refused=self._handshakes.refused,
         )

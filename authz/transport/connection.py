@@ -3,7 +3,7 @@
 import asyncio
 import weakref
 from collections.abc import Callable
-from time import thread_time
+from time import perf_counter, thread_time
 from typing import Final, Protocol, cast
 
 from authz import http2
@@ -67,6 +67,10 @@ class Owner(Answering, Protocol):
         """A limit, by its name, was met so often."""
         ...
 
+    def took(self, seconds: float, checks: int) -> None:
+        """So many Checks were answered so long after they were read."""
+        ...
+
 
 class Refused(Exception):
     """A connection may not stay, for a reason of one word."""
@@ -80,6 +84,7 @@ class Peer(asyncio.Protocol):
         "_active",
         "_blocked_since",
         "_calls",
+        "_came",
         "_connection",
         "_ending",
         "_held",
@@ -104,6 +109,7 @@ class Peer(asyncio.Protocol):
         self._too_old = 0.0
         self._active = loop.time()
         self._unfed = b""  # what has come and waits for its turn
+        self._came = 0.0  # when the first of that, or of this turn, has come
         self._held = False  # we go on later with what has come
         self._holds = 0  # bytes, as the owner knows
         self._blocked_since: float | None = None  # the client does not take what we send
@@ -128,6 +134,8 @@ class Peer(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """The client has sent something."""
         self._active = now = self._loop.time()
+        if not self._held:
+            self._came = perf_counter()
         try:
             if len(data) <= PIECE and not self._unfed:
                 self._connection.feed(data, now)
@@ -195,6 +203,9 @@ class Peer(asyncio.Protocol):
                 break
         self._send()
         self._share.charge(answered, thread_time() - began)
+        if calls.checks:
+            self._owner.took(perf_counter() - self._came, calls.checks)
+            calls.checks = 0
         if connection.fault is not None:
             self._ending.fail(connection.fault.code.name.lower(), self._loop.time())
         elif more:

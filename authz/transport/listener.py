@@ -42,7 +42,8 @@ class Http2Listener:
     (`memory`); we had no file descriptor for it (`accept`) or raised (`error`); else it is an error
     code of RFC 9113. `limited` is told which limit was met, and how often, be it that this ended a
     request, a connection, or nothing: a field of `http2.Limits`, `slow`, `watches`, or `rate`.
-    `failed` is told what raised, `refused` the client's address and why its TLS handshake failed.
+    `took` is told how long so many Checks took, each. `failed` is told what raised, `refused` the
+    client's address and why its TLS handshake failed.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Http2Listener:
         caller_of: CallerSource | None = None,
         closed: Callable[[str], None] = lambda reason: None,
         limited: Callable[[str, int], None] = lambda limit, count: None,
+        took: Callable[[float, int], None] = lambda seconds, checks: None,
         failed: Callable[[Exception], None] = lambda error: None,
         refused: Callable[[str, str], None] = lambda client, why: None,
     ) -> None:
@@ -70,6 +72,7 @@ class Http2Listener:
         self.caller_of = caller_of
         self.failed = failed
         self.limited = limited
+        self.took = took
         self.http2_limits = http2.Limits(
             streams=limits.streams,
             message=limits.message_bytes,

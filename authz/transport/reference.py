@@ -1,7 +1,8 @@
 """The reference transport: grpcio's asyncio server."""
 
 import errno
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from time import perf_counter
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -34,6 +35,7 @@ class GrpcioListener:
         limits: Limits,
         tls: TlsMaterial | None = None,
         caller_of: CallerSource | None = None,
+        took: Callable[[float, int], None] = lambda seconds, checks: None,
     ) -> None:
         if (tls is None) == (caller_of is None):
             raise TypeError("give either tls or caller_of")
@@ -43,6 +45,7 @@ class GrpcioListener:
         self._limits = limits
         self._tls = tls
         self._caller_of = caller_of
+        self._took = took
         self._configuration: grpc.ServerCertificateConfiguration
         self._server: aio.Server | None = None
 
@@ -92,12 +95,14 @@ class GrpcioListener:
         )
 
     async def _on_check(self, request: bytes, context: Context) -> bytes:
+        came = perf_counter()
         metadata = _text(context)
         try:
             caller = self._caller(context, metadata)
         except InvalidIdentity:
             caller = None
         answer = self._service.check(request, self._service.asked(caller, metadata))
+        self._took(perf_counter() - came, 1)
         if answer is None:
             await context.abort(grpc.StatusCode.UNAVAILABLE, UNDECIDED)
         return answer

@@ -49,13 +49,15 @@ class Answering(Protocol):
 class Calls:
     """Answers on one connection. `send` is called when a watch has something to say."""
 
-    __slots__ = ("_by", "_connection", "_send", "_watches", "caller")
+    __slots__ = ("_by", "_connection", "_send", "_watches", "caller", "checks")
 
     def __init__(
         self, by: Answering, connection: Connection[Asked], send: Callable[[], None]
     ) -> None:
         self.caller: SpiffeId | None = None
         """Who asks all that is asked here, if the connection says so."""
+        self.checks = 0
+        """Checks that were answered; whoever counts them sets it back."""
         self._by = by
         self._connection = connection
         self._send = send
@@ -89,6 +91,7 @@ class Calls:
     # -- Check ---------------------------------------------------------------------------------
 
     def _check(self, request: Request[Asked]) -> None:
+        self.checks += 1
         try:
             asked = request.head.note or request.head.noted(self._asked)
             answer = self._by.service.check(request.message, asked)

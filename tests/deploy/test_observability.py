@@ -18,6 +18,7 @@ from authz.observe import Metrics
 from authz.observe.series import CLOSED, RELOADED
 from authz.testing import ManualClock
 from tests.deploy.manifests import DEPLOY, load
+from tests.pages.reference import exported_name
 
 FOLDER = DEPLOY / "observability"
 OUTCOMES = {"allow", "deny", "shadow"}
@@ -46,7 +47,7 @@ def expressions() -> Iterator[str]:
 def exported() -> set[str]:
     """Every metric that the service has."""
     families = Metrics(ManualClock()).registry.collect()
-    return {f"{it.name}_total" if it.type == "counter" else it.name for it in families}
+    return {exported_name(it) for it in families}
 
 
 @pytest.fixture
@@ -123,8 +124,10 @@ def test_an_alert_that_always_fires_or_never_is_noticed(folder: Path, always: st
 
 
 def test_every_metric_in_a_query_exists_and_all_are_shown() -> None:
-    used = {name for text in expressions() for name in re.findall(r"\bauthz_\w+", text)}
-    assert used <= exported()
+    found = {
+        name for text in expressions() for name in re.findall(r"\b(?:authz|process)_\w+", text)
+    }
+    assert {name.removesuffix("_bucket") for name in found} <= exported()
     shown = "".join(target["expr"] for it in dashboard()["panels"] for target in it["targets"])
     assert not [name for name in exported() if name not in shown]
 

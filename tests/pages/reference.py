@@ -197,11 +197,17 @@ def grounds() -> str:
     return table(["allowed: reason", "because"], [(f"`{it.slug}`", it.value) for it in Ground])
 
 
+def exported_name(family: Any) -> str:
+    """What a metric is called in queries."""
+    ending = {"counter": "_total", "info": "_info"}.get(family.type, "")
+    return f"{family.name}{ending}"
+
+
 def metrics() -> str:
     """Every metric, from its own help text."""
     rows = []
     for family in Metrics(ManualClock()).registry.collect():
-        name = f"{family.name}_total" if family.type == "counter" else family.name
+        name = exported_name(family)
         labels = ", ".join(getattr(family, "_labelnames", ()))
         shown = f"{name}{{{labels}}}" if labels else name
         rows.append((f"`{shown}`", family.type, family.documentation))

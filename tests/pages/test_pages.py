@@ -110,7 +110,7 @@ def test_every_alert_has_a_runbook_and_every_metric_a_line() -> None:
         assert re.findall(r"^\*\*(\w+)\.\*\* ", section, re.MULTILINE) == ["Means", "See", "Do"]
     page = TEXTS[ROOT / "deploy/observability/README.md"]
     table = page.partition("\n## Metrics\n")[2]
-    assert set(re.findall(r"`(authz_[a-z_]+)`", table)) == exported()
+    assert set(re.findall(r"`((?:authz|process)_[a-z_]+)`", table)) == exported()
 
 
 def test_every_filter_is_on_its_page() -> None:

@@ -61,7 +61,9 @@ class Running:
         self.health = Health()
         self.closed: list[str] = []
         self.limited: Counter[str] = Counter()
+        self.took: list[tuple[float, int]] = []
         self.errors: list[Exception] = []
+        options = {"took": lambda *one: self.took.append(one), **options}
         if kind is Http2Listener:
             options = {
                 "closed": self.closed.append,

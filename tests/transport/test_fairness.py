@@ -252,6 +252,27 @@ async def test_to_take_answers_late_is_no_way_around_a_debt(issuer: Issuer) -> N
         assert server.limited["rate"] == 1
 
 
+async def test_how_long_checks_took_is_told_once_a_turn_and_the_wait_counts(
+    issuer: Issuer,
+) -> None:
+    async with (
+        listening(tls=material(issuer.server())) as server,
+        raw(server.port, h2_context(issuer.issue(SHOP))) as client,
+    ):
+        client.write(client.requests(1, 100, b""))
+        await client.until(lambda: len(client.statuses) == 100)
+        assert sum(checks for _, checks in server.took) == 100
+        assert len(server.took) < 50
+        assert min(seconds for seconds, _ in server.took) > 0
+        before = len(server.took)
+        (peer,) = server.http2._peers
+        peer.tenant.charge(LIMITS.checks_per_second)  # a second's worth
+        assert await client.ask(201) == "0"
+        (waited,) = server.took[before:]
+        assert waited[0] > 10 * min(server.took)[0]
+        assert waited[1] == 1
+
+
 async def test_large_requests_use_up_more_of_a_share(issuer: Issuer) -> None:
     limits = dataclasses.replace(LIMITS, checks_per_second=1000, message_bytes=65_536)
     context = h2_context(issuer.issue(SHOP))

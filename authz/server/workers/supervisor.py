@@ -5,6 +5,7 @@ a worker dies, its socket goes with it, and new connections go to the others.
 """
 
 import asyncio
+import os
 import random
 import socket
 import time
@@ -71,6 +72,7 @@ class Supervisor:
         self._log = log
         self._monotonic = monotonic
         self._metrics = Metrics(clock)
+        self._metrics.processes = self._processes
         self._workers: list[Worker] = []
         self._first_started = asyncio.Event()
         self._all_started = False
@@ -194,6 +196,11 @@ class Supervisor:
                 identity=self._settings.identity.value,
                 policy=self._settings.policy_origin,
             )
+
+    def _processes(self) -> Mapping[int, int]:
+        """Ours is number 0."""
+        workers = {worker.number: worker.pid for worker in self._workers}
+        return {0: os.getpid(), **{number: pid for number, pid in workers.items() if pid}}
 
     def _metrics_text(self) -> bytes:
         self._ask_all()
