@@ -7,6 +7,7 @@ set which field (of data only; the whole of it seen on kube-apiserver 1.37.2).
 
 import asyncio
 import base64
+import hashlib
 import json
 import ssl
 import threading
@@ -83,6 +84,21 @@ def chunk(content: bytes) -> bytes:
     return f"{len(content):x}\r\n".encode() + content + b"\r\n"
 
 
+WEBSOCKET = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+FORWARDED = 32 << 10
+"""Bytes that a node sends at once: what Go's io.Copy reads."""
+
+
+def frame(content: bytes, opcode: int = 2) -> bytes:
+    """A frame of a WebSocket as servers send it, the whole of a message: RFC 6455, section 5.2."""
+    head = bytes([0x80 | opcode])
+    if len(content) < 126:
+        return head + bytes([len(content)]) + content
+    if len(content) < 1 << 16:
+        return head + b"\x7e" + len(content).to_bytes(2, "big") + content
+    return head + b"\x7f" + len(content).to_bytes(8, "big") + content
+
+
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -117,6 +133,11 @@ class ApiDouble:
         self.date: str | None = None
         """What it says that the time is."""
         self.connections = 0
+        self.ports: dict[tuple[str, str, int], bytes | Writes] = {}
+        """By namespace, pod and port: what comes from there, raw, by port-forward.
+
+        Or what is done with the WebSocket instead. Where there is nothing, the node says so.
+        """
         self.port: int
         self._tls = tls
         self._version = 1000
@@ -297,7 +318,9 @@ class ApiDouble:
             while not self.down:
                 request = await _read(reader)
                 self.requests.append(request)
-                await self._answer(request, writer)
+                await self._answer(request, reader, writer)
+                if "upgrade" in request.headers:
+                    return
                 await writer.drain()
         except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # whatever ends it, it is the end
@@ -305,7 +328,9 @@ class ApiDouble:
             self._writers.discard(writer)
             writer.transport.abort()
 
-    async def _answer(self, request: Request, writer: asyncio.StreamWriter) -> None:
+    async def _answer(
+        self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         if (
             self.token is not None
             and request.headers.get("authorization") != f"Bearer {self.token}"
@@ -319,6 +344,8 @@ class ApiDouble:
             return _send(writer, status, _status(status, f"{request.plural}: so it was scripted"))
         scripted = self.faults[request.verb]
         fault = scripted.popleft() if scripted else None
+        if fault is None and "upgrade" in request.headers:
+            return await self._forward(request, reader, writer)
         if fault is None:
             return await self._right(request, writer)
         if fault.after:
@@ -357,6 +384,44 @@ class ApiDouble:
         }[request.verb](request)
         if writer is not None:
             _send(writer, status, content, {} if self.date is None else {"Date": self.date})
+        return None
+
+    async def _forward(
+        self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """A kubelet's side of v4.channel.k8s.io, which the API server passes on."""
+        pod, _, subresource = request.name.partition("/")
+        assert subresource == "portforward"
+        if ("pods", request.namespace, pod) not in self.objects:
+            return _send(writer, 404, _status(404, f'pods "{pod}" not found'))
+        assert request.headers["sec-websocket-protocol"] == "v4.channel.k8s.io"
+        key = request.headers["sec-websocket-key"].encode()
+        accept = base64.b64encode(
+            hashlib.sha1(key + WEBSOCKET, usedforsecurity=False).digest()
+        ).decode()
+        writer.write(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Protocol: v4.channel.k8s.io\r\nSec-WebSocket-Accept: {accept}\r\n"
+            "\r\n".encode()
+        )
+        port = int(request.params["ports"])
+        for channel in (b"\0", b"\1"):
+            writer.write(frame(channel + port.to_bytes(2, "little")))
+        head = await reader.readexactly(2)  # of what is asked, masked and short
+        await reader.readexactly(4 + (head[1] & 0x7F))
+        said = self.ports.get((request.namespace, pod, port))
+        if said is None:
+            text = f"error forwarding port {port} to pod {pod}, uid : connection refused"
+            writer.write(frame(b"\1" + text.encode()))
+        elif callable(said):
+            return await said(writer)
+        else:
+            for start in range(0, len(said), FORWARDED):
+                writer.write(frame(b"\0" + said[start : start + FORWARDED]))
+                await writer.drain()
+        writer.write(frame(b"", 8))
+        writer.close()
+        await writer.wait_closed()
         return None
 
     async def _list(self, request: Request) -> tuple[int, Object]:
@@ -546,6 +611,8 @@ async def _read(reader: asyncio.StreamReader) -> Request:
         namespace, steps = steps[1], steps[2:]
     name = "/".join(steps[1:]) or params.get("fieldSelector", "").removeprefix("metadata.name=")
     verb = {"POST": "create", "PUT": "update", "DELETE": "delete"}.get(method)
+    if "upgrade" in headers:
+        verb = "create"  # `get`, too
     if verb is None:
         verb = "watch" if params.get("watch") == "true" else "list"
     content = json.loads(body) if body else None

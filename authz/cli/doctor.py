@@ -2,29 +2,25 @@
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from fnmatch import fnmatchcase
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from authz.cli.output import AsJson, print_json, show
+from authz.cli.output import AsJson, print_json, progress, show
 from authz.doctor import (
+    Accepted,
     CannotRead,
     Expected,
     Finding,
+    Report,
     Rule,
-    examine,
-    from_cluster,
     from_places,
-    mesh_mode,
     read_documents,
-    read_dump,
     read_pods,
-    without_proxy,
+    uncovered,
 )
-from authz.doctor.collect import Source
 from authz.domain.reason import Reason
 from authz.envoyfilters import shipped
 from authz.errors import BadSettings, NoEvidence
@@ -44,7 +40,7 @@ def doctor(
     ] = None,
     *,
     cluster: Annotated[
-        bool, typer.Option("--cluster", help="Ask every proxy that kubectl finds, too.")
+        bool, typer.Option("--cluster", help="Ask every proxy of KUBECONFIG's cluster, too.")
     ] = False,
     namespace: Annotated[
         list[str] | None, typer.Option("--namespace", help="With --cluster: only of these.")
@@ -92,35 +88,29 @@ def doctor(
     """
     if not (dumps or cluster or pods or metrics):
         raise BadSettings(["DUMP: give dumps, --cluster, --pods FILE or --metrics URL"])
-    ignored = [_accepted(it) for it in accept or ()]
+    known = [_accepted(it) for it in accept or ()]
     expected = Expected(
         read_documents(filters) if filters else shipped(overlay),
         plaintext=["knative-serving"] if plaintext is None else plaintext,
         root_namespace=root_namespace,
-        mesh_mode=mesh_mode() if cluster else "",
     )
-    listed, proxies = from_cluster(namespace or ()) if cluster else ("", iter(()))
-    examined: list[str] = []
-    unreadable: list[str] = []
-    found = [
-        *_examined((*from_places(dumps or (), sys.stdin),), expected, examined, unreadable),
-        *_examined(proxies, expected, examined, unreadable),
-        *(without_proxy(listed, "kubectl") if cluster else ()),
-        *(_from_pods(pods) if pods else ()),
-        *_counted(metrics or [], unreadable),
-    ]
-    told = [it for it in found if not any(_fits(it, one) for one in ignored)]
-    told.sort(key=lambda it: (it.workload, it.where, it.what))
+    report = Report()
+    for source in from_places(dumps or (), sys.stdin):
+        report.look(source, expected)
+    if cluster:
+        _of_cluster(report, expected, namespace or ())
+    report.findings += _from_pods(pods) if pods else ()
+    report.findings += _counted(metrics or [], report.unreadable)
+    report.without(known)
     if as_json:
-        rows = [it.row() for it in told]
-        print_json({"examined": examined, "unreadable": unreadable, "findings": rows})
+        print_json(report.row())
     else:
-        _show(told, examined)
-    for text in unreadable:
+        _show(report)
+    for text in report.unreadable:
         typer.secho(text, fg=typer.colors.RED, err=True)
-    if told or unreadable:
-        raise typer.Exit(1 if told else 3)
-    if (dumps or cluster) and not examined:
+    if report.findings or report.unreadable:
+        raise typer.Exit(1 if report.findings else 3)
+    if (dumps or cluster) and not report.proxies:
         problem = (
             "no proxy was examined: nothing is known of the mesh. Look at --namespace, and whether "
             "its pods have sidecars"
@@ -128,16 +118,17 @@ def doctor(
         raise NoEvidence([problem])
 
 
-def _examined(
-    sources: Iterable[Source], expected: Expected, examined: list[str], unreadable: list[str]
-) -> Iterator[Finding]:
-    for source in sources:
-        try:
-            workload = read_dump(source.read(), source.name)
-            yield from examine(workload, expected)
-            examined.append(workload.name)
-        except CannotRead as error:
-            unreadable.append(str(error))
+def _of_cluster(report: Report, expected: Expected, namespaces: Sequence[str]) -> None:
+    try:
+        from authz.doctor import survey  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        problem = (
+            f"--cluster: it needs more packages, {error.name} is missing: "
+            "pip install 'tenant-authz[kubernetes]'"
+        )
+        raise BadSettings([problem]) from None
+    with progress("proxies examined") as tell:
+        survey.look(report, expected, namespaces, tell)
 
 
 def _from_pods(file: Path) -> Iterator[Finding]:
@@ -146,9 +137,10 @@ def _from_pods(file: Path) -> Iterator[Finding]:
     except OSError as error:
         raise CannotRead(f"--pods: {file}: {error.strerror}") from None
     source = f"--pods: {file}"
-    if not read_pods(text, source):
+    found = read_pods(text, source)
+    if not found:
         raise NoEvidence([f"{source}: no pod in it runs: give the pods of a cluster in use"])
-    return without_proxy(text, source)
+    return uncovered(found)
 
 
 def _counted(urls: list[str], unreadable: list[str]) -> Iterator[Finding]:
@@ -169,21 +161,17 @@ def _counted(urls: list[str], unreadable: list[str]) -> Iterator[Finding]:
             yield Finding("any", f"question {question}", what, Rule.UPSTREAM_UNREADABLE)
 
 
-def _accepted(text: str) -> tuple[Rule, str]:
+def _accepted(text: str) -> Accepted:
     word, _, workload = text.partition(":")
     for rule in Rule:
         if rule.value == word:
-            return rule, workload or "*"
+            return Accepted(rule, workload or "*")
     raise BadSettings([f"--accept: unknown rule {word!r}: use the name of a rule from the report"])
 
 
-def _fits(finding: Finding, ignored: tuple[Rule, str]) -> bool:
-    return finding.rule is ignored[0] and fnmatchcase(finding.workload, ignored[1])
-
-
-def _show(found: list[Finding], examined: list[str]) -> None:
+def _show(report: Report) -> None:
     holes: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-    for it in found:
+    for it in report.findings:
         holes[it.rule.value, it.where, it.what].append(it.workload)
     if holes:
         rows = [
@@ -191,10 +179,15 @@ def _show(found: list[Finding], examined: list[str]) -> None:
             for (rule, where, what), names in holes.items()
         ]
         show(rows, title="Holes", as_json=False)
-        rules = sorted({it.rule for it in found}, key=lambda rule: rule.value)
+        rules = sorted({it.rule for it in report.findings}, key=lambda rule: rule.value)
         advice = [{"rule": it.value, "why": it.why, "mend": it.mend} for it in rules]
         show(advice, title="Why it matters, and how to mend it", as_json=False)
-    typer.echo(f"{len(examined)} proxies examined, {len(found)} findings")
+    for name, why in sorted(report.skipped.items()):
+        typer.echo(f"not examined: {name}: {why}")
+    for what, counts in (("Istio", report.versions), ("revision", report.revisions)):
+        for name, count in counts.items():
+            typer.echo(f"{what} {name}: {count} proxies")
+    typer.echo(f"{len(report.proxies)} proxies examined, {len(report.findings)} findings")
 
 
 def _several(names: list[str]) -> str:

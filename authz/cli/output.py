@@ -3,7 +3,7 @@
 import datetime as dt
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Final
 
@@ -48,6 +48,24 @@ def show(rows: Sequence[Mapping[str, object]], *, title: str, as_json: bool) -> 
     for row in rows:
         table.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
     Console(width=None if sys.stdout.isatty() else _PIPED_COLUMNS).print(table)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Tell on standard error how far something has come: always on a terminal, else by hundreds."""
+    terminal = sys.stderr.isatty()
+
+    def tell(done: int, of: int) -> None:
+        if terminal:
+            typer.echo(f"\r{done} of {of} {what}", err=True, nl=False)
+        elif done % 100 == 0:
+            typer.echo(f"{done} of {of} {what}", err=True)
+
+    try:
+        yield tell
+    finally:
+        if terminal:
+            typer.echo(err=True)
 
 
 def print_json(value: Any) -> None:

@@ -16,28 +16,34 @@ its agent give it, field by field. What may vary is marked harmless in its shape
     capture   ways into the pod that lead past its proxy, or without proof of who calls
     complete  whether all is in the dump that must be
     pods      pods that have no proxy
-    collect   gets dumps from files, URLs and a cluster
+    collect   gets dumps from files and URLs
+    summary   all that was found, and how many proxies of which version
+    remote    gets objects and dumps from a cluster
+    survey    looks at all of a cluster; it and `remote` are imported where they are wanted, since
+              they take the packages of the extra `kubernetes`
 """
 
-from authz.doctor.collect import from_cluster, from_places, mesh_mode, read_documents
+from authz.doctor.collect import Source, from_places, read_documents
 from authz.doctor.dump import CannotRead, Workload, read_dump
 from authz.doctor.examine import examine
 from authz.doctor.expected import Expected
 from authz.doctor.finding import Finding, Rule
-from authz.doctor.pods import read_pods, without_proxy
+from authz.doctor.pods import read_pods, uncovered
+from authz.doctor.summary import Accepted, Report
 
 __all__ = [
+    "Accepted",
     "CannotRead",
     "Expected",
     "Finding",
+    "Report",
     "Rule",
+    "Source",
     "Workload",
     "examine",
-    "from_cluster",
     "from_places",
-    "mesh_mode",
     "read_documents",
     "read_dump",
     "read_pods",
-    "without_proxy",
+    "uncovered",
 ]

@@ -1,14 +1,11 @@
-"""Gets dumps: from files, folders, admin endpoints, or every proxy of a cluster."""
+"""Gets dumps from files, folders and admin endpoints."""
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
@@ -16,15 +13,12 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from authz.doctor.dump import CannotRead
-from authz.doctor.pods import PROXY, has_proxy, name_of, read_pods
 
 LONGEST: Final = 512 << 20
 """Bytes of one dump. That of a proxy that sees thousands of services is a tenth of it."""
 
 _SECONDS: Final = 30.0
-_AT_ONCE: Final = 8  # each is a process and a stream through the API server
 _SCHEMES: Final = ("http://", "https://")
-_ADMIN: Final = ("pilot-agent", "request", "GET", "config_dump")
 
 
 class Source(NamedTuple):
@@ -55,61 +49,6 @@ def from_places(places: Iterable[str], stdin: TextIO = sys.stdin) -> Iterator[So
                 yield Source(str(file), lambda file=file: _content(file))  # type: ignore[misc]
         else:
             yield Source(place, lambda file=path: _content(file))  # type: ignore[misc]
-
-
-def from_cluster(namespaces: Iterable[str] = ()) -> tuple[str, Iterator[Source]]:
-    """The pods of a cluster as JSON, and the dump of each that has a proxy, by way of kubectl.
-
-    kubectl knows the kubeconfig, the context and how to log in. It runs `pilot-agent` in each
-    container `istio-proxy`: that takes the right to `create` `pods/exec`.
-
-    Raises:
-        CannotRead: there is no kubectl, or it may not list pods.
-    """
-    wanted = frozenset(namespaces)
-    listed = _kubectl("get", "pods", "--all-namespaces", "--output=json")
-    pods = [it for it in read_pods(listed, "kubectl get pods") if has_proxy(it)]
-    names = [name_of(it) for it in pods]
-    return listed, _dumps([it for it in names if not wanted or it[0] in wanted])
-
-
-def mesh_mode() -> str:
-    """Knative's `mesh-compatibility-mode`, by way of kubectl; empty, if it cannot be had."""
-    place = ("configmap", "config-network", "--namespace=knative-serving", "--output=json")
-    try:
-        data = json.loads(_kubectl("get", *place)).get("data", {})
-        return str(data.get("mesh-compatibility-mode", "auto"))  # Knative's default
-    except (CannotRead, ValueError, AttributeError):
-        return ""
-
-
-def _dumps(pods: list[tuple[str, str]]) -> Iterator[Source]:
-    def dump(pod: tuple[str, str]) -> str:
-        namespace, name = pod
-        place = (f"--namespace={namespace}", name, f"--container={PROXY}")
-        return _kubectl("exec", *place, "--", *_ADMIN)
-
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for start in range(0, len(pods), _AT_ONCE):  # no more in memory than are asked at once
-            several = pods[start : start + _AT_ONCE]
-            for pod, future in [(it, pool.submit(dump, it)) for it in several]:
-                yield Source("/".join(pod), future.result)
-
-
-def _kubectl(*arguments: str) -> str:
-    try:
-        done = subprocess.run(  # noqa: S603 - no shell, and names come from the API server
-            ["kubectl", *arguments],  # noqa: S607 - the one that is used otherwise
-            capture_output=True,
-            check=False,
-            timeout=_SECONDS,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise CannotRead(f"kubectl {' '.join(arguments)}: {error}") from None
-    if done.returncode != 0:
-        said = done.stderr.decode(errors="replace").strip()[:300]
-        raise CannotRead(f"kubectl {' '.join(arguments)}: {said}")
-    return done.stdout.decode(errors="replace")
 
 
 def _content(file: Path) -> str:

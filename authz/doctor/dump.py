@@ -71,18 +71,26 @@ class Workload:
         return found if isinstance(found, dict) else {}
 
 
-def read_dump(text: str, source: str) -> Workload:
+def read_dump(text: str, source: str, *, pod: str = "") -> Workload:
     """What a config_dump says; `source` is what to call it in errors.
 
+    Args:
+        text: what the admin endpoint says.
+        source: what to call it in errors.
+        pod: whose it must be, `namespace/pod`, where that is known.
+
     Raises:
-        CannotRead: it is none, or not one of an Istio sidecar or gateway.
+        CannotRead: it is none, not one of an Istio sidecar or gateway, or another pod's.
     """
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
         raise CannotRead(f"{source}: no JSON; give what Envoy says under /config_dump") from None
     with of_the_form(source):
-        return _read(content, source)
+        read = _read(content, source)
+    if pod and read.name != pod:
+        raise CannotRead(f"{source}: its proxy says that it is {read.name}'s")
+    return read
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any, Final, NamedTuple
@@ -53,6 +54,12 @@ class Expected:
         self._root = root_namespace
         self._all = Patches.of(self.documents, root_namespace)
         self._without_removals = Patches.of(map(_without_removals, self.documents), root_namespace)
+
+    def beside(self, mesh_mode: str) -> Expected:
+        """The same where Knative's `mesh-compatibility-mode` is known."""
+        other = copy.copy(self)
+        other.mesh_mode = mesh_mode
+        return other
 
     def known(self, workload: Workload) -> Known:
         """What the shapes of this proxy's configuration depend on."""

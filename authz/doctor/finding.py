@@ -370,6 +370,14 @@ class Rule(enum.Enum):
             " with a NetworkPolicy"
         ),
     )
+    AMBIENT = (
+        "ambient",
+        "ambient mode's ztunnel and waypoints have no filter of ours: nobody is asked",
+        (
+            "label the namespace istio.io/dataplane-mode=none and istio-injection=enabled, and "
+            "start its pods again"
+        ),
+    )
     NEVER_VERIFIES = (
         "never-verifies",
         "its calls are signed, calls to it are not verified",

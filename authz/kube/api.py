@@ -170,6 +170,29 @@ class ApiServer:
             async for line in _lines(response, resource):
                 yield _event(line, resource)
 
+    @asynccontextmanager
+    async def upgraded(
+        self,
+        resource: Resource,
+        path: str,
+        *,
+        params: Mapping[str, str],
+        headers: Mapping[str, str],
+    ) -> AsyncIterator[httpx.Response]:
+        """A connection of its own that speaks another protocol, as long as the block lasts.
+
+        It is the extension `network_stream` of the answer. RFC 9110, section 7.8.
+
+        Raises:
+            KubeError: the API server does not agree, or cannot be asked.
+        """
+        async with self._answer(
+            "create", resource, "GET", path, params=params, headers=headers
+        ) as response:
+            if response.status_code != 101:
+                raise _garbage(resource)
+            yield response
+
     async def close(self) -> None:
         """Close all connections. The next request opens others."""
         client, self._client = self._client, None
@@ -206,9 +229,10 @@ class ApiServer:
         params: Mapping[str, str] | None = None,
         body: Object | None = None,
         silence: float = _REQUEST,
+        headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[httpx.Response]:
         client = await self._open()
-        headers = {"accept": "application/json"}
+        headers = {"accept": "application/json", **(headers or {})}
         if resource.metadata_only:
             kind = "List" if verb == "list" else ""
             headers["accept"] = _METADATA_ONLY.format(kind=kind)
