@@ -373,6 +373,8 @@ class ApiDouble:
         return request.plural == "secrets" and not request.name and request.verb != "create"
 
     async def _right(self, request: Request, writer: asyncio.StreamWriter | None) -> None:
+        if request.verb == "other" and writer is not None:
+            return _send(writer, 404, _status(404, "there is nothing here"))
         if request.verb == "watch":
             assert writer is not None
             return await self._watch(request, writer)
@@ -604,6 +606,10 @@ async def _read(reader: asyncio.StreamReader) -> Request:
     path, _, query = target.partition("?")
     params = dict(urllib.parse.parse_qsl(query))
     steps = path.strip("/").split("/")
+    if (
+        steps[0] not in ("api", "apis") or len(steps) < 3
+    ):  # such as /version, which kubectl asks for
+        return Request("other", steps[0], "", "", params, headers, None)
     group = "" if steps[0] == "api" else steps[1]
     steps = steps[3:] if group else steps[2:]
     namespace = ""

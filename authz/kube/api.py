@@ -13,7 +13,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import httpx2 as httpx
-from lightkube import ConfigError
 
 from authz.kube.connect import connect
 from authz.kube.errors import Gone, Interrupted, KubeError, TooMuch
@@ -263,10 +262,6 @@ class ApiServer:
         except (httpx.HTTPError, httpx.StreamError, OSError) as error:
             what = _brief(error) or type(error).__name__
             raise Interrupted(f"the connection to the API server broke: {what}") from None
-        except ConfigError as error:
-            raise KubeError(
-                f"cannot build the credentials for Kubernetes: {_brief(error)}"
-            ) from None
 
     async def _open(self) -> httpx.AsyncClient:
         async with self._opening:

@@ -42,6 +42,7 @@ KNOWN: Final = (
 
 STANDS_ON: Final = {
     "deploy/components/fallback": "deploy/base",
+    "deploy/components/openshift": "deploy/base",
     "deploy/components/policy-from-cluster": "deploy/base",
     "envoyfilters/components/cert-manager": "envoyfilters/base",
     "envoyfilters/components/eventing": "envoyfilters/base",

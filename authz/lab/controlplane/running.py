@@ -111,7 +111,7 @@ async def running(
     To test against a real API server alone:
 
         async with controlplane.running(istio=None) as plane:
-            os.environ["KUBECONFIG"] = str(plane.kubeconfig)   # what lightkube, kubectl read
+            os.environ["KUBECONFIG"] = str(plane.kubeconfig)   # what kubectl and we read
             async with plane.api() as api:
                 await api.apply(objects)                       # server-side, CRDs too
 
