@@ -6,6 +6,7 @@
     connect      a client from these, or from a pod's service account
     api          requests, each with a limit on time and size
     follow       objects as they change
+    forward      the way to a port of a pod
 
 Libraries were looked at first: a watch without bookmarks, that waits for ever on a connection that
 died or keeps a line of any length, leaves a keyring stale without anybody knowing; and none reads
