@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from authz.lab.box.istio.mesh import Mesh, Source
 
 
-settings.register_profile("thorough", max_examples=10_000)
+# Other work may be on the machine: no example has a time limit of its own.
+settings.register_profile("unhurried", parent=settings.default, deadline=None)
+settings.register_profile("thorough", max_examples=10_000, deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -3,27 +3,29 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from authz.domain.names import Namespace
-from authz.domain.policy import Mode, Policy
-from authz.kube import Pace
+from authz.domain.policy import Mode
 from authz.policysource.file import parse_policy
-from authz.policysource.merge import Merged
-from authz.policysource.source import ClusterPolicy
 from authz.testing import check_request
+from tests.cluster_policy import (
+    DB,
+    NOW,
+    SHOP,
+    WEB,
+    claim,
+    followed,
+    grant,
+    namespace,
+    until,
+)
 from tests.kube_double import DEEP, ApiDouble, Fault, Object
 from tests.support.clients import connected, http_get, outcome
 from tests.support.processes import Folder, serving
 from tests.support.waiting import at_last
-
-NOW = 1_800_000_000.0
-WEB, DB, SHOP = map(Namespace, ("web", "db", "shop"))
 
 
 @pytest.fixture
@@ -31,82 +33,6 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiDouble]:
     with ApiDouble.running() as double:
         monkeypatch.setenv("KUBECONFIG", str(double.kubeconfig(tmp_path / "kubeconfig")))
         yield double
-
-
-def namespace(name: str, **labels: str) -> Object:
-    ours = {f"tenant-authz.dev/{key}": value for key, value in labels.items()}
-    return {"metadata": {"name": name, "labels": {"team": "x", **ours}}}
-
-
-def grant(name: str, to: str, generation: int = 1, **spec: Any) -> Object:
-    if "from_" in spec:
-        spec["from"] = spec.pop("from_")
-    metadata = {
-        "name": name,
-        "namespace": to,
-        "generation": generation,
-        "creationTimestamp": "2026-01-01T00:00:00Z",
-        "managedFields": [{"manager": "kubectl"}],
-    }
-    return {
-        "apiVersion": "tenant-authz.dev/v1alpha1",
-        "kind": "Grant",
-        "metadata": metadata,
-        "spec": spec,
-    }
-
-
-class Followed:
-    """What a followed cluster came to."""
-
-    def __init__(self) -> None:
-        self.merged: Merged | None = None
-        self.problems: list[str] = []
-        self.well = 0
-
-    def take(self, merged: Merged) -> None:
-        self.merged = merged
-
-    def seen(self, problem: str | None) -> None:
-        if problem is None:
-            self.well += 1
-        else:
-            self.problems.append(problem)
-
-    @property
-    def policy(self) -> Policy:
-        assert self.merged is not None
-        return self.merged.policy
-
-
-@asynccontextmanager
-async def followed(base: Policy | None = None) -> AsyncIterator[tuple[Followed, ClusterPolicy]]:
-    followed = Followed()
-
-    async def soon(_: float) -> None:
-        await asyncio.sleep(0.005)
-
-    cluster = ClusterPolicy(
-        seen=followed.seen,
-        merged=followed.take,
-        untold=followed.problems.append,
-        now=lambda: NOW,
-        pace=Pace(sleep=soon),
-    )
-    cluster.use(base or Policy())
-    task = asyncio.create_task(cluster.run())
-    try:
-        yield followed, cluster
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await cluster.close()
-
-
-async def until(found: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not found():  # noqa: ASYNC110 - the other side is a thread
-            await asyncio.sleep(0.005)
 
 
 def condition(api: ApiDouble, to: str, name: str) -> Object:
@@ -137,10 +63,6 @@ async def test_labels_and_grants_are_followed(api: ApiDouble) -> None:
         await until(lambda: not seen.policy.grants)
         api.put("namespaces", namespace("shop", tenant="web-shop"))
         await until(lambda: seen.policy.of(SHOP).tenant == "web-shop")
-
-
-def claim(host: str, namespace: object) -> Object:
-    return {"metadata": {"name": host}, "spec": {"namespace": namespace}}
 
 
 async def test_claims_of_domains_are_followed(api: ApiDouble) -> None:

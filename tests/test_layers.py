@@ -1,5 +1,6 @@
 """The house: what a running server loads, what the image leaves out, how many rooms there are."""
 
+import ast
 import json
 import shutil
 import subprocess
@@ -90,3 +91,16 @@ def test_few_modules_are_loose_and_no_name_is_used_more_than_twice() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= 8
     names = Counter(path.stem for path in PACKAGE.rglob("*.py") if path.stem != "__init__")
     assert {name: times for name, times in names.items() if times > 2} == {}
+
+
+def test_what_tests_share_is_in_modules_that_are_none() -> None:
+    """A test that is changed or goes away must not break another."""
+    taken = [
+        f"{path.relative_to(ROOT)}: {node.module}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        and node.module is not None
+        and node.module.rpartition(".")[2].startswith("test_")
+    ]
+    assert taken == []

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authz.domain.hosts import HostTemplate
@@ -21,40 +21,7 @@ from authz.policysource.file import (
     read_policy,
 )
 from authz.testing import workload
-
-ACTIVATOR = "spiffe://cluster.local/ns/knative-serving/sa/activator"
-MONITOR = "spiffe://cluster.local/ns/monitoring/sa/prometheus"
-WHOLE = f"""\
-# Who belongs together, and who may reach whom.
-cluster_domains: [cluster.local, corp.example]
-trust_domains: [cluster.local, old_domain]
-relays: [knative-local-gateway.istio-system]
-default_mode: shadow
-default_public: false
-route_owners: [ops]
-host_templates: ["{{{{.Name}}}}.{{{{.Namespace}}}}.example.com"]
-roles:
-  transit: ["{ACTIVATOR}"]
-  gateway: ["{ACTIVATOR}", "spiffe://old_domain/ns/istio-system/sa/gateway"]
-  on-behalf-of: []
-tenants:
-  acme:
-    namespaces: [shop, shop-db]
-    mode: enforce
-  other: {{namespaces: []}}
-namespaces:
-  shop-db: {{public: false, mode: off}}
-  legacy: {{plaintext_peers: true, reuse: false}}
-  web: {{public: [hello, api]}}
-  open: {{public: true}}
-grants:
-  - {{to: shop, from: partner}}
-  - {{to: shop, from: "*", service_account: robot, port: 8080, until: 2027-01-31}}
-exemptions:
-  - {{peer: "{MONITOR}", port: 9090, path: /metrics, user_agent: Prometheus/, network_probe: probe}}
-hosts:
-  shop.example: shop
-"""
+from tests.policy_text import ACTIVATOR, MONITOR, WHOLE
 
 
 def problems(text: str) -> list[str]:
@@ -440,7 +407,6 @@ def test_whatever_the_text_is_it_is_a_policy_or_a_bad_policy(text: str) -> None:
     assert policy_or_problems(text)
 
 
-@settings(deadline=None)
 @given(st.integers(0, len(WHOLE) - 1), st.integers(0, 30), st.sampled_from(["", " ", "x", "- "]))
 def test_whatever_is_cut_out_of_a_good_policy_it_is_one_or_a_bad_one(
     start: int, length: int, instead: str

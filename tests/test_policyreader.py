@@ -10,7 +10,7 @@ from authz.errors import BadPolicy
 from authz.policysource import reader as policyreader
 from authz.policysource.file import parse_policy, policy_of_json, read_policy, read_policy_as_json
 from authz.policysource.reader import parse_policy_apart, read_policy_apart
-from tests.test_policyfile import WHOLE
+from tests.policy_text import WHOLE
 
 
 @pytest.fixture(autouse=True)

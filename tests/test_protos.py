@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from authz._proto import ext_authz_pb2 as wire
@@ -254,7 +254,6 @@ def twins(draw: st.DrawFn, name: str) -> tuple[Message, Any]:
 
 
 @pytest.mark.parametrize("name", PAIRS)
-@settings(deadline=None)
 @given(st.data())
 def test_each_side_reads_what_the_other_writes(name: str, data: st.DataObject) -> None:
     ours, theirs = data.draw(twins(name))

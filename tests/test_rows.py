@@ -14,7 +14,7 @@ from authz.domain.identity import SpiffeId
 from authz.domain.names import PUBLIC
 from authz.domain.verdict import Deny, SetToken
 from authz.testing import NOW, workload
-from tests.test_decision import (
+from tests.small_mesh import (
     ACTIVATOR,
     AUTOSCALER,
     DB,

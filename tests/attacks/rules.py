@@ -16,7 +16,7 @@ from tests.attacks.stage import (
     without_document,
     without_rule,
 )
-from tests.test_mutation import MUTATIONS, Mutation
+from tests.mutations import MUTATIONS, Mutation
 
 _EXEMPT: Final = "    for exemption in exemptions:"
 _TABLES: Final = '"""What each question is decided by."""'

@@ -22,7 +22,7 @@ from authz.lab.world.model import DOMAIN, Json
 from authz.lab.world.standard_policy import standard_policy
 from authz.testing import Outcome, token_set
 from authz.wire import virtual_service_name
-from tests.test_mutation import ROOT, Mutation
+from tests.mutations import ROOT, Mutation
 
 TOKEN: Final = "x-tenant-token"
 CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"

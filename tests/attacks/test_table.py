@@ -11,7 +11,7 @@ import pytest
 
 from tests.attacks.row import Played
 from tests.attacks.table import ATTACKS, FILE, markdown
-from tests.test_mutation import ROOT
+from tests.mutations import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -14,23 +14,15 @@ from ruamel.yaml import YAML
 from authz.domain.facts import Question
 from authz.domain.reason import Reason
 from authz.domain.verdict import Ground
-from authz.observe import Metrics
 from authz.observe.series import CLOSED, RELOADED
-from authz.testing import ManualClock
 from tests.deploy.manifests import DEPLOY, load
-from tests.pages.reference import exported_name
+from tests.deploy.observability import FOLDER, exported, rules
 
-FOLDER = DEPLOY / "observability"
 OUTCOMES = {"allow", "deny", "shadow"}
 REASONS = {
     *(reason.slug for reason in (*Reason, *Ground)),
     *CLOSED,
 }  # of answers, and of lost connections
-
-
-def rules() -> list[dict[str, Any]]:
-    ((group,),) = [it["spec"]["groups"] for it in load(FOLDER / "rules.yaml")]
-    return list(group["rules"])
 
 
 def dashboard() -> dict[str, Any]:
@@ -42,12 +34,6 @@ def expressions() -> Iterator[str]:
     """Every query of an alert or a panel."""
     yield from (rule["expr"] for rule in rules())
     yield from (target["expr"] for panel in dashboard()["panels"] for target in panel["targets"])
-
-
-def exported() -> set[str]:
-    """Every metric that the service has."""
-    families = Metrics(ManualClock()).registry.collect()
-    return {exported_name(it) for it in families}
 
 
 @pytest.fixture

@@ -33,22 +33,10 @@ from tests.envoy.bench import (
     seen_by_app,
     values,
 )
+from tests.envoy.chains import CHAINS, TOKEN, token_of
 from tests.envoy.scripted import Question, allowing, always
 
-TOKEN = "x-tenant-token"
 BROKER_ROLE = "eventing.knative.dev/brokerRole"
-CHAINS = {
-    "sign": SIGN,
-    "verify": VERIFY,
-    "transit": TRANSIT,
-    "public": PUBLIC,
-    "local": LOCAL,
-    "broker": BROKER,
-    "trigger": FILTER,
-    "channel": CHANNEL,
-    "job_sink": JOB_SINK,
-    "request_reply": REQUEST_REPLY,
-}
 METADATA = {
     "sign": {
         "x-authz-question": "sign",
@@ -172,11 +160,6 @@ async def test_it_names_the_route_only_at_the_gateway(workbench: Workbench, name
     named = str(metadata["istio"]["config"]) if "istio" in metadata else ""
     route = "/apis/networking.istio.io/v1/namespaces/acme-web/virtual-service/hello-"
     assert named.startswith(route) if name in {"public", "local"} else not named
-
-
-def token_of(name: str) -> str:
-    """The header in which a token goes on: where it would not be passed on, another one."""
-    return "knative-tenant-token" if name in {"broker", "request_reply"} else TOKEN
 
 
 @every_filter

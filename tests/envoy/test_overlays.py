@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.envoy.bench import Workbench, seen_by_app, values
+from tests.envoy.chains import CHAINS, TOKEN, token_of
 from tests.envoy.scripted import allowing, always, denying
-from tests.envoy.test_filters import CHAINS, TOKEN, token_of
 
 every_filter = pytest.mark.parametrize("name", CHAINS)
 FORGED = [(TOKEN, "forged"), (TOKEN, "again"), ("x-other", "client's")]

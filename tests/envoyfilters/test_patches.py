@@ -8,13 +8,19 @@ from typing import Any
 import pytest
 
 from authz.envoyfilters import CannotPatch, Patches, Proxy, shipped
+from tests.envoyfilters.configs import (
+    MANAGER,
+    TCP,
+    Json,
+    config,
+    http_chain,
+    listener,
+    named,
+    tcp_chain,
+)
 
-MANAGER = "envoy.filters.network.http_connection_manager"
-TCP = "envoy.filters.network.tcp_proxy"
 SIDECAR = Proxy("sidecar", "acme", {"app": "web", "tier": "front"}, "1.30.2")
 GATEWAY = Proxy("gateway", "istio-system", {"istio": "ingressgateway"})
-
-Json = dict[str, Any]
 
 
 def envoy_filter(
@@ -61,29 +67,6 @@ def patch(
         match["listener"] = found
     done: Json = {"operation": operation} | ({} if value is None else {"value": value})
     return {"applyTo": to, "match": match, "patch": done}
-
-
-def named(name: str, **config: Any) -> Json:
-    return {"name": name, "typed_config": {"@type": "type", **config}}
-
-
-def http_chain(*names: str, **rest: Any) -> Json:
-    manager = {"@type": "manager", "http_filters": [named(name) for name in names]}
-    return {"filters": [{"name": MANAGER, "typed_config": manager}], **rest}
-
-
-def tcp_chain(**rest: Any) -> Json:
-    return {"filters": [named(TCP, stat_prefix="x")], **rest}
-
-
-def listener(name: str, *chains: Json, port: int = 15006, direction: str = "INBOUND") -> Json:
-    address = {"socket_address": {"address": "0.0.0.0", "port_value": port}}  # noqa: S104
-    found = {"name": name, "address": address, "filter_chains": list(chains)}
-    return found | ({"traffic_direction": direction} if direction else {})
-
-
-def config(*listeners: Json, clusters: tuple[Json, ...] = ()) -> Json:
-    return {"static_resources": {"listeners": list(listeners), "clusters": list(clusters)}}
 
 
 def apply(envoy_filters: Any, proxy: Proxy, found: Json) -> Json:

@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from authz.envoyfilters import Patches, Proxy, directory, shipped
-from tests.envoyfilters.test_patches import Json, config, http_chain, listener, tcp_chain
+from tests.envoyfilters.configs import Json, config, http_chain, listener, tcp_chain
 
 SERVING, EVENTING = "knative-serving", "knative-eventing"
 IMC = "messaging.knative.dev/channel"

@@ -23,8 +23,8 @@ from authz.testing import ManualClock, check_request, rules, workload
 from tests.doctor.proxies import PLAINTEXT, Bench
 from tests.doctor.trim import small
 from tests.http2 import wire
-from tests.http2.test_fuzz import Checked, act
-from tests.test_policyfile import WHOLE
+from tests.http2.programs import Checked, act
+from tests.policy_text import WHOLE
 
 FOUND = Path(__file__).parent / "found"
 """Inputs that once failed, in a folder for each target."""

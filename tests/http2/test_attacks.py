@@ -462,7 +462,7 @@ def test_huffman_expands_by_less_than_two() -> None:
         assert (peer.events == []) == refused
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.one_of(

@@ -138,7 +138,6 @@ def echo(request: Request[None]) -> bytes | None:
     return request.message[::-1] if request.head.path == CHECK else None
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.binary(max_size=300), min_size=1, max_size=8),
     st.lists(st.integers(1, 400), max_size=20),
@@ -170,7 +169,7 @@ def test_byte_by_byte() -> None:
     client.answered(asked, b"x" * 1000)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 65_536),
     st.integers(1, 16_384),
@@ -189,7 +188,7 @@ def test_requests_of_any_size_and_shape(
     assert client.served._receiver.held == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 3000),
     st.sampled_from([0, 1, 5, 100, 1000, 65_535, 2**31 - 1]),
@@ -241,7 +240,6 @@ def test_a_connection_that_lives_long() -> None:
             kept.clear()
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -4,7 +4,7 @@ import re
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.http2.grpc import (
@@ -17,7 +17,6 @@ from authz.http2.grpc import (
 )
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_a_message_is_what_was_framed(message: bytes) -> None:
     assert message_of(framed(message), limit=300) == message
@@ -54,7 +53,6 @@ def test_a_message_may_be_plain_although_an_encoding_is_named() -> None:
     assert message_of(framed(b"a"), limit=10, encoding="gzip") == b"a"
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=40), st.integers(0, 20))
 def test_any_data_is_one_message_or_refused(data: bytes, limit: int) -> None:
     try:
@@ -99,7 +97,6 @@ def test_timeouts(value: str, seconds: float | None) -> None:
     assert timeout_of(value) == (None if seconds is None else pytest.approx(seconds))
 
 
-@settings(deadline=None)
 @given(st.text(max_size=20))
 def test_any_text_is_a_timeout_or_none(value: str) -> None:
     seconds = timeout_of(value)
@@ -109,7 +106,6 @@ def test_any_text_is_a_timeout_or_none(value: str) -> None:
 FIELD_VALUE = re.compile(rb"([\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)?")
 
 
-@settings(deadline=None)
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=200))
 def test_a_message_of_a_status_is_a_field_value_and_comes_back(text: str) -> None:
     encoded = percent_encoded(text)

@@ -1,7 +1,7 @@
 """Header lists, by the tables of RFC 9113 sections 8.2 and 8.3."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.http2.events import Head
@@ -232,7 +232,6 @@ values = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(st.permutations([*PSEUDO, *GRPC]), st.lists(st.tuples(names, values), max_size=4))
 def test_any_list_is_a_head_or_malformed(some: Pairs, more: Pairs) -> None:
     whole = fields([*some, *more])
@@ -246,7 +245,6 @@ def test_any_list_is_a_head_or_malformed(some: Pairs, more: Pairs) -> None:
     assert (again.path, again.metadata) == (head.path, head.metadata)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(names, values), max_size=4))
 def test_any_trailers_are_well_formed_or_malformed(pairs: Pairs) -> None:
     try:

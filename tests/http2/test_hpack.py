@@ -9,7 +9,7 @@ from hpack import Encoder
 from hpack.huffman import HuffmanEncoder
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from hpack.huffman_table import decode_huffman as their_decode_huffman
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.http2.faults import ConnectionFault, ErrorCode
@@ -315,25 +315,21 @@ def agree(sequence: list[bytes]) -> int:
     return len(sequence)
 
 
-@settings(deadline=None)
 @given(st.lists(blocks, max_size=6))
 def test_any_sequence_of_representations_decodes_as_elsewhere(sequence: list[bytes]) -> None:
     agree(sequence)
 
 
-@settings(deadline=None)
 @given(st.lists(well_formed, max_size=6))
 def test_any_sequence_of_literals_and_resizes_decodes_as_elsewhere(sequence: list[bytes]) -> None:
     agree(sequence)
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=60), max_size=3))
 def test_any_bytes_decode_as_elsewhere(sequence: list[bytes]) -> None:
     agree(sequence)
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -358,13 +354,11 @@ def test_what_an_encoder_makes_is_decoded(
     assert agree(sequence) == len(sequence)
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=100))
 def test_huffman_decodes_what_was_encoded(text: bytes) -> None:
     assert decode_huffman(huffman.encode(text)) == text
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=30))
 def test_huffman_fails_where_the_other_fails(coded: bytes) -> None:
     try:
@@ -440,7 +434,6 @@ def first_difference(decoder: Decoder, sequence: list[Call], *, lean: bool = Tru
     return None
 
 
-@settings(deadline=None)
 @given(calls, st.booleans())
 def test_what_is_remembered_is_what_decoding_would_give(sequence: list[Call], lean: bool) -> None:
     assert first_difference(Decoder(MAX_LIST), sequence, lean=lean) is None

@@ -11,7 +11,7 @@ from authz.http2.faults import ConnectionFault
 from authz.http2.settings import INITIAL_WINDOW_SIZE
 from authz.http2.streams import TABLE, Phase, Row, Wrong
 from tests.http2 import wire
-from tests.http2.test_fuzz import EXAMPLES, Action, Checked, act, actions
+from tests.http2.programs import EXAMPLES, Action, Checked, act, actions
 from tests.http2.wire import END_HEADERS, END_STREAM, Peer, data, framed, rst, window_update
 
 BLOCK = b"\x83\x86\x04\x04/a/b\x00\x0ccontent-type\x10application/grpc"
@@ -201,7 +201,7 @@ def say(peer: Checked, frame: bytes) -> None:
             assert now in (step, Phase.RESET) or (now is Phase.CLOSED and answered)
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(actions, st.sampled_from([0, 7, 65_535]))
 def test_no_sequence_leaves_the_table(steps: list[Action], window: int) -> None:
     peer = Checked()

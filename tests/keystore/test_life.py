@@ -497,7 +497,7 @@ def same_in_every_run(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_revoked_ever_counts_again_and_nothing_else_is_denied() -> None:
     examples = settings().max_examples // 2
     run_state_machine_as_test(
-        Life, settings=settings(max_examples=examples, stateful_step_count=40, deadline=None)
+        Life, settings=settings(max_examples=examples, stateful_step_count=40)
     )
 
 

@@ -84,3 +84,12 @@ def told(look: Callable[[], object]) -> Callable[[], Awaitable[bool]]:
         return bool(look())
 
     return ask
+
+
+EVENT = [
+    ("ce-specversion", "1.0"),
+    ("ce-id", "1"),
+    ("ce-type", "order"),
+    ("ce-source", "shop"),
+    ("content-type", "text/plain"),
+]

@@ -11,15 +11,7 @@ from authz.lab.box.knative.app import App
 from authz.lab.box.knative.eventing import Eventing
 from authz.lab.box.knative.messages import Headers, Request, Response
 from authz.lab.box.knative.net import Handler, call, serve
-from tests.knative.support import headers_of
-
-EVENT = [
-    ("ce-specversion", "1.0"),
-    ("ce-id", "1"),
-    ("ce-type", "order"),
-    ("ce-source", "shop"),
-    ("content-type", "text/plain"),
-]
+from tests.knative.support import EVENT, headers_of
 
 
 @dataclass

@@ -12,8 +12,7 @@ from authz.lab.box.knative.eventing import Eventing
 from authz.lab.box.knative.messages import Headers, Request
 from authz.lab.box.knative.net import Handler, call, serve
 from authz.lab.box.knative.sinks import Sinks
-from tests.knative.support import headers_of
-from tests.knative.test_eventing import EVENT
+from tests.knative.support import EVENT, headers_of
 
 
 @dataclass

@@ -14,7 +14,7 @@ from authz.lab.loopback import mesh
 from authz.lab.recordings import ANY_OTHER, CannotPlay, Places, on_loopback, played
 from authz.lab.recordings import worlds as recorded
 from tests.lab.differences import GONE, Difference, differences
-from tests.lab.test_playing import SECRETS
+from tests.lab.secrets import SECRETS
 
 Json = dict[str, Any]
 

@@ -15,19 +15,14 @@ import pytest
 from authz.envoyfilters import Patches, shipped
 from authz.lab.harness import envoy
 from authz.lab.harness.certs import Authority
-from authz.lab.recordings import CannotPlay, Files, Recordings, Sent, playing, versions
+from authz.lab.recordings import CannotPlay, Recordings, Sent, playing, versions
 from authz.lab.recordings import worlds as recorded
 from authz.testing import workload
 from tests.lab.differences import GONE, Difference, differences
+from tests.lab.secrets import SECRETS
 
 Json = dict[str, Any]
 
-FILES = Files(Path("/cert"), Path("/key"))
-SECRETS = {
-    "default": FILES,
-    "ROOTCA": Files(authority=Path("/ca")),
-    "kubernetes://public": FILES,
-}
 ALL = [
     pytest.param(istio, it.name, id=f"{istio}, {it.name}")
     for istio in versions()

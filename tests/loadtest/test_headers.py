@@ -41,7 +41,7 @@ heads = st.lists(
 
 
 @given(heads)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_library_reads_every_block_as_it_was_meant(given_heads: list[dict[str, str]]) -> None:
     decoder, encoder, fields = Decoder(), Encoder(), Fields()
     for head in given_heads:
@@ -61,7 +61,7 @@ def test_a_field_that_changes_each_time_is_read_each_time() -> None:
 
 
 @given(heads)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_answers_are_read_as_the_library_reads_them(given_heads: list[dict[str, str]]) -> None:
     witness, plain, answers = Witness(), Decoder(), Answers()
     for number, head in enumerate(given_heads):

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from authz import __version__
 from authz.config import Settings
 from authz.policysource.file import parse_policy
-from tests.deploy.test_observability import exported, rules
+from tests.deploy.observability import exported, rules
 from tests.pages.generated import ROOT, VERSIONED, names_version, replaced, stale, versioned
 from tests.pages.reference import every_command
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -302,7 +302,6 @@ documents = st.dictionaries(
 )
 
 
-@settings(deadline=None)
 @given(documents)
 def test_what_the_writer_writes_is_read_as_the_same(document: dict[str, Any]) -> None:
     assert YAML(typ="safe", pure=True).load(as_yaml([document])) == document

@@ -11,9 +11,23 @@ from authz.domain.names import Namespace, Service
 from authz.domain.policy import EVERYONE, Exemption, Grant, Mode, NamespacePolicy, Policy, Role
 from authz.domain.verdict import Allow
 from authz.reach.groups import Pair
+from authz.reach.pairs import Answers
 from authz.reach.ways import Oracle, Request, Way
 from authz.testing import NOW, workload
 
+TEXT: Final = """\
+roles:
+  transit: [spiffe://cluster.local/ns/knative-serving/sa/activator]
+  gateway: [spiffe://cluster.local/ns/istio-system/sa/gateway]
+tenants:
+  acme: {namespaces: [web, db]}
+namespaces:
+  db: {public: false}
+  old: {mode: shadow}
+grants:
+  - {to: db, from: bank, service_account: till, port: 8080, until: 2099-01-31}
+"""
+"""A policy as people write it."""
 NAMED: Final = [Namespace(name) for name in ("a1", "a2", "a3", "b1", "b2", "c", "hops")]
 """Namespaces that a policy may name."""
 NAMESPACES: Final = [*NAMED, Namespace("stranger"), Namespace("another")]
@@ -100,3 +114,13 @@ def gets_in(policy: Policy, pair: Pair, request: Request, domain: str, now: floa
         case _:
             verdict = oracle.straight(caller, to, request.port or 0)
     return isinstance(verdict, Allow)
+
+
+def as_asked(answers: Answers, request: Request, domain: str, source: Namespace) -> Request:
+    """The request under which the answer to this one stands: what no rule names is `None`."""
+    asked = [it for it in answers.asked if it.way is request.way]
+    full = f"spiffe://{domain}/ns/{source}/sa/{request.account}"
+    account = next((it for it in (full, request.account) if it in {r.account for r in asked}), None)
+    port = request.port if request.port in {it.port for it in asked} else None
+    service = request.service if request.service in {it.service for it in asked} else None
+    return Request(request.way, account, port, service)

@@ -6,33 +6,11 @@ import re
 import time
 from pathlib import Path
 
-import pytest
-
 from authz.reach.said import listed
-from tests.command import Run, in_process
+from tests.command import Run
+from tests.reach.policies import TEXT
 
-POLICY = """\
-roles:
-  transit: [spiffe://cluster.local/ns/knative-serving/sa/activator]
-  gateway: [spiffe://cluster.local/ns/istio-system/sa/gateway]
-tenants:
-  acme: {namespaces: [web, db]}
-namespaces:
-  db: {public: false}
-  old: {mode: shadow}
-grants:
-  - {to: db, from: bank, service_account: till, port: 8080, until: 2099-01-31}
-"""
 ALL = "peer, token, event, tcp"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run the command line beside a policy."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NO_COLOR", "1")
-    Path("policy.yaml").write_text(POLICY)
-    return in_process(monkeypatch, capsys)
 
 
 def cells(table: str) -> list[list[str]]:
@@ -90,7 +68,7 @@ def test_the_matrix_as_json_names_every_namespace_in_one_group(run: Run) -> None
 
 
 def test_the_page_needs_nothing_else_and_believes_no_name(run: Run) -> None:
-    Path("<b>.yaml").write_text(POLICY)
+    Path("<b>.yaml").write_text(TEXT)
     assert run("policy", "matrix", "<b>.yaml", "--html", "page.html").code == 0
     page = Path("page.html").read_text()
     assert "<b>" not in page
@@ -102,7 +80,7 @@ def test_the_page_needs_nothing_else_and_believes_no_name(run: Run) -> None:
 
 
 def test_diff_says_what_changes_and_fails_on_what_it_is_told(run: Run) -> None:
-    Path("new.yaml").write_text(POLICY.replace("port: 8080, ", "").replace("mode: shadow", ""))
+    Path("new.yaml").write_text(TEXT.replace("port: 8080, ", "").replace("mode: shadow", ""))
     done = run("policy", "diff", "policy.yaml", "new.yaml")
     assert done.code == 1
     grant = ["bank", "db", "peer, token, tcp", "till", "any but 8080", "2099-01-31", "grant"]
@@ -120,7 +98,7 @@ def test_diff_says_what_changes_and_fails_on_what_it_is_told(run: Run) -> None:
 
 
 def test_diff_names_what_no_pair_shows(run: Run) -> None:
-    Path("new.yaml").write_text(f"relays: [a.b]\n{POLICY}")
+    Path("new.yaml").write_text(f"relays: [a.b]\n{TEXT}")
     for fail_on in ("any", "opens", "closes"):
         done = run("policy", "diff", "policy.yaml", "new.yaml", "--fail-on", fail_on)
         assert (done.code, "relays differs" in done.out) == (1, True)

@@ -8,7 +8,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.domain.hosts import HostTemplate
@@ -17,13 +17,11 @@ from authz.domain.policy import EVERYONE, Exemption, Grant, Mode, NamespacePolic
 from authz.reach.difference import Change, Difference, Turn, changes
 from authz.reach.ways import Request, Way
 from authz.testing import NOW, workload
-from tests.reach.policies import MOMENTS, NAMESPACES, SOON, gets_in, policies, requests
-from tests.reach.test_matrix import as_asked
+from tests.reach.policies import MOMENTS, NAMESPACES, SOON, as_asked, gets_in, policies, requests
 
 N = Namespace
 
 
-@settings(deadline=None)  # other work may be on the machine
 @given(
     policies(),
     policies(),
@@ -51,7 +49,6 @@ def test_it_says_what_decide_says(
         assert (change and change.turn) == (turn if before != after else None), request
 
 
-@settings(deadline=None)
 @given(policies())
 def test_what_says_the_same_differs_in_nothing(policy: Policy) -> None:
     again = replace(policy, grants=tuple(reversed(policy.grants)))
@@ -59,7 +56,6 @@ def test_what_says_the_same_differs_in_nothing(policy: Policy) -> None:
     assert (found.rows, found.besides, found.turns()) == ([], [], set())
 
 
-@settings(deadline=None)
 @given(policies(), policies())
 def test_every_row_is_of_pairs_that_change(old: Policy, new: Policy) -> None:
     """And every pair that changes is in a row."""

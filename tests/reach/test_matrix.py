@@ -5,29 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.domain.names import Namespace
 from authz.domain.policy import Grant, NamespacePolicy, Policy
 from authz.reach.matrix import Matrix
-from authz.reach.pairs import Answers
 from authz.reach.ways import Request
 from authz.testing import NOW
-from tests.reach.policies import MOMENTS, NAMESPACES, gets_in, policies, requests
+from tests.reach.policies import MOMENTS, NAMESPACES, as_asked, gets_in, policies, requests
 
 
-def as_asked(answers: Answers, request: Request, domain: str, source: Namespace) -> Request:
-    """The request under which the answer to this one stands: what no rule names is `None`."""
-    asked = [it for it in answers.asked if it.way is request.way]
-    full = f"spiffe://{domain}/ns/{source}/sa/{request.account}"
-    account = next((it for it in (full, request.account) if it in {r.account for r in asked}), None)
-    port = request.port if request.port in {it.port for it in asked} else None
-    service = request.service if request.service in {it.service for it in asked} else None
-    return Request(request.way, account, port, service)
-
-
-@settings(deadline=None)  # other work may be on the machine
 @given(policies(), st.lists(requests(), min_size=3, max_size=3))
 def test_it_says_what_decide_says(policy: Policy, asked: Sequence[tuple[Request, str]]) -> None:
     matrix = Matrix([policy], NOW)
@@ -41,7 +29,6 @@ def test_it_says_what_decide_says(policy: Policy, asked: Sequence[tuple[Request,
             assert (now < until) == gets_in(policy, (source, to), request, domain, now), request
 
 
-@settings(deadline=None)
 @given(st.lists(policies(), min_size=1, max_size=2))
 def test_groups_hide_no_pair(several: list[Policy]) -> None:
     """What is said of a group is so for each pair, under one policy and under two."""

@@ -59,7 +59,7 @@ def path(policy: Policy, start: str, goal: str, *, through: bool = False) -> lis
     return Paths(policy, NOW, (start, goal)).shortest(through=through)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(policies(), st.sampled_from(NAMESPACES), st.sampled_from(NAMESPACES))
 def test_it_proves_what_decide_says(policy: Policy, start: Namespace, goal: Namespace) -> None:
     if start == goal:
@@ -77,7 +77,7 @@ def test_it_proves_what_decide_says(policy: Policy, start: Namespace, goal: Name
     assert all(one.to == other.source for one, other in pairwise(steps))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(policies(), st.sampled_from(NAMED))
 def test_anybody_is_everybody_of_another_tenant(policy: Policy, name: Namespace) -> None:
     others = [(a, b) for a, b in edges(policy) if not policy.same_tenant(a, b)]

@@ -15,11 +15,10 @@ from ruamel.yaml import YAML
 
 from authz.config import Settings
 from authz.reach.schemas import Kind, schema
-from tests import test_policyfile
+from tests import policy_text, test_policyfile
 from tests.command import Run
 from tests.platform import test_tenants
 from tests.reach import test_cases
-from tests.reach.test_cli import run as run  # noqa: PLC0414 - a fixture
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "deploy/schemas"
@@ -95,7 +94,7 @@ def test_every_field_is_described_but_for_a_tenants(kind: str) -> None:
 
 
 def test_whole_files_fit() -> None:
-    assert fits("policy", plain(test_policyfile.WHOLE))
+    assert fits("policy", plain(policy_text.WHOLE))
     assert fits("tenants", plain(test_tenants.FILE))
     for text in ("grants: []", "default_mode: off", "namespaces: {a: {public: [b]}}"):
         assert fits("policy", plain(text))

@@ -14,9 +14,9 @@ from authz.domain.decision import Rules
 from authz.domain.identity import SpiffeId
 from authz.transport import Health, Http2Listener, from_insecure_metadata
 from authz.transport.reference import GrpcioListener
+from tests.any_request import PEOPLE, POLICIES, boundary, metadatas, requests
 from tests.support.clients import AUTHORIZATION, HEALTH
 from tests.support.waiting import PATIENCE
-from tests.test_extauthz import PEOPLE, POLICIES, boundary, metadatas, requests
 from tests.transport.support import INSECURE, LIMITS
 
 Pairs = Sequence[tuple[str, str]]
@@ -110,9 +110,7 @@ def both() -> Iterator[Both]:
     made.close()
 
 
-@settings(
-    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=250, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     by=st.sampled_from([*POLICIES, None]),
     method=st.sampled_from(METHODS),
