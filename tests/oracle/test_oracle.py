@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,13 +18,10 @@ from authz.domain.keys import Keyring
 from authz.testing import root_key
 from tests.oracle.compare import Asked, asked, decided, difference
 from tests.oracle.token_format import fault, read
+from tests.oracle.worlds import COUNT, FIXED, TODAY
 
 FOLDER: Final = Path(__file__).parent
 VECTORS: Final = json.loads((FOLDER.parent / "vectors" / "tokens.json").read_text())["vectors"]
-FIXED: Final = (1, 2, 3, 4)
-TODAY: Final = date.today().toordinal()
-COUNT: Final = 4_000
-"""Questions of a seed: 20,000 with those of today's."""
 OFTEN: Final = 10
 """Of these, each row answers more: 25 at least when this was written."""
 MANY: Final = dict.fromkeys(range(TODAY * 100, TODAY * 100 + 50), 20000)

@@ -16,7 +16,7 @@ from authz.domain.verdict import Allow, Ground, SetToken, Verdict
 from tests.oracle.compare import FROM_ONE_WORLD, asked
 from tests.oracle.keys import FIELDS, alike, key_of
 from tests.oracle.requests import request
-from tests.oracle.test_oracle import COUNT, FIXED, TODAY
+from tests.oracle.worlds import COUNT, FIXED, TODAY
 
 OTHERS: Final = 6
 """Requests with the same key, for each answer that may be kept."""

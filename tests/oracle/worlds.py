@@ -11,6 +11,11 @@ from authz.domain.names import Namespace
 from authz.testing import NOW, root_key
 from tests.oracle.policy_file import World
 
+FIXED: Final = (1, 2, 3, 4)
+TODAY: Final = date.today().toordinal()
+COUNT: Final = 4_000
+"""Questions of a seed: 20,000 with those of today's."""
+
 TENANTS: Final = ("acme-web", "acme-db", "globex", "initech", "umbrella", "svc")
 NAMESPACES: Final = (
     *TENANTS,
