@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ import pytest
 from authz.envoyfilters import directory, shipped
 from authz.lab.box.istio.box import without
 from tests.command import Run, in_process
+from tests.doctor.admin import answering
 from tests.doctor.proxies import Bench
 
 SIDECAR = "globex/plain"
@@ -41,31 +38,6 @@ def open_door(bench: Bench, tmp_path: Path) -> Path:
     file = tmp_path / "open.json"
     file.write_text(json.dumps(bench.dump(SIDECAR, without("tenant-authz-tcp")(shipped()))))
     return file
-
-
-@contextmanager
-def answering(text: str) -> Iterator[tuple[str, list[str]]]:
-    """An HTTP server that always says the same, and which paths it was asked for."""
-    asked: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(text.encode())
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", asked
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def test_a_sound_proxy(run: Run, sound: Path) -> None:

@@ -22,8 +22,8 @@ from authz.lab.controlplane.api import Api
 from authz.lab.controlplane.running import Plane, namespace
 from tests.deploy.manifests import DEPLOY, load
 from tests.doctor import kubelet
+from tests.doctor.admin import answering
 from tests.doctor.proxies import Bench
-from tests.doctor.test_cli import answering
 from tests.kube_double import Object
 
 pytestmark = pytest.mark.timeout(600)
