@@ -267,6 +267,15 @@ class Settings(KeySettings):
         BeforeValidator(_header_name),
         Field(description="request header that carries the token; the filters must name the same"),
     ] = TOKEN_HEADER
+    log_allows: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="share of allows that are logged, chosen by chance, 100 lines a second at "
+            "most; 0: none, 1: all; denials are always logged",
+        ),
+    ] = 0
     drain_seconds: Annotated[
         _Seconds,
         Field(description="after SIGTERM, time to go on as unready while Envoys move away"),

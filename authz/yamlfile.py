@@ -19,6 +19,8 @@ from ruamel.yaml.events import AliasEvent
 
 from authz.errors import ProblemsError
 
+DEEPEST: Final = 16
+"""Levels of such a file; what is documented has at most seven."""
 _LONGEST_QUOTE: Final = 80  # characters
 _SCALAR: Final = re.compile(r"[^\s,\[\]{}:#'\"]{1,80}")
 
@@ -114,13 +116,26 @@ def _empty(data: Any, location: tuple[int | str, ...] = ()) -> Iterator[tuple[in
 
 
 class _PlainComposer(Composer):
-    """Composes what is written out: no aliases, no tags."""
+    """Composes what is written out: no aliases, no tags, and nothing that is nested deeply.
+
+    ruamel.yaml looks at every level again with each token: two thousand brackets take seconds.
+    """
+
+    _level = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.parser.peek_event()
         if isinstance(event, AliasEvent) or getattr(event, "ctag", None) is not None:
             raise ComposerError(None, None, "", event.start_mark)
-        return super().compose_node(parent, index)
+        self._level += 1
+        if self._level > DEEPEST:
+            raise ComposerError(
+                None, None, f"it is nested more than {DEEPEST} deep", event.start_mark
+            )
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._level -= 1
 
 
 class _MarkingConstructor(RoundTripConstructor):

@@ -57,6 +57,9 @@ class Here:
         """Remember that, too."""
         self.again.append((question, ground, caller))
 
+    def sampled(self, event: DecisionEvent) -> None:
+        del event
+
     def failed(self, error: Exception) -> None:
         """Nothing is to fail here."""
         raise error

@@ -88,6 +88,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "policy_configmap": ("a/b.c/d_E.f", ConfigMapKey("a", "b.c", "d_E.f")),
     "policy_from_cluster": ("true", True),
     "token_header": ("X-My-Token", "x-my-token"),
+    "log_allows": ("0.01", 0.01),
     "drain_seconds": ("0", 0),
     "grace_seconds": ("0", 0),
     "transport": ("grpcio", Transport.GRPCIO),

@@ -64,6 +64,7 @@ class Remembering:
     def __init__(self) -> None:
         self.events: list[DecisionEvent] = []
         self.again: list[tuple[Question | None, Ground, SpiffeId]] = []
+        self.shown: list[DecisionEvent] = []
         self.errors: list[Exception] = []
 
     def decided(self, event: DecisionEvent) -> None:
@@ -71,6 +72,9 @@ class Remembering:
 
     def given_again(self, question: Question | None, ground: Ground, caller: SpiffeId) -> None:
         self.again.append((question, ground, caller))
+
+    def sampled(self, event: DecisionEvent) -> None:
+        self.shown.append(event)
 
     def failed(self, error: Exception) -> None:
         self.errors.append(error)

@@ -28,7 +28,7 @@ TOOLS = {
     "tenants",
     "testing",
 }
-MOST_MODULES = 105
+MOST_MODULES = 110
 """Of ours in a server that keeps its keys in a file, packages counted."""
 
 WITNESS = """\

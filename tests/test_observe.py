@@ -7,12 +7,14 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import authz
+from authz.config import Settings
 from authz.domain.decision import Rules, decide, decide_in_doubt
 from authz.domain.facts import Question
 from authz.domain.identity import SpiffeId
@@ -22,13 +24,14 @@ from authz.domain.policy import Grant, Mode, Policy, Role
 from authz.domain.reason import Reason
 from authz.domain.verdict import Allow, Deny, Ground, HeaderAction, Parties, SetToken
 from authz.extauthz import AuthorizationService
-from authz.observe import AuditLog, DecisionEvent, Metrics, json_log, series
+from authz.observe import AuditLog, DecisionEvent, Metrics, Sampler, json_log, series
 from authz.observe.audit import (
     ENTRY_SECONDS,
     LINES_PER_SECOND,
     MAX_ENTRIES,
     MAX_ENTRIES_OF_ONE,
     MAX_LINES_PER_SECOND,
+    MAX_SAMPLES_PER_SECOND,
     MAX_UPSTREAMS,
     UPSTREAM_SECONDS,
 )
@@ -252,6 +255,131 @@ def test_a_request_id_cannot_write_a_line_of_its_own() -> None:
     ask("verify", BANK, request_id='x"}\n{"event": "forged')
     (line,) = log.lines
     assert line["request_id"] == 'x"}{"event": "forged'
+
+
+# Traces ----------------------------------------------------------------------------------------
+
+TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+TRACED = {"trace_id": TRACE, "span_id": SPAN, "trace_flags": "01"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "found"),
+    [
+        (f"00-{TRACE}-{SPAN}-01", TRACED),
+        (f"cc-{TRACE}-{SPAN}-01-what-comes-later", TRACED),
+        ("", {}),
+        (f"00-{TRACE}-{SPAN}-01-more", {}),
+        (f"00-{TRACE.upper()}-{SPAN}-01", {}),
+        (f"ff-{TRACE}-{SPAN}-01", {}),
+        (f"00-{'0' * 32}-{SPAN}-01", {}),
+        (f"00-{TRACE}-{'0' * 16}-01", {}),
+        (f"00-{TRACE}-{SPAN}-01\n", {}),
+        (f"00-{TRACE}-{SPAN}-1", {}),
+        (f"00-{TRACE}{SPAN}-01", {}),
+        (f"01-{TRACE}-{SPAN}-01-" + "x" * 10_000, {}),
+        ('00-"}\n{"event": "forged"}', {}),
+    ],
+)
+def test_a_denial_names_its_trace_and_nothing_else_that_calls_itself_one(
+    sent: str, found: dict[str, str]
+) -> None:
+    log = Log()
+    service = AuthorizationService(
+        token_header="x-tenant-token", clock=ManualClock(), recorders=[log.audit]
+    )
+    service.rules = rules()
+    metadata = [("x-authz-question", "verify"), ("traceparent", sent)]
+    service.check(check_request(), service.asked(BANK, metadata))
+    service.check(b"\xff", service.asked(BANK, metadata))
+    service.check(check_request(), service.asked(BANK, [*metadata, metadata[1]]))
+    service.check(check_request(), service.asked(None, metadata))
+    traced = [{name: line[name] for name in TRACED if name in line} for line in log.lines]
+    assert traced == [found, found, {}, found]
+
+
+# Samples of allows -----------------------------------------------------------------------------
+
+
+def sampled(log: Log, share: float, count: int, *tokens: str) -> list[dict[str, Any]]:
+    """What is logged of so many equal allows."""
+    metrics = Metrics(ManualClock())
+    service = AuthorizationService(
+        token_header="x-tenant-token",
+        clock=ManualClock(),
+        recorders=[metrics, log.audit],
+        sample=Sampler(share, Random(7).random) if share else None,
+    )
+    service.rules = rules()
+    metadata = [
+        ("x-authz-question", "sign"),
+        ("x-authz-upstream", "outbound|80||vault.bank.svc.cluster.local"),
+        ("traceparent", f"00-{TRACE}-{SPAN}-01"),
+    ]
+    for number in range(count):
+        request = check_request(request_id=f"id-{number}", headers=(("x-tenant-token", "v1.a"),))
+        service.check(request, service.asked(SHOP, metadata))
+        log.clock.now += 0.1
+    assert checks(metrics) == {("sign", "allow", "signed"): count}
+    return log.lines
+
+
+def test_allows_are_not_logged_unless_somebody_wants_samples() -> None:
+    assert sampled(Log(), 0, 100) == []
+    assert Settings.model_fields["log_allows"].default == 0
+
+
+def test_a_sample_is_an_allow_with_all_that_is_known_and_no_token() -> None:
+    log = Log()
+    first, second = sampled(log, 1, 2)  # decided, and given again
+    assert (first.pop("request_id"), second.pop("request_id")) == ("id-0", "id-1")
+    for line in (first, second):
+        line.pop("timestamp")
+        assert line == {
+            "event": "allowed",
+            "level": "info",
+            "reason": "signed",
+            "because": Ground.SIGNED.value,
+            "row": "signed",
+            "grant": None,
+            "question": "sign",
+            "peer": None,
+            "source": "shop",
+            "claimed_source": None,
+            "service_account": "till",
+            "destination": "bank",
+            "key_id": None,
+            "asked_by": str(SHOP),
+            **TRACED,
+        }
+    assert "v1." not in log.stream.getvalue()
+
+
+def test_the_share_of_samples_is_as_wanted() -> None:
+    found = len(sampled(Log(), 0.1, 5000))
+    assert 400 < found < 600
+
+
+@pytest.mark.parametrize("share", [1e-300, 0.5, 1 - 1e-16, 1.0])
+@pytest.mark.parametrize("chance", [0.0, 0.5, 1 - 2**-53])
+def test_no_share_and_no_chance_breaks_the_sampler(share: float, chance: float) -> None:
+    sampler = Sampler(share, lambda: chance)
+    assert [sampler() for _ in range(3)]
+    if share == 1.0:
+        assert all(sampler() for _ in range(3))
+
+
+def test_denials_are_no_samples_and_samples_are_bounded() -> None:
+    log = Log()
+    log.audit.sampled(event())
+    allow = Allow(Ground.SIGNED, SetToken("v1.t"), PARTIES)
+    for _ in range(2 * MAX_SAMPLES_PER_SECOND):
+        log.audit.sampled(event(allow))
+    assert len(log.lines) == MAX_SAMPLES_PER_SECOND
+    log.audit.decided(event())  # which have a limit of their own
+    log.clock.now += 1
+    log.audit.sampled(event(allow))
+    assert [line["event"] for line in log.lines[-2:]] == ["denied", "allowed"]
 
 
 # Its limit -------------------------------------------------------------------------------------

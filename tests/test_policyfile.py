@@ -2,6 +2,8 @@
 
 import datetime as dt
 import re
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from authz.policysource.file import (
     policy_of_json,
     read_policy,
 )
+from authz.policysource.reader import SMALL
 from authz.testing import workload
 from tests.policy_text import ACTIVATOR, MONITOR, WHOLE
 
@@ -349,7 +352,42 @@ def test_aliases_and_tags_are_refused(text: str) -> None:
     ids=["brackets", "braces", "lines", "dashes"],
 )
 def test_deep_nesting_is_refused(text: str) -> None:
-    assert problems(text) == ["not valid YAML: it is nested too deeply"]
+    (problem,) = problems(text)
+    assert re.fullmatch(r"line \d+: not valid YAML: it is nested more than 16 deep", problem)
+
+
+def _costly(size: int) -> dict[str, str]:
+    """Texts of this size that make a parser look at the same things again and again."""
+    nested = "[" * 14 + "]" * 14 + ","
+    return {
+        "brackets": "x: " + "[" * size,
+        "braces": "x: " + "{a: " * (size // 4),
+        "groups": "x: [" + nested * (size // len(nested)) + "]",
+        "long lines": "x: [" + "a," * (size // 2) + "]",
+        "many lines": "".join(f"a{number}: 1\n" for number in range(size // 10)),
+        "dashes": "- " * (size // 2),
+        "questions": "? " * (size // 2),
+        "colons": "x: " + "a:" * (size // 2),
+        "anchors": "x: " + "&a " * (size // 3),
+        "escapes": 'x: "' + "\\x41" * (size // 4) + '"',
+        "comments": "x: 1 # a\n" * (size // 9),
+        "spaces": "x:" + " \n" * (size // 2),
+    }
+
+
+def test_no_small_text_takes_much_longer_than_a_good_one_of_its_size() -> None:
+    """What is small is read in the serving process, beside Checks: `reader.SMALL`."""
+
+    def seconds(text: str) -> float:
+        began = time.thread_time()
+        with suppress(BadPolicy):
+            parse_policy(text)
+        return time.thread_time() - began
+
+    tenants = "".join(f"  t{n}: {{namespaces: [t{n}-web, t{n}-db]}}\n" for n in range(SMALL // 42))
+    good = min(seconds(f"tenants:\n{tenants}") for _ in range(3))
+    slow = {name: seconds(text) / good for name, text in _costly(SMALL).items()}
+    assert max(slow.values()) < 8, slow
 
 
 def test_nesting_that_is_just_not_too_deep_for_the_parser_is_refused_too() -> None:

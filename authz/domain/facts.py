@@ -57,6 +57,8 @@ class Asked(NamedTuple):
     """Whether a proxy passed the Check on, as a request of somebody else's."""
     queue_proxy: bool = False
     """Whether the asking pod has Knative's queue-proxy, which answers probes itself."""
+    trace: str = ""
+    """The trace that the Check is part of (`traceparent`), as it came; for the log only."""
 
 
 class Facts(NamedTuple):

@@ -16,7 +16,9 @@ Metadata = Sequence[tuple[str, str]]
 """gRPC request metadata: lower-case keys and text values, repeated ones apart."""
 
 
-_ASKING: Final = frozenset({QUESTION, UPSTREAM, HOP, CONTAINERS})
+_TRACE: Final = "traceparent"
+"""Of W3C Trace Context: Envoy puts it on a Check where it traces."""
+_ASKING: Final = frozenset({QUESTION, UPSTREAM, HOP, CONTAINERS, _TRACE})
 _QUEUE_PROXY: Final = "queue-proxy"
 FORWARDED: Final = frozenset({"x-request-id", "x-forwarded-proto"})
 """What Envoy puts on each request that it passes on, and on no Check of its own.
@@ -53,6 +55,7 @@ def asked_of(caller: SpiffeId | None, metadata: Metadata, *, direct: bool = Fals
     hops = [value for name, value in told if name == HOP]
     upstreams = [value for name, value in told if name == UPSTREAM]
     containers = [value for name, value in told if name == CONTAINERS]
+    traces = [value for name, value in told if name == _TRACE]
     return Asked(
         caller,
         _QUESTIONS.get(questions[0]) if len(questions) == 1 else None,
@@ -61,6 +64,7 @@ def asked_of(caller: SpiffeId | None, metadata: Metadata, *, direct: bool = Fals
         None if not upstreams else upstreams[0] if len(upstreams) == 1 else "",
         direct and any(name in FORWARDED for name, _ in metadata),
         len(containers) == 1 and _QUEUE_PROXY in containers[0].split(","),
+        traces[0] if len(traces) == 1 else "",
     )
 
 

@@ -11,7 +11,7 @@ from authz.domain.decision import Rules, decide, decide_in_doubt
 from authz.domain.facts import Asked
 from authz.domain.identity import SpiffeId
 from authz.domain.reason import Reason
-from authz.domain.verdict import Deny, Parties
+from authz.domain.verdict import Deny, Parties, Verdict
 from authz.extauthz.answer_cache import AnswerCache
 from authz.extauthz.request import Metadata, asked_of, facts_of, request_id_of
 from authz.extauthz.response import answer
@@ -32,6 +32,7 @@ class AuthorizationService:
 
     `token_header` is lower-case; `clock` gives seconds since the epoch. With `direct`, who asks is
     the other end of the connection, so that a Check which a proxy passed on for somebody is denied.
+    `sample` says at each allow whether recorders are shown it; `None`: never.
     """
 
     def __init__(
@@ -41,11 +42,13 @@ class AuthorizationService:
         clock: Callable[[], float],
         recorders: Sequence[Recorder],
         direct: bool = False,
+        sample: Callable[[], bool] | None = None,
     ) -> None:
         self._token_header = token_header
         self._clock = clock
         self._direct = direct
         self._recorders = tuple(recorders)
+        self._sample = sample
         self._cache = AnswerCache()
         self.rules: Rules | None = None
         """Replaced as a whole, by whoever loads policy and keyring; `None` until both are there."""
@@ -87,7 +90,7 @@ class AuthorizationService:
             verdict = decide_in_doubt(
                 Reason.REQUEST_MALFORMED, asked.question, caller, rules.policy
             )
-            return self._told(DecisionEvent(asked.question, verdict, caller, ""))
+            return self._told(DecisionEvent(asked.question, verdict, caller, "", asked.trace))
         facts = facts_of(
             message, caller, asked, token_header=self._token_header, policy=rules.policy
         )
@@ -96,12 +99,17 @@ class AuthorizationService:
         if kept is not None:
             for recorder in self._recorders:
                 recorder.given_again(asked.question, kept.ground, caller)
+            if self._sample is not None and self._sample():
+                # Deciding anew gives the same, and what the log shows is not kept.
+                self._show(message, asked, decide(asked.question, facts, rules, now))
             return kept.response
         verdict = decide(asked.question, facts, rules, now)
         recorded = isinstance(verdict, Deny) or verdict.would_deny is not None
         request_id = request_id_of(message) if recorded else ""  # allows are counted, not logged
-        event = DecisionEvent(asked.question, verdict, caller, request_id)
+        event = DecisionEvent(asked.question, verdict, caller, request_id, asked.trace)
         response = self._told(event)
+        if not recorded and self._sample is not None and self._sample():
+            self._show(message, asked, verdict)
         if response is not None:
             self._cache.keep(key, response, verdict)
         return response
@@ -112,9 +120,17 @@ class AuthorizationService:
             verdict = decide_in_doubt(
                 Reason.INTERNAL_ERROR, asked.question, asked.caller, rules.policy
             )
-            return self._told(DecisionEvent(asked.question, verdict, asked.caller, ""))
+            event = DecisionEvent(asked.question, verdict, asked.caller, "", asked.trace)
+            return self._told(event)
         except Exception:  # noqa: BLE001 - not even that worked: say that we could not decide
             return None
+
+    def _show(self, message: CheckRequest, asked: Asked, verdict: Verdict) -> None:
+        event = DecisionEvent(
+            asked.question, verdict, asked.caller, request_id_of(message), asked.trace
+        )
+        for recorder in self._recorders:
+            recorder.sampled(event)
 
     def _told(self, event: DecisionEvent) -> bytes | None:
         """Record first: what nobody could have seen is not let through."""
@@ -131,4 +147,4 @@ class AuthorizationService:
 
 
 def _denied(asked: Asked, reason: Reason) -> DecisionEvent:
-    return DecisionEvent(asked.question, Deny(reason, Parties()), asked.caller, "")
+    return DecisionEvent(asked.question, Deny(reason, Parties()), asked.caller, "", asked.trace)

@@ -5,6 +5,7 @@ from authz.observe.events import DecisionEvent, Recorder
 from authz.observe.handshakes import HandshakeLog
 from authz.observe.log import json_log
 from authz.observe.metrics import Metrics
+from authz.observe.sampling import Sampler
 from authz.observe.sideport import SidePort
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "HandshakeLog",
     "Metrics",
     "Recorder",
+    "Sampler",
     "SidePort",
     "json_log",
 ]

@@ -1,10 +1,10 @@
 """The audit log: one JSON line for each denial, also for those that shadow mode let pass.
 
-Allows are counted, not logged, but for two: no token where the upstream could not be read, which
-must be a fault; and, once an hour, that a namespace was let into one that is not its own tenant's,
-by which row of the decision table and which grant. The flood of one tenant must not hide what
-another does, so the limit is per namespace that asks and namespace that the request was brought by;
-what was left out is counted and said.
+Allows are counted, not logged, but for three: no token where the upstream could not be read, which
+must be a fault; once an hour, that a namespace was let into one that is not its own tenant's, by
+which row of the decision table and which grant; and samples, if the operator wants some. The flood
+of one tenant must not hide what another does, so the limit is per namespace that asks and namespace
+that the request was brought by; what was left out is counted and said.
 """
 
 from collections import Counter
@@ -17,11 +17,14 @@ from authz.domain.facts import Question
 from authz.domain.identity import SpiffeId
 from authz.domain.verdict import Allow, Deny, Ground
 from authz.observe.events import DecisionEvent
+from authz.observe.trace import trace_fields
 
 LINES_PER_SECOND: Final = 20
 """Lines for each pair of asking and bringing namespace."""
 MAX_LINES_PER_SECOND: Final = 1000
 """Lines for all of them together."""
+MAX_SAMPLES_PER_SECOND: Final = 100
+"""Lines that show an allow."""
 UPSTREAM_SECONDS: Final = 60
 """How often upstreams that cannot be read are told of: one of each asking namespace."""
 MAX_UPSTREAMS: Final = 100
@@ -51,6 +54,8 @@ class AuditLog:
         self._second = 0
         self._written: Counter[str] = Counter()
         self._all = 0
+        self._sample_second = 0
+        self._samples = 0
         self._minute = 0
         self._told_of: set[str] = set()
         self._hour = 0
@@ -76,17 +81,25 @@ class AuditLog:
             told=reason.outward.value,
             because=reason.sentence,
             row=verdict.row or None,
-            question=event.question.value if event.question else None,
-            peer=str(parties.peer) if parties.peer else None,
-            source=parties.source,
-            claimed_source=parties.claimed_source,
-            service_account=parties.service_account or None,
-            destination=parties.destination,
-            key_id=str(parties.key) if parties.key else None,
-            request_id=event.request_id,
-            asked_by=str(event.caller) if event.caller else None,
-            **({"upstream": parties.upstream} if parties.upstream else {}),
-            **({"route_of": parties.route_of} if parties.route_of else {}),
+            **_about(event),
+        )
+
+    def sampled(self, event: DecisionEvent) -> None:
+        """Show an allow, unless there were too many in this second."""
+        allow = event.verdict
+        second = int(self._clock())
+        if second != self._sample_second:
+            self._sample_second, self._samples = second, 0
+        if not isinstance(allow, Allow) or self._samples >= MAX_SAMPLES_PER_SECOND:
+            return
+        self._samples += 1
+        self._log.info(
+            "allowed",
+            reason=allow.ground.slug,
+            because=allow.ground.value,
+            row=allow.row or None,
+            grant=None if allow.grant is None else str(allow.grant),
+            **_about(event),
         )
 
     def _unreadable(self, event: DecisionEvent, asking: str) -> None:
@@ -166,3 +179,22 @@ class AuditLog:
         self._written[who] += 1
         self._all += 1
         return self._written[who] <= LINES_PER_SECOND and self._all <= MAX_LINES_PER_SECOND
+
+
+def _about(event: DecisionEvent) -> dict[str, str | None]:
+    """Who asked for whom, as far as it is known."""
+    parties = event.verdict.parties
+    return {
+        "question": event.question.value if event.question else None,
+        "peer": str(parties.peer) if parties.peer else None,
+        "source": parties.source,
+        "claimed_source": parties.claimed_source,
+        "service_account": parties.service_account or None,
+        "destination": parties.destination,
+        "key_id": str(parties.key) if parties.key else None,
+        "request_id": event.request_id,
+        "asked_by": str(event.caller) if event.caller else None,
+        **({"upstream": parties.upstream} if parties.upstream else {}),
+        **({"route_of": parties.route_of} if parties.route_of else {}),
+        **trace_fields(event.trace),
+    }

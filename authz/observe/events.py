@@ -16,6 +16,8 @@ class DecisionEvent:
     verdict: Allow | Deny
     caller: SpiffeId | None
     request_id: str
+    trace: str = ""
+    """The `traceparent` that came with it, as it came."""
 
 
 class Recorder(Protocol):
@@ -26,6 +28,9 @@ class Recorder(Protocol):
 
     def given_again(self, question: Question | None, ground: Ground, caller: SpiffeId) -> None:
         """An allow that was decided before, and recorded then, was given for another request."""
+
+    def sampled(self, event: DecisionEvent) -> None:
+        """An allow, which was recorded, was chosen to be shown as an example."""
 
     def failed(self, error: Exception) -> None:
         """Something unexpected was raised, and the answer is a denial for that reason."""

@@ -167,6 +167,9 @@ class Metrics(Collector):
         if cell.names is not None:
             cell.names[caller.namespace] = None
 
+    def sampled(self, event: DecisionEvent) -> None:
+        """It is counted already."""
+
     def failed(self, error: Exception) -> None:
         """Count an unexpected error by its kind."""
         self._cell(_ERRORS, series.kind_of(error)).count += 1

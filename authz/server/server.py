@@ -4,6 +4,7 @@ What decisions are made by is built completely, then put in place in one assignm
 """
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -14,7 +15,7 @@ from authz.domain.decision import Rules
 from authz.domain.identity import SpiffeId
 from authz.errors import ProblemsError
 from authz.extauthz import AuthorizationService, is_native
-from authz.observe import AuditLog, HandshakeLog, Metrics, SidePort
+from authz.observe import AuditLog, HandshakeLog, Metrics, Sampler, SidePort
 from authz.server.process import bindable
 from authz.server.sources import Sources
 from authz.transport import (
@@ -57,6 +58,7 @@ class Server:
             clock=clock,
             recorders=self._recorders,
             direct=settings.identity is IdentitySource.MTLS,
+            sample=Sampler(settings.log_allows, random.random) if settings.log_allows else None,
         )
         self._health = Health()
         self._sources = Sources(

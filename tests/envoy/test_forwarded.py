@@ -6,8 +6,9 @@ from typing import Final
 
 import pytest
 
-from authz.extauthz.request import FORWARDED
+from authz.extauthz.request import FORWARDED, asked_of
 from authz.lab.world.model import Json
+from authz.observe.trace import trace_fields
 from tests.envoy.bench import LOCAL, PUBLIC, SIGN, VERIFY, Workbench, managers, seen_by_app
 
 DOORS: Final = pytest.mark.parametrize("name", ["sign", "verify", "public", "local"])
@@ -65,3 +66,17 @@ async def test_what_a_proxy_passes_on_does(workbench: Workbench, name: str) -> N
     async with workbench.proxy(NAMED[name]) as proxy:
         seen = {key for key, _ in seen_by_app(await proxy.get())}
     assert seen >= FORWARDED
+
+
+@DOORS
+async def test_a_check_is_of_the_trace_of_the_request(workbench: Workbench, name: str) -> None:
+    """With W3C's propagation, as Istio's OpenTelemetry provider has it."""
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    sent = [("traceparent", f"00-{trace}-00f067aa0ba902b7-01")]
+    async with workbench.proxy(
+        NAMED[name], change=lambda config: traced(config, "envoy.tracers.opentelemetry")
+    ) as proxy:
+        assert (await proxy.get(sent)).status_code == 200
+    (question,) = workbench.authz.questions
+    asked = asked_of(None, question.metadata)
+    assert trace_fields(asked.trace)["trace_id"] == trace

@@ -69,6 +69,9 @@ class _Witness:
     def given_again(self, question: Question | None, ground: Ground, caller: SpiffeId) -> None:
         raise AssertionError("nothing was asked twice")
 
+    def sampled(self, event: DecisionEvent) -> None:
+        del event
+
     def failed(self, error: Exception) -> None:
         raise AssertionError("something was raised on the way") from error
 
