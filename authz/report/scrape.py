@@ -41,7 +41,7 @@ def scrape(urls: list[str]) -> Counted:
             for family in text_string_to_metric_families(_get(url)):
                 for sample in family.samples:
                     labels = sample.labels
-                    if sample.name == "authz_checks_total":
+                    if sample.name == "authz_checks_total" and sample.value:
                         key = labels["question"], labels["outcome"], labels["reason"]
                         counted.checks[key] += int(sample.value)
                     elif sample.name == "authz_namespace_unverified":

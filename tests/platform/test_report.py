@@ -21,6 +21,7 @@ from authz.domain.reason import Outward, Reason
 from authz.observe import AuditLog, Metrics, json_log
 from authz.observe.events import DecisionEvent
 from authz.policysource.file import parse_policy
+from authz.report.scrape import scrape
 from authz.report.shadow import Log, Readiness, as_policy
 from authz.testing import NOW, ManualClock, rules, workload
 from tests.command import Run
@@ -424,6 +425,12 @@ def test_metrics_tell_who_is_unprotected_and_what_was_counted(run: Run) -> None:
     assert done.json["checks"] == [
         {"question": "verify", "outcome": "shadow", "reason": "token-missing", "count": 2}
     ]
+
+
+def test_what_never_happened_is_not_counted() -> None:
+    """A server exports every series from the start, as 0."""
+    with serving(Metrics(ManualClock()).text()) as url:
+        assert scrape([url]).checks == {}
 
 
 @pytest.mark.parametrize(
