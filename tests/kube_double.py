@@ -438,7 +438,10 @@ class ApiDouble:
         if end < len(fitting):
             metadata["continue"] = f"{version}:{end}"
         items = [_shown(request, thing) for thing in fitting[start:end]]
-        return 200, {"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items}
+        # Of metadata alone, an empty list is null (seen on kube-apiserver 1.37.2).
+        null = not items and "PartialObjectMetadata" in request.headers.get("accept", "")
+        found = None if null else items
+        return 200, {"kind": "List", "apiVersion": "v1", "metadata": metadata, "items": found}
 
     async def _create(self, request: Request) -> tuple[int, Object]:
         key = _key(request.plural, request.body)

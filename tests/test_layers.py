@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "authz"
 
 TOOLS = {
+    "check",
     "conformance",
     "doctor",
     "envoyfilters",

@@ -10,7 +10,7 @@ from authz import __version__
 from authz.cli.output import exits
 
 _COMMANDS = (
-    *("report", "doctor", "conformance", "serve", "demo"),
+    *("check", "report", "doctor", "conformance", "serve", "demo"),
     *("keys", "token", "policy", "tenant", "platform", "manifests"),
 )
 """As the help lists them. Each is a module here, with an `app`."""

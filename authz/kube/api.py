@@ -105,7 +105,8 @@ class ApiServer:
                 continue
             part, limit = resource, min(_CHUNK, limit * 2)
             metadata = _mapping(answer.get("metadata"))
-            items = answer.get("items")
+            # Of metadata alone, an API server writes an empty list as null (seen on 1.37.2).
+            items = [] if answer.get("items", "") is None else answer.get("items")
             if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
                 raise _garbage(resource)
             objects += [kept for item in items if (kept := keep(item)) is not None]
@@ -127,13 +128,38 @@ class ApiServer:
             resource = replace(resource, plural=f"{resource.plural}/{subresource}")
         await self._request("update", resource, "PUT", path, body=changed)
 
-    async def create(self, resource: Resource, made: Object) -> None:
-        """Make an object.
+    async def create(self, resource: Resource, made: Object) -> Object:
+        """Make an object, or have a review answered; it as it then is.
 
         Raises:
             KubeError: it was not made; with status 409, there is one already.
         """
-        await self._request("create", resource, "POST", resource.path, body=made)
+        return await self._request("create", resource, "POST", resource.path, body=made)
+
+    async def version(self) -> Object:
+        """What the API server says of its version: `gitVersion` and more.
+
+        Raises:
+            KubeError: it cannot be asked.
+        """
+        return await self._request("get", Resource("version"), "GET", "version")
+
+    async def page(self, pod: Resource, port: int, path: str) -> bytes:
+        """What a pod answers to a GET of plain HTTP, by way of the API server.
+
+        Raises:
+            KubeError: it cannot be reached from there, or not by us, or does not answer with 200.
+        """
+        place = f"{pod.path}/{pod.name}:{port}/proxy/{path}"
+        proxied = replace(pod, plural="pods/proxy")
+        try:
+            async with (
+                asyncio.timeout(_REQUEST),
+                self._answer("get", proxied, "GET", place) as response,
+            ):
+                return await _content(response, proxied)
+        except TimeoutError:
+            raise _slow("get", proxied) from None
 
     async def delete(self, resource: Resource, name: str) -> None:
         """Delete an object, and what it owns; some of it may go on ending for a while.

@@ -1,0 +1,150 @@
+"""What the servers say of themselves: certificate, keys, policy, whom they never saw verify.
+
+Read from each server's metrics by way of the API server (`pods/proxy`). Where that may not reach
+the pods, as the shipped NetworkPolicy has it on many networks, `kubectl port-forward` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from authz.check.forward import forwarded
+from authz.check.lines import Answer, Check, Group, ok, problem, warning
+from authz.check.site import PODS, Site
+from authz.check.things import containers, full_name, items, name, part
+from authz.check.workload import servers
+from authz.kube import KubeError
+
+Values = Mapping[str, list[float]]
+"""A metric's values, over all servers; of a label `what`, as `name what`."""
+
+CERTIFICATE_SECONDS: Final = 3600
+OLD_SECONDS: Final = 300
+"""As the alerts have them."""
+_AT_MOST: Final = 20
+_ALERTS: Final = "deploy/observability/README.md"
+
+
+async def told(site: Site) -> Values:
+    """What the servers' metrics say; of many servers, the first twenty's.
+
+    Raises:
+        KubeError: a server's metrics cannot be read.
+    """
+    if site.told is None:
+        try:
+            site.told = await _read(site)
+        except KubeError as error:
+            site.told = error
+    if isinstance(site.told, KubeError):
+        raise site.told
+    return site.told
+
+
+async def _read(site: Site) -> Values:
+    pods = sorted(await servers(site), key=name)[:_AT_MOST]
+    if not pods:
+        raise KubeError("no server runs, so none tells")
+    found: defaultdict[str, list[float]] = defaultdict(list)
+    for pod in pods:
+        port, home = _side_port(pod), site.wanted.home
+        try:
+            where = replace(PODS, namespace=home, name=name(pod))
+            text = await site.server.page(where, port, "metrics")
+        except KubeError as refused:
+            text = await asyncio.to_thread(forwarded, home, name(pod), port, refused)
+        _count(text.decode("utf-8", "replace"), full_name(pod), found)
+    return found
+
+
+def _side_port(pod: dict[str, object]) -> int:
+    for one in containers(pod):
+        for it in items(one, "ports"):
+            if part(it, "name") == "http-metrics":
+                return int(part(it, "containerPort"))
+    return 9001
+
+
+def _count(text: str, pod: str, found: defaultdict[str, list[float]]) -> None:
+    try:
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                what = sample.labels.get("what", "")
+                found[f"{sample.name} {what}".rstrip()].append(sample.value)
+    except (ValueError, KeyError):
+        raise KubeError(f"{pod} does not answer with metrics on its side port") from None
+
+
+async def _of(site: Site, metric: str) -> list[float]:
+    values = (await told(site)).get(metric, [])
+    if not values or any(map(math.isnan, values)):
+        raise KubeError(f"the servers tell no {metric}: they may be of another version")
+    return values
+
+
+async def _certificate(site: Site) -> Answer:
+    left = min(await _of(site, "authz_certificate_expires_seconds"))
+    if left < CERTIFICATE_SECONDS:
+        return problem(
+            f"one expires in {left:,.0f} s, or did",
+            "see the log of istio-proxy in the server's pod, and whether istiod signs",
+        )
+    return ok(f"good for {left / 3600:,.0f} h or more")
+
+
+async def _keys(site: Site) -> Answer:
+    if max(await _of(site, "authz_keyring_refused")) > 0:
+        return problem(
+            "a server refuses the stored keyring: it undoes what was settled",
+            "deploy/OPERATIONS.md#back-up-and-restore",
+        )
+    versions = {*(await _of(site, "authz_keyring_version"))}
+    if 0 in versions or min(versions) < 1:
+        return problem("a server has no keyring", "kubectl apply -k mine/keys, as at the install")
+    age = max(await _of(site, "authz_age_seconds keyring"))
+    if age > OLD_SECONDS:
+        return problem(f"the key store was last reached {age:,.0f} s ago", "see the servers' log")
+    if len(versions) > 1:
+        return warning(
+            "servers use different keyrings", "look again in a minute; then at their log"
+        )
+    return ok(f"version {versions.pop():.0f}, seen {age:,.0f} s ago")
+
+
+async def _age(site: Site) -> Answer:
+    age = max(await _of(site, "authz_age_seconds policy"))
+    if age > OLD_SECONDS:
+        return problem(
+            f"the policy was last seen {age:,.0f} s ago",
+            "see the servers' log: a policy that is not good is not used",
+        )
+    return ok(f"seen {age:,.0f} s ago")
+
+
+async def _unverified(site: Site) -> Answer:
+    number = max(await _of(site, "authz_unverified_namespaces"))
+    if number:
+        return warning(
+            f"{number:,.0f} namespaces have signed and never verified",
+            "`authz doctor --cluster` finds the pods that let everybody in",
+        )
+    return ok("every namespace that signs verifies, too")
+
+
+GROUP: Final = Group(
+    "Servers",
+    (
+        Check("certificate", "their certificates are good", _ALERTS, _certificate),
+        Check("keys", "they have the keys", _ALERTS, _keys),
+        Check("policy-age", "they have the policy", _ALERTS, _age),
+        Check("unverified", "namespaces verify", _ALERTS, _unverified),
+    ),
+    before=False,
+)

@@ -1,0 +1,51 @@
+"""Tenants' namespaces and pods: what is not in the mesh lets everybody in."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from authz.check.lines import Answer, Check, Group, ok, problem, several, warning
+from authz.check.site import Site, injected, is_tenant
+from authz.check.things import full_name, has_proxy, name, namespace
+
+_PAGE: Final = "deploy/OPERATIONS.md#onboard-a-tenant"
+
+
+async def _injected(site: Site) -> Answer:
+    spaces = await site.tenants()
+    used = {namespace(it) for it in await site.pods()}
+    bare = [name(it) for it in spaces if not injected(it) and (is_tenant(it) or name(it) in used)]
+    if tenants := [name(it) for it in spaces if name(it) in bare and is_tenant(it)]:
+        return problem(
+            f"tenants' namespaces without injection: {several(tenants)}",
+            "kubectl label namespace NAME istio-injection=enabled, and restart their pods",
+        )
+    if bare:
+        return warning(
+            f"not in the mesh, so that anybody reaches their pods: {several(bare)}",
+            "inject them, or say by --platform that they are the platform's",
+        )
+    return ok(f"{len(spaces)} namespaces of tenants, all injected")
+
+
+async def _sidecars(site: Site) -> Answer:
+    mine = {name(it) for it in await site.tenants() if injected(it)}
+    bare = [
+        full_name(it) for it in await site.pods() if namespace(it) in mine and not has_proxy(it)
+    ]
+    if bare:
+        return problem(
+            f"pods without a sidecar: {several(bare)}",
+            "restart them; `authz doctor --cluster` says why they have none",
+        )
+    return ok("every pod has a sidecar")
+
+
+GROUP: Final = Group(
+    "Tenants",
+    (
+        Check("injection", "their namespaces are injected", _PAGE, _injected),
+        Check("sidecars", "their pods have sidecars", _PAGE, _sidecars),
+    ),
+    before=False,
+)

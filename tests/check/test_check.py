@@ -1,0 +1,235 @@
+"""Each line of `authz check` fails once, and says so; a cluster that is as it must be has no other.
+
+The same table is played without an API server and, with `pytest --kube`, on a real one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+import authz.kube
+from authz.check import Level, Line, Site, Wanted, asked, examine, is_well, until_well
+from authz.kube import KubeError, Resource
+from tests.check.rows import EXPECTED, ROWS, Row, found
+from tests.check.world import Fake, wanted, world
+from tests.command import Run, in_process
+from tests.deploy.manifests import ROOT
+
+SOUND = world()
+WANTED = wanted()
+
+
+async def played(row: Row) -> list[Line]:
+    """What is said of the sound world with one break."""
+    objects = dict(SOUND)
+    for place, item in row.edit(SOUND):
+        if item is None:
+            del objects[place]
+        else:
+            objects[place] = item
+    fake = Fake(objects)
+    row.answers(fake)
+    return await examine(Site(fake, WANTED, before=row.before))
+
+
+@pytest.mark.parametrize("before", [False, True])
+async def test_a_cluster_that_is_as_it_must_be_has_nothing_to_mend(*, before: bool) -> None:
+    lines = await examine(Site(Fake(SOUND), WANTED, before=before))
+    judged = ("may-ingress", "may-alias", "may-status")
+    expected = dict.fromkeys(judged, Level.WARNING) if before else EXPECTED
+    answers = {it.check.name: it.answer for it in lines}
+    assert {name: it for name, it in answers.items() if it.level is not Level.OK} == {
+        name: answers[name] for name in expected
+    }
+    assert all(answers[name].level is level for name, level in expected.items())
+    assert is_well(lines)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+async def test_what_is_broken_is_told(row: Row) -> None:
+    answer = found(await played(row), row.check).answer
+    assert (answer.level, row.said in answer.what) == (row.level, True), answer
+    assert bool(answer.remedy) == (row.level is not Level.OK)
+
+
+def test_every_check_fails_once() -> None:
+    names = {check.name for before in (False, True) for _, check in asked(before=before)}
+    assert {it.check for it in ROWS if it.level is not Level.OK} == names
+
+
+def test_every_page_is_there() -> None:
+    for _, check in (*asked(before=False), *asked(before=True)):
+        page, _, anchor = check.page.partition("#")
+        text = (ROOT / page).read_text()
+        titles = [it.lower() for it in text.splitlines() if it.startswith("#")]
+        slugs = ["".join(c for c in it.lstrip("# ") if c.isalnum() or c in " -") for it in titles]
+        assert not anchor or anchor in [it.replace(" ", "-") for it in slugs], check.page
+
+
+@pytest.mark.parametrize(
+    "plural",
+    ["pods", "namespaces", "envoyfilters", "roles", "secrets", "configmaps", "deployments"],
+)
+async def test_what_may_not_be_read_is_never_ok(plural: str) -> None:
+    fake = Fake(SOUND)
+    fake.refused = {plural}
+    lines = await examine(Site(fake, WANTED, before=False))
+    assert not is_well(lines)
+    unread = [it for it in lines if it.answer.level is Level.UNREAD]
+    assert unread
+    assert all(it.answer.remedy for it in unread)
+
+
+# -- waiting ---------------------------------------------------------------------------------------
+
+
+def waiting(
+    *looks: list[Line] | KubeError,
+) -> tuple[Callable[[], Awaitable[list[Line]]], list[int]]:
+    """A look that shows these, one after the other, and the times that it was made."""
+    made: list[int] = []
+
+    async def look() -> list[Line]:
+        it = looks[min(len(made), len(looks) - 1)]
+        made.append(1)
+        if isinstance(it, KubeError):
+            raise it
+        return it
+
+    return look, made
+
+
+async def lines(*rows: Row) -> list[Line]:
+    return await played(rows[0]) if rows else await examine(Site(Fake(SOUND), WANTED, before=False))
+
+
+class Clock:
+    """Time that passes by sleeping."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_it_waits_until_all_is_well() -> None:
+    late = await lines(next(it for it in ROWS if it.check == "workload"))
+    well = await lines()
+    look, made = waiting(KubeError("not there"), late, well)
+    clock = Clock()
+    assert await until_well(look, 60, sleep=clock.sleep, monotonic=clock) is well
+    assert (len(made), clock.now) == (3, 110)
+
+
+async def test_it_waits_no_longer_than_it_may() -> None:
+    late = await lines(next(it for it in ROWS if it.check == "workload"))
+    for seconds, times in ((0, 1), (4, 1), (12, 3)):
+        look, made = waiting(late)
+        clock = Clock()
+        assert await until_well(look, seconds, sleep=clock.sleep, monotonic=clock) is late
+        assert (len(made), clock.now <= 100 + seconds) == (times, True)
+    look, made = waiting(KubeError("not there"))
+    clock = Clock()
+    with pytest.raises(KubeError, match="not there"):
+        await until_well(look, 7, sleep=clock.sleep, monotonic=clock)
+    assert len(made) == 2
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    return in_process(monkeypatch, capsys)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    """What the command finds for an API server."""
+
+    class Closing(Fake):
+        async def close(self) -> None:
+            """Nothing is open."""
+
+    fake = Closing(dict(SOUND))
+    monkeypatch.setattr(authz.kube, "ApiServer", lambda: fake)
+    return fake
+
+
+def test_the_exit_code_says_whether_all_is_well(run: Run, server: Fake) -> None:
+    done = run("check")
+    assert (done.code, done.err) == (0, "")
+    assert "0 problem, 0 not read" in done.out
+    assert "  ok       mutual-tls: mutual TLS is STRICT: STRICT\n" in done.out
+    server.metrics = "<html>"
+    unread = run("check", "--json")
+    assert (unread.code, unread.json["counted"]["not read"]) == (3, 4)
+    server.git_version = "v1.20.0"
+    both = run("check")
+    assert both.code == 1
+    assert "  problem  kubernetes-version: Kubernetes is 1.30 or newer: it is v1.20.0\n" in both.out
+    assert "do:  upgrade Kubernetes to 1.30 or newer\n" in both.out
+    assert "see: deploy/README.md\n" in both.out
+
+
+def test_before_an_installation_the_service_is_not_missed(run: Run, server: Fake) -> None:
+    rows = run("check", "--pre", "--json").json["checks"]
+    assert {it["group"] for it in rows} == {
+        *("Kubernetes", "You", "Istio", "Knative", "Mesh", "Webhooks", "Policy", "Tenants' rights")
+    }
+    assert server.allowed
+
+
+def test_files_say_what_differs(run: Run, server: Fake, tmp_path: Path) -> None:
+    sign = ("EnvoyFilter", "istio-system", "tenant-authz-sign")
+    spec = {**SOUND[sign]["spec"], "priority": 11}
+    server.objects = {**SOUND, sign: {**SOUND[sign], "spec": spec}}
+    assert run("check").code == 1
+    kept = [it for it in WANTED.filters if it["metadata"]["name"] != sign[2]]
+    text = "\n---\n".join(json.dumps(it) for it in [*kept, server.objects[sign]])
+    (tmp_path / "filters.yaml").write_text(text)
+    assert run("check", "--filters", str(tmp_path / "filters.yaml")).code == 0
+    (tmp_path / "policy.yaml").write_text("default_mode: enforce\n")
+    done = run("check", "--policy", str(tmp_path / "policy.yaml"), "--json")
+    answers = {it["check"]: it["level"] for it in done.json["checks"]}
+    assert (answers["modes"], answers["gateway-roles"]) == ("ok", "problem")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("--wait", "-1"), 2, "--wait"),
+        (("--wait", "nan"), 2, "--wait"),
+        (("--policy", "/nowhere.yaml"), 3, "/nowhere.yaml"),
+        (("--filters", "/nowhere.yaml"), 3, "/nowhere.yaml"),
+    ],
+)
+def test_what_cannot_be_used_is_told(
+    arguments: tuple[str, ...], code: int, said: str, run: Run, server: Fake
+) -> None:
+    done = run("check", *arguments)
+    assert (done.code, done.out) == (code, "")
+    assert said in done.err
+    assert server.objects == SOUND
+
+
+def test_no_cluster_is_no_answer(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    done = run("check")
+    assert (done.code, done.out) == (3, "")
+    assert "Set KUBECONFIG" in done.err
+
+
+def test_a_fake_is_asked_as_the_real_one_is() -> None:
+    assert Resource("pods").path == "api/v1/pods"
+    wanted_of: Wanted = WANTED
+    assert wanted_of.filter("public")["metadata"]["namespace"] == "istio-system"
+    assert wanted_of.filter("nothing") == {}
