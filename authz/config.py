@@ -259,6 +259,21 @@ class Settings(KeySettings):
             "watched"
         ),
     ] = None
+    policy_kept_file: Annotated[
+        Path | None,
+        Field(
+            description="where the last good policy is kept, for a restart that finds only a bad "
+            "one; in a pod on a volume of its own"
+        ),
+    ] = None
+    policy_kept_seconds: Annotated[
+        int,
+        Field(
+            ge=60,
+            le=2_592_000,
+            description="how long ago a kept policy may have been seen in force, to be used",
+        ),
+    ] = 604_800
     policy_from_cluster: Annotated[
         bool, Field(description="add namespace labels and Grant objects to the policy")
     ] = False
@@ -385,11 +400,7 @@ class Settings(KeySettings):
 
     def _contradictions(self) -> Iterator[str]:
         yield from super()._contradictions()
-        if self.policy_file is not None and self.policy_configmap is not None:
-            yield (
-                f"policy_configmap: policy_file is set, too ({self.policy_file}), and there is one "
-                "policy: remove one of the two"
-            )
+        yield from self._contradicting_policies()
         if isinstance(self.listen, UnixSocket):
             yield from self._too_much_for_a_unix_socket()
         match self.identity:
@@ -410,6 +421,18 @@ class Settings(KeySettings):
                         f"identity: {self.identity} believes anybody and never runs in "
                         "Kubernetes: use mtls"
                     )
+
+    def _contradicting_policies(self) -> Iterator[str]:
+        if self.policy_file is not None and self.policy_configmap is not None:
+            yield (
+                f"policy_configmap: policy_file is set, too ({self.policy_file}), and there is one "
+                "policy: remove one of the two"
+            )
+        if self.policy_kept_file is not None and self.policy_kept_file == self.policy_file:
+            yield (
+                f"policy_kept_file: {self.policy_kept_file} is policy_file, which nobody here "
+                "writes: name another file"
+            )
 
     def _too_much_for_a_unix_socket(self) -> Iterator[str]:
         if self.workers > 1:

@@ -86,6 +86,8 @@ GOOD: dict[str, tuple[str, Any]] = {
     "own_id": (str(SERVICE), str(SERVICE)),
     "policy_file": ("/p", Path("/p")),
     "policy_configmap": ("a/b.c/d_E.f", ConfigMapKey("a", "b.c", "d_E.f")),
+    "policy_kept_file": ("/kept", Path("/kept")),
+    "policy_kept_seconds": ("60", 60),
     "policy_from_cluster": ("true", True),
     "token_header": ("X-My-Token", "x-my-token"),
     "log_allows": ("0.01", 0.01),

@@ -28,8 +28,8 @@ from authz.domain.policy import Policy
 from authz.errors import BadPolicy, BadSettings, KeyStoreError
 from authz.lab.harness import certs
 from authz.observe import json_log
-from authz.policysource.file import read_policy
-from authz.policysource.reader import read_policy_apart
+from authz.policysource.file import read_policy_text
+from authz.policysource.reader import parse_policy_apart
 from authz.server import Server, files, sources
 from authz.server.files import Files
 from authz.testing import ManualClock, check_request, workload
@@ -149,7 +149,9 @@ async def test_it_becomes_ready_when_the_key_store_is_made_later(folder: Folder)
         assert await client.health() == "NOT_SERVING"
         status, truths = await here.get("/readyz")
         assert status == 503
-        assert json.loads(truths) == {"keyring": False, "policy": True, "not stopping": True}
+        said = json.loads(truths)
+        assert "run `authz keys init`" in said.pop("because").pop("keyring")
+        assert said == {"keyring": False, "policy": True, "not stopping": True}
         with pytest.raises(grpc.aio.AioRpcError) as failed:
             await client.check("sign", check_request())
         assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -597,17 +599,17 @@ async def test_what_nobody_expected_of_a_policy_file_ends_no_server(
         await here.ready()
         token = await sign(shop)
 
-        def broken(file: Path) -> Policy:
-            raise RecursionError(file.read_text())
+        def broken(text: str) -> Policy:
+            raise RecursionError(text)
 
-        monkeypatch.setattr(sources, "read_policy_apart", broken)
+        monkeypatch.setattr(sources, "parse_policy_apart", broken)
         replace_file(folder.policy_file, b"# precious\n")
         line = await here.line("new version is bad, the last good one stays")
         assert line["problems"] == ["cannot be read: RecursionError, a bug: please report it"]
         assert await here.metric('authz_unexpected_errors_total{kind="RecursionError"}') == 1
         assert await here.metric('authz_reload_failures_total{what="policy"}') == 1
         assert await verify(bank, token) == "allowed"
-        monkeypatch.setattr(sources, "read_policy_apart", read_policy_apart)
+        monkeypatch.setattr(sources, "parse_policy_apart", parse_policy_apart)
         replace_file(folder.policy_file, ROLES.encode())
         await until("not-allowed", lambda: verify(bank, token))
 
@@ -663,11 +665,11 @@ async def test_a_policy_that_changes_as_the_server_starts_is_seen(
 
     def read_then_change(file: Path) -> Any:
         monkeypatch.undo()
-        policy = read_policy(file)
+        text = read_policy_text(file)
         replace_file(folder.policy_file, ROLES.encode())
-        return policy
+        return text
 
-    monkeypatch.setattr(sources, "read_policy", read_then_change)
+    monkeypatch.setattr(sources, "read_policy_text", read_then_change)
     async with live(folder) as here:
         await here.line("policy loaded", 2)
 
@@ -952,10 +954,11 @@ def test_every_problem_of_a_bad_policy_is_on_stderr(folder: Folder) -> None:
     folder.policy_file.write_text("x: 1\ngrants:\n- {to: a}\ndefault_mode: maybe\n")
     done = authz("serve", *folder.flags())
     assert done.returncode == 3
+    named = f"policy_file: {folder.policy_file}: "
     assert done.stderr.splitlines() == [
-        "line 4: default_mode: Input should be 'enforce', 'shadow' or 'off', not 'maybe'",
-        "line 3: grants.0.from: is required",
-        "line 1: x: there is no such field",
+        f"{named}line 4: default_mode: Input should be 'enforce', 'shadow' or 'off', not 'maybe'",
+        f"{named}line 3: grants.0.from: is required",
+        f"{named}line 1: x: there is no such field",
     ]
 
 

@@ -498,8 +498,8 @@ def test_what_no_restart_heals_is_told_once(folder: Folder) -> None:
     done = authz("serve", *folder.flags(workers="2"))
     assert done.returncode == 3
     assert done.stderr.splitlines() == [
-        "line 1: x: there is no such field",
-        "line 2: y: there is no such field",
+        f"policy_file: {folder.policy_file}: line 1: x: there is no such field",
+        f"policy_file: {folder.policy_file}: line 2: y: there is no such field",
     ]
     assert "another takes its place" not in done.stdout
 

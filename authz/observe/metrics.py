@@ -194,9 +194,9 @@ class Metrics(Collector):
         """Count a worker that is started again."""
         self._cell(_RESTARTS).count += 1
 
-    def fresh(self, what: str) -> None:
-        """`keyring` or `policy` is known to be current as of now."""
-        self._own.seen[what] = self._clock()
+    def fresh(self, what: str, at: float | None = None) -> None:
+        """`keyring` or `policy` is known to be current as of now, or as of `at`."""
+        self._own.seen[what] = self._clock() if at is None else at
 
     def uses_keyring(self, version: int) -> None:
         """Decisions are made by this version from now on."""

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class SidePort:
-    """Serves what two functions tell: metrics, and the truths that must all hold to be ready.
+    """Serves what functions tell: metrics, the truths that must all hold to be ready, and why not.
 
-    Both are called in threads.
+    They are called in threads.
 
     Raises:
         ProblemsError: the address cannot be bound.
@@ -34,8 +34,10 @@ class SidePort:
         *,
         metrics: Callable[[], bytes],
         truths: Callable[[], Mapping[str, bool]],
+        reasons: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._metrics = metrics
+        self._reasons = reasons
         self._truths = truths
         host, port = address
         kind = _IPv6Server if ":" in host else ThreadingWSGIServer
@@ -68,7 +70,9 @@ class SidePort:
             case "/readyz":
                 truths = self._truths()
                 status = "200 OK" if all(truths.values()) else "503 Service Unavailable"
-                kind, body = "application/json", json.dumps(dict(truths)).encode() + b"\n"
+                because = dict(self._reasons())
+                said = {**truths, "because": because} if because else dict(truths)
+                kind, body = "application/json", json.dumps(said).encode() + b"\n"
             case _:
                 status, kind = "404 Not Found", "text/plain"
                 body = b"there are /metrics, /healthz and /readyz\n"

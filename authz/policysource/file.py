@@ -216,20 +216,11 @@ def read_policy(file: Path) -> Policy:
     Raises:
         BadPolicy: it cannot be read, or see `parse_policy`.
     """
-    return parse_policy(_text_of(file))
-
-
-def read_policy_as_json(file: Path) -> str:
-    """Read and check a policy file: the same in JSON, which `policy_of_json` reads much faster.
-
-    Raises:
-        BadPolicy: it cannot be read, or see `parse_policy`.
-    """
-    return parse_policy_as_json(_text_of(file))
+    return parse_policy(read_policy_text(file))
 
 
 def parse_policy_as_json(text: str) -> str:
-    """Check a policy's text: the same in JSON, see `read_policy_as_json`.
+    """Check a policy's text: the same in JSON, which `policy_of_json` reads much faster.
 
     Raises:
         BadPolicy: see `parse_policy`.
@@ -247,7 +238,7 @@ def parse_policy(text: str) -> Policy:
 
 
 def policy_of_json(text: bytes) -> Policy:
-    """Undo `read_policy_as_json`.
+    """Undo `parse_policy_as_json`.
 
     Raises:
         BadPolicy: it is something else.
@@ -258,7 +249,12 @@ def policy_of_json(text: bytes) -> Policy:
         raise BadPolicy([f"not a policy: {error.error_count()} problems"]) from None
 
 
-def _text_of(file: Path) -> str:
+def read_policy_text(file: Path) -> str:
+    """What is in a policy file, unchecked.
+
+    Raises:
+        BadPolicy: it cannot be read.
+    """
     try:
         with file.open("rb") as opened:
             return opened.read(MAX_BYTES + 1).decode("utf-8")

@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Final
 
 from authz.domain.policy import Policy
@@ -19,28 +18,14 @@ from authz.policysource.file import (
     parse_policy,
     parse_policy_as_json,
     policy_of_json,
-    read_policy,
-    read_policy_as_json,
 )
 
 SMALL: Final = 16 * 1024
 """Bytes that are parsed sooner, about a tenth of a second, than a process would start."""
 
 _MODULE: Final = "authz.policysource.reader"
-_STDIN: Final = "-"
 _SECONDS: Final = 120
 _BAD: Final = 3  # exit code: Python's own for an exception is 1
-
-
-def read_policy_apart(file: Path) -> Policy:
-    """Read a policy file, a small one here; blocks until it is done.
-
-    Raises:
-        BadPolicy: see `read_policy`; or the process failed.
-    """
-    if _is_small(file):
-        return read_policy(file)
-    return _apart(f"policy_file: {file}", str(file), b"")
 
 
 def parse_policy_apart(text: str) -> Policy:
@@ -51,11 +36,11 @@ def parse_policy_apart(text: str) -> Policy:
     """
     if len(text) <= SMALL:
         return parse_policy(text)
-    return _apart("policy_configmap: its text", _STDIN, text.encode())
+    return _apart(text.encode())
 
 
-def _apart(what: str, source: str, given: bytes) -> Policy:
-    argv = [sys.executable, "-P", "-m", _MODULE, source]
+def _apart(given: bytes) -> Policy:
+    argv = [sys.executable, "-P", "-m", _MODULE]
     # Settings may hold a key-encryption key, and a reader of YAML has no use for any of them.
     environment = {k: v for k, v in os.environ.items() if not k.upper().startswith("AUTHZ_")}
     try:
@@ -68,19 +53,12 @@ def _apart(what: str, source: str, given: bytes) -> Policy:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise BadPolicy([f"{what}: cannot be read apart: {error}"]) from None
+        raise BadPolicy([f"the policy cannot be read apart: {error}"]) from None
     if done.returncode == 0:
         return policy_of_json(done.stdout)
     if done.returncode == _BAD:
         raise BadPolicy(_problems(done.stdout))
-    raise BadPolicy([f"{what}: its reader ended with code {done.returncode}"])
-
-
-def _is_small(file: Path) -> bool:
-    try:
-        return file.stat().st_size <= SMALL
-    except OSError:
-        return True
+    raise BadPolicy([f"the policy's reader ended with code {done.returncode}"])
 
 
 def _problems(text: bytes) -> list[str]:
@@ -92,13 +70,8 @@ def _problems(text: bytes) -> list[str]:
 
 def _main() -> int:
     gc.disable()  # a fifth of the time, and it is over soon
-    source = sys.argv[1]
     try:
-        if source == _STDIN:
-            text = parse_policy_as_json(sys.stdin.buffer.read().decode())
-        else:
-            text = read_policy_as_json(Path(source))
-        sys.stdout.write(text)
+        sys.stdout.write(parse_policy_as_json(sys.stdin.buffer.read().decode()))
     except BadPolicy as error:
         sys.stdout.write(json.dumps(error.problems))
         return _BAD

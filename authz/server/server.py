@@ -97,7 +97,10 @@ class Server:
         self._listener = self._make_listener()
         if not self._shares_port:
             self._side_port = SidePort(
-                bindable(settings.http_listen), metrics=self.metrics.text, truths=self.truths
+                bindable(settings.http_listen),
+                metrics=self.metrics.text,
+                truths=self.truths,
+                reasons=self.reasons,
             )
         try:
             self.port = await self._listener.start(reuse_port=self._shares_port)
@@ -159,6 +162,11 @@ class Server:
             "policy": self._sources.policy is not None,
             "not stopping": not self._stop.is_set(),
         }
+
+    def reasons(self) -> Mapping[str, str]:
+        """Why some of them do not, where there is more to say."""
+        truths = self.truths()
+        return {what: why for what, why in self._sources.reasons.items() if not truths.get(what, 1)}
 
     def _renew(self) -> None:
         """Put policy and keyring to use together."""

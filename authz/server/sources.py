@@ -6,11 +6,11 @@ Each new version is read completely before it is used. Where it is bad, the last
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -21,14 +21,17 @@ from authz.errors import BadPolicy, BadSettings, KeyringRefused, KeyStoreError
 from authz.keystore import KeyStore, configured_store
 from authz.observe import Metrics
 from authz.policysource.cluster import cluster_policy, policy_map
-from authz.policysource.file import read_policy
-from authz.policysource.reader import parse_policy_apart, read_policy_apart
+from authz.policysource.file import read_policy_text
+from authz.policysource.kept import KeptPolicy
+from authz.policysource.reader import parse_policy_apart
 from authz.server.files import Files
 from authz.transport import TlsFiles, TlsMaterial, load_tls
 
 if TYPE_CHECKING:
     from authz.policysource.configmap import PolicyMap
     from authz.policysource.source import ClusterPolicy
+
+_LONGEST_REASON: Final = 500  # characters
 
 
 class Sources:
@@ -66,6 +69,8 @@ class Sources:
         self._policy_problem: str | None = None
         self._key_problem: str | None = None
         self._base: Policy | None = None
+        self._last_good = _last_good(settings, clock)
+        self._why: dict[str, str] = {}
         self._map: PolicyMap | None = None
         self._cluster: ClusterPolicy | None = None
         self._store: KeyStore
@@ -76,7 +81,7 @@ class Sources:
         A policy in the cluster is not waited for.
 
         Raises:
-            BadPolicy: the policy file is bad.
+            BadPolicy: the policy file is bad, and no earlier one is kept.
             BadSettings: a TLS file is, or packages for the cluster are missing.
             KeyStoreError: the store's URL or a KEK is.
         """
@@ -96,7 +101,7 @@ class Sources:
             self._follow("policy", self._follow_policy_map(self._map))
         elif settings.policy_file is not None:
             watched = Files(settings.policy_file)
-            self._use_base(await asyncio.to_thread(read_policy, settings.policy_file))
+            await self._take_first_policy(settings.policy_file)
             self._follow("policy", self._follow_policy_file(settings.policy_file, watched))
         else:
             self._use_base(Policy())
@@ -109,6 +114,11 @@ class Sources:
             self.tls = await asyncio.to_thread(load_tls, files)
             self._metrics.presents(self.tls.expires)
             self._follow("tls", self._follow_tls(files, watched))
+
+    @property
+    def reasons(self) -> Mapping[str, str]:
+        """Why there is no `policy` or `keyring`, or not the newest."""
+        return {what: problem[:_LONGEST_REASON] for what, problem in self._why.items()}
 
     def follow_keys(self) -> None:
         """Follow the key store, from the first keyring on."""
@@ -153,6 +163,7 @@ class Sources:
         if problem == self._key_problem:
             return
         self._key_problem = problem
+        self._note("keyring", problem)
         if problem is None:
             self._log.info("key store usable again")
         else:
@@ -161,7 +172,15 @@ class Sources:
 
     async def _follow_policy_file(self, file: Path, watched: Files) -> None:
         async for _ in watched.changes(self._policy_unchanged):
-            await self._take_policy(partial(read_policy_apart, file))
+            await self._take_policy(partial(read_policy_text, file))
+
+    async def _take_first_policy(self, file: Path) -> None:
+        problems = await self._take_policy(partial(read_policy_text, file))
+        if self.policy is None and self._base is None:
+            named = f"policy_file: {file}: "
+            raise BadPolicy(
+                [text if text.startswith("policy_") else named + text for text in problems]
+            )
 
     async def _follow_policy_map(self, source: PolicyMap) -> None:
         last: str | BadPolicy | None = None
@@ -175,11 +194,19 @@ class Sources:
                 self._policy_seen(None)
                 if look != last:
                     last = look
-                    last_is_good = await self._take_policy(partial(_parsed, look))
+                    last_is_good = not await self._take_policy(partial(_text, look))
                 self._policy_is_current = last_is_good
                 self._policy_unchanged()
 
+    def _note(self, what: str, problem: str | None) -> None:
+        if problem is None:
+            self._why.pop(what, None)
+        else:
+            self._why[what] = problem
+
     def _policy_seen(self, problem: str | None) -> None:
+        if problem != self._policy_problem:
+            self._note("policy", problem)
         if problem is not None and problem != self._policy_problem:
             ready = self.policy is not None
             self._log.error("policy not readable", problem=problem, ready=ready)
@@ -187,22 +214,60 @@ class Sources:
             self._log.info("policy readable again")
         self._policy_problem = problem
 
-    async def _take_policy(self, read: Callable[[], Policy]) -> bool:
-        """Use a new policy, unless it is bad."""
+    async def _take_policy(self, read: Callable[[], str]) -> tuple[str, ...]:
+        """Use a new policy, unless it is bad: then what is wrong with it is returned."""
         self._policy_is_current = False
         try:
-            policy = await asyncio.to_thread(read)
+            text = await asyncio.to_thread(read)
+            policy = await asyncio.to_thread(parse_policy_apart, text)
         except BadPolicy as error:
-            self._kept("policy", error.problems)
+            problems = error.problems
         except Exception as error:  # noqa: BLE001 - no text ends a server that has a good policy
-            self._kept_in_doubt("policy", error)
+            self._failed(error)
+            problems = (_bug(error),)
         else:
+            await self._keep_text(text)  # before its use: a restart goes back to nothing older
             self._policy_is_current = True
             self._metrics.is_newest("policy", True)
+            self._note("policy", None)
             self._policy_unchanged()
             if policy != self._base:
                 self._use_base(policy)
-        return self._policy_is_current
+            return ()
+        if self._base is None:
+            problems += await self._go_back()
+        self._kept("policy", problems)
+        return problems
+
+    async def _keep_text(self, text: str) -> None:
+        """For a restart that finds a bad one."""
+        if self._last_good is None:
+            return
+        try:
+            await asyncio.to_thread(self._last_good.keep, text)
+        except OSError as error:
+            self._log.warning(
+                "policy cannot be kept for a restart",
+                problem=f"policy_kept_file: {self._settings.policy_kept_file}: {error.strerror}",
+            )
+
+    async def _go_back(self) -> tuple[str, ...]:
+        """Use what was in force before this process, if it may be; else why not."""
+        if self._last_good is None:
+            return ()
+        try:
+            text, seen = await asyncio.to_thread(self._last_good.last)
+            policy = await asyncio.to_thread(parse_policy_apart, text)
+        except BadPolicy as error:
+            return error.problems
+        self._log.warning(
+            "policy of before the restart is used",
+            seconds=round(self._clock() - seen),
+            file=str(self._settings.policy_kept_file),
+        )
+        self._metrics.fresh("policy", seen)
+        self._use_base(policy)
+        return ()
 
     async def _keep_current(self, nothing: Files) -> None:
         """Without a file, the policy is always current."""
@@ -211,6 +276,8 @@ class Sources:
 
     def _policy_unchanged(self) -> None:
         """The text was seen as it was last read: if that was good, it is what is in use."""
+        if self._policy_is_current and self._last_good is not None:
+            self._last_good.seen()
         if self._cluster is None:  # else the cluster tells
             self._policy_fresh()
 
@@ -265,12 +332,13 @@ class Sources:
 
     def _kept_in_doubt(self, what: str, error: Exception) -> None:
         self._failed(error)
-        self._kept(what, (f"cannot be read: {type(error).__name__}, a bug: please report it",))
+        self._kept(what, (_bug(error),))
 
     def _kept(self, what: str, problems: tuple[str, ...]) -> None:
         self._metrics.reload_failed(what)
         self._metrics.is_newest(what, False)
-        there_is_one = what != "policy" or self.policy is not None
+        self._note(what, "; ".join(problems))
+        there_is_one = what != "policy" or self._base is not None
         stays = "the last good one stays" if there_is_one else "and there is no other: not ready"
         self._log.error(f"new version is bad, {stays}", what=what, problems=problems)
 
@@ -283,10 +351,25 @@ def _counts(policy: Policy) -> dict[str, int]:
     }
 
 
-def _parsed(look: str | BadPolicy) -> Policy:
+def _text(look: str | BadPolicy) -> str:
     if isinstance(look, BadPolicy):
         raise look
-    return parse_policy_apart(look)
+    return look
+
+
+def _bug(error: Exception) -> str:
+    return f"cannot be read: {type(error).__name__}, a bug: please report it"
+
+
+def _last_good(settings: Settings, clock: Callable[[], float]) -> KeptPolicy | None:
+    if settings.policy_kept_file is None:
+        return None
+    return KeptPolicy(
+        settings.policy_kept_file,
+        origin=settings.policy_origin,
+        most_seconds=settings.policy_kept_seconds,
+        clock=clock,
+    )
 
 
 def _tls_files(settings: Settings) -> TlsFiles | None:

@@ -188,7 +188,10 @@ def test_every_file_that_is_named_is_mounted(name: str, monkeypatch: pytest.Monk
     volumes = {it["name"]: it for it in spec["volumes"]}
     assert {it["name"] for it in mounts.values()} == set(volumes)
     assert not [it for it in mounts.values() if "subPath" in it]  # such a file never changes
-    assert all(it["readOnly"] for it in mounts.values())
+    written = [it["mountPath"] for it in mounts.values() if not it.get("readOnly")]
+    assert found.policy_kept_file is not None
+    assert written == [str(found.policy_kept_file.parent)]
+    assert set(volumes[mounts[written[0]]["name"]]) == {"name", "emptyDir"}
     paths = [*found.kek_files, container["args"][-1]]
     assert {str(path).rpartition("/")[0] for path in paths} <= set(mounts)
     # Where Istio's template grpc-agent mounts the folder into which its agent writes.

@@ -1,5 +1,6 @@
 """The image in the place that the manifests give it: their command, mounts, user and settings."""
 
+import json
 import os
 import shutil
 from contextlib import ExitStack
@@ -54,6 +55,9 @@ def mounts(cluster: Folder, tmp_path: Path) -> dict[str, Path]:
     _put(tmp_path / "policy" / "policy.yaml", DEPLOY / "base/policy.yaml", group, 0o644)
     _put(folders["kek"] / "kek", cluster.kek_file, group, 0o440)
     folders["api"].mkdir()
+    folders["kept"].mkdir()  # as the kubelet makes an emptyDir
+    os.chown(folders["kept"], 0, group)
+    folders["kept"].chmod(0o2777)
     files = cluster.certificate
     agent = {"cert-chain": files.cert_file, "key": files.key_file, "root-cert": files.ca_file}
     for name, source in agent.items():
@@ -94,3 +98,5 @@ async def test_the_manifests_start_a_server_that_answers(
             answer = await asking.check("verify", check_request())
         assert outcome(answer) == "allowed"  # the policy that ships only watches
         started.line("would deny")
+        kept = mounts["/var/lib/tenant-authz/kept"] / "policy.json"
+        assert json.loads(kept.read_text())["policy"] == (DEPLOY / "base/policy.yaml").read_text()

@@ -27,6 +27,10 @@ class Served(Protocol):
         """What must hold to be ready."""
         ...
 
+    def reasons(self) -> Mapping[str, str]:
+        """Why some of it does not."""
+        ...
+
 
 class Link:
     """The line to the supervisor. Waits for its greeting when it is made."""
@@ -85,6 +89,7 @@ class Link:
             "asked": asked,
             "started": self._started,
             "truths": dict(self._server.truths()),
+            "reasons": dict(self._server.reasons()),
             "metrics": self._server.metrics.changes(),
         }
         self._writer.write(json.dumps(report).encode() + b"\n")

@@ -89,7 +89,10 @@ class Supervisor:
         with _placeholder(to_bind, address) as place:
             port: int = place.getsockname()[1]
             self._side_port = SidePort(
-                bindable(settings.http_listen), metrics=self._metrics_text, truths=self._truths
+                bindable(settings.http_listen),
+                metrics=self._metrics_text,
+                truths=self._truths,
+                reasons=self._reasons,
             )
             told = settings.model_copy(update={"listen": Endpoint(host, port)})
             self._workers = [
@@ -215,6 +218,10 @@ class Supervisor:
                 truths[name] = truths.get(name, True) and holds
         truths["not stopping"] = not self._stop.is_set() and truths.get("not stopping", True)
         return truths
+
+    def _reasons(self) -> Mapping[str, str]:
+        """Why some do not hold, by the last worker that says so; they reported just now."""
+        return {what: why for worker in self._workers for what, why in worker.reasons.items()}
 
     def _ask_all(self) -> None:
         """Have all workers report, but do not wait long for any. Called in another thread."""

@@ -30,6 +30,8 @@ class Worker:
         self.number = greeting.number
         self.truths: Mapping[str, bool] = {}
         """By its last report; empty as long as there is none."""
+        self.reasons: Mapping[str, str] = {}
+        """Why some of them do not hold."""
         self.started = False
         """Whether the process answers Checks."""
         self._greeting = greeting.to_bytes()
@@ -119,6 +121,7 @@ class Worker:
                 report = json.loads(line)
                 self._unanswered = 0
                 self.started, self.truths = report["started"], report["truths"]
+                self.reasons = report["reasons"]
                 self._heard(self, report["metrics"])
                 if report["asked"] and self._asking:
                     _done(self._asking.popleft())
@@ -129,7 +132,7 @@ class Worker:
         if self._writer is not None:
             self._writer.close()
         self._process = self._writer = None
-        self.started, self.truths = False, {}
+        self.started, self.truths, self.reasons = False, {}, {}
         while self._asking:
             _done(self._asking.popleft())
 
