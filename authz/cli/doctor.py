@@ -184,6 +184,8 @@ def _show(report: Report) -> None:
         show(advice, title="Why it matters, and how to mend it", as_json=False)
     for name, why in sorted(report.skipped.items()):
         typer.echo(f"not examined: {name}: {why}")
+    for text in report.notes:
+        typer.echo(f"note: {text}")
     for what, counts in (("Istio", report.versions), ("revision", report.revisions)):
         for name, count in counts.items():
             typer.echo(f"{what} {name}: {count} proxies")

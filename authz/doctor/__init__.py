@@ -15,7 +15,8 @@ its agent give it, field by field. What may vary is marked harmless in its shape
     to_service  the way to the service: HTTP/2, and round the dead
     capture   ways into the pod that lead past its proxy, or without proof of who calls
     complete  whether all is in the dump that must be
-    pods      pods that have no proxy
+    pods      how each pod stands to the mesh
+    around    what takes from the proxies or leads past them: hops, webhooks, copies of our filters
     collect   gets dumps from files and URLs
     summary   all that was found, and how many proxies of which version
     remote    gets objects and dumps from a cluster

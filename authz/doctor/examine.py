@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from authz.doctor.around import hops
 from authz.doctor.bootstrap import bootstrap
 from authz.doctor.capture import capture
 from authz.doctor.clusters import clusters
@@ -18,7 +19,7 @@ from authz.doctor.policies import policies
 from authz.doctor.routes import outbound
 from authz.doctor.to_service import service
 
-_CHECKS: Final = (filters, listeners, policies, capture, service, clusters)
+_CHECKS: Final = (filters, listeners, policies, capture, service, clusters, hops)
 
 
 def examine(workload: Workload, expected: Expected) -> list[Finding]:

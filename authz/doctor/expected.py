@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from authz.doctor.dump import CannotRead, Json, Workload
 from authz.envoyfilters import CannotPatch, Patches, Proxy
+from authz.wire import QUESTION
 
 ASKS: Final = ".ext_authz.v3.ExtAuthz"
 _INSERTS: Final = frozenset({"INSERT_FIRST", "INSERT_BEFORE", "INSERT_AFTER", "ADD"})
@@ -149,6 +150,19 @@ class Expected:
                 return f"{metadata['namespace']}/{metadata['name']}"
         return ""
 
+    def asks(self, question: str, proxy: Proxy) -> bool:
+        """Whether an EnvoyFilter picks this proxy's pod to ask this question."""
+        for it in self._of("EnvoyFilter"):
+            labels = it["spec"].get("workloadSelector", {}).get("labels", {})
+            if (
+                labels
+                and it["metadata"]["namespace"] in {self._root, proxy.namespace}
+                and labels.items() <= proxy.labels.items()
+                and any(_question(value) == question for value in _values(it) if _asks(value))
+            ):
+                return True
+        return False
+
     # ---- other objects ----
 
     def selected(self, kind: str, proxy: Proxy) -> Iterator[Mapping[str, Any]]:
@@ -199,6 +213,11 @@ def _values(envoy_filter: Mapping[str, Any]) -> Iterator[Json]:
 
 def _asks(value: Json) -> bool:
     return str(value["typed_config"]["@type"]).endswith(ASKS)
+
+
+def _question(value: Json) -> str:
+    said = value["typed_config"].get("grpc_service", {}).get("initial_metadata", ())
+    return next((str(it.get("value", "")) for it in said if it["key"] == QUESTION), "")
 
 
 def _without_removals(document: Mapping[str, Any]) -> Mapping[str, Any]:

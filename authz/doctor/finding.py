@@ -362,6 +362,29 @@ class Rule(enum.Enum):
             "to enabled in Knative's ConfigMap config-network (deploy/platform/knative)"
         ),
     )
+    HOP = (
+        "hop",
+        (
+            "it passes everybody's events on by their path, and asks `verify`, which judges the "
+            "hop and not where they go: its callers are denied, or a grant to its namespace lets "
+            "each of them go everywhere"
+        ),
+        (
+            "apply envoyfilters/components/eventing, and see that its labels fit; for another hop, "
+            "write what components/eventing/sinks.yaml says for its labels"
+        ),
+    )
+    WEBHOOK = (
+        "webhook",
+        (
+            "the API server has no identity of the mesh and is denied here: what the webhook looks "
+            "at cannot be made, or is made unseen where its failurePolicy is Ignore"
+        ),
+        (
+            "write for this port what envoyfilters/base/webhooks.yaml has for Serving's, an "
+            "EnvoyFilter and a PeerAuthentication; or give these pods no sidecar"
+        ),
+    )
     NO_PROXY = (
         "no-proxy",
         "a pod without a sidecar takes calls from everybody, unasked",

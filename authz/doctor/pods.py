@@ -98,7 +98,8 @@ def slim(pod: Json) -> Json:
         "spec": {
             "hostNetwork": spec.get("hostNetwork", False),
             "containers": [
-                it if it["name"] == PROXY else {"name": it["name"]} for it in _containers(pod)
+                it if it["name"] == PROXY else {"name": it["name"], "ports": it.get("ports")}
+                for it in _containers(pod)
             ],
         },
         "status": {

@@ -35,7 +35,8 @@ _ADMIN: Final = ("pilot-agent", "request", "GET", "config_dump")
 Keep: TypeAlias = Callable[[Json], Json]
 
 
-def _all(thing: Json) -> Json:
+def everything(thing: Json) -> Json:
+    """The whole of an object."""
     return thing
 
 
@@ -45,7 +46,7 @@ class Cluster(Protocol):
     sees_objects: bool
     """Whether it can be asked for more than pods and proxies."""
 
-    def listed(self, resource: Resource, keep: Keep = _all) -> list[Json]:
+    def listed(self, resource: Resource, keep: Keep = everything) -> list[Json]:
         """The objects of a kind, of each what `keep` makes of it; none without such a kind.
 
         Raises:
@@ -87,7 +88,7 @@ class _Api:
         self._runner = runner
         self._server = server
 
-    def listed(self, resource: Resource, keep: Keep = _all) -> list[Json]:
+    def listed(self, resource: Resource, keep: Keep = everything) -> list[Json]:
         try:
             found, _ = self._runner.run(self._server.list(resource, keep))
         except KubeError as error:
@@ -143,7 +144,7 @@ class _Kubectl:
 
     sees_objects = False
 
-    def listed(self, resource: Resource, keep: Keep = _all) -> list[Json]:
+    def listed(self, resource: Resource, keep: Keep = everything) -> list[Json]:
         if resource.namespace:
             places = [f"--namespace={resource.namespace}"]
         else:

@@ -70,6 +70,8 @@ class Report:
     """What could not be looked at though it should be, and why."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Pods of which no dump is wanted, and why."""
+    notes: list[str] = field(default_factory=list)
+    """What is no hole and good to know."""
 
     def look(
         self, source: Source, expected: Expected, *, pod: str = "", revision: str = ""
@@ -112,6 +114,7 @@ class Report:
             "examined": [it.workload for it in self.proxies],
             "unreadable": self.unreadable,
             "skipped": self.skipped,
+            "notes": self.notes,
             "versions": self.versions,
             "revisions": self.revisions,
             "findings": [it.row() for it in self.findings],

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from authz.doctor import pods
+from authz.doctor import around, pods
 from authz.doctor.dump import CannotRead
 from authz.doctor.expected import Expected
 from authz.doctor.finding import Finding, Rule
 from authz.doctor.pods import Pod, Standing
-from authz.doctor.remote import Cluster, only, reached
+from authz.doctor.remote import Cluster, Keep, everything, only, reached
 from authz.doctor.summary import Report
 from authz.kube import Resource
 
@@ -18,6 +18,16 @@ Json = dict[str, Any]
 
 _NAMESPACES: Final = Resource("namespaces", metadata_only=True)
 _NETWORK: Final = Resource("configmaps", namespace="knative-serving", name="config-network")
+_AUTOSCALER: Final = Resource("configmaps", namespace="knative-serving", name="config-autoscaler")
+_SERVICES: Final = Resource("services")
+_ENVOY_FILTERS: Final = Resource("envoyfilters", "networking.istio.io", "v1alpha3")
+_ADMISSION: Final = "admissionregistration.k8s.io"
+_WEBHOOKS: Final = (
+    Resource("validatingwebhookconfigurations", _ADMISSION),
+    Resource("mutatingwebhookconfigurations", _ADMISSION),
+)
+_DEFINITIONS: Final = Resource("customresourcedefinitions", "apiextensions.k8s.io")
+_API_SERVICES: Final = Resource("apiservices", "apiregistration.k8s.io")
 
 
 def look(
@@ -26,7 +36,7 @@ def look(
     namespaces: Iterable[str],
     tell: Callable[[int, int], None],
 ) -> None:
-    """Examine each proxy of a cluster.
+    """Examine each proxy of a cluster; of all of it, also what is around them.
 
     Args:
         report: where to tell what was found.
@@ -40,14 +50,34 @@ def look(
     """
     wanted = [*namespaces]
     with reached() as cluster:
-        ambient = pods.ambient_namespaces(_may_list(cluster, _NAMESPACES, report))
-        found = [
-            pod
-            for space in only(wanted)
-            for pod in pods.pods(
-                cluster.listed(Resource("pods", namespace=space), pods.slim), ambient
-            )
-        ]
+        survey = _Survey(cluster, report, expected, tell)
+        survey.proxies(wanted)
+        if not wanted and cluster.sees_objects:
+            survey.around()
+
+
+class _Survey:
+    def __init__(
+        self,
+        cluster: Cluster,
+        report: Report,
+        expected: Expected,
+        tell: Callable[[int, int], None],
+    ) -> None:
+        self._cluster = cluster
+        self._report = report
+        self._expected = expected.beside(self._mesh_mode())
+        self._tell = tell
+        self._pods: list[Json] = []
+        self._free: dict[str, frozenset[int]] = {}
+
+    def proxies(self, wanted: Sequence[str]) -> None:
+        """Which pods there are, and each of their proxies."""
+        report = self._report
+        ambient = pods.ambient_namespaces(self._listed(_NAMESPACES))
+        for space in only(wanted):
+            self._pods += self._cluster.listed(Resource("pods", namespace=space), pods.slim)
+        found = [*pods.pods(self._pods, ambient)]
         what = f"its label {pods.MODE} is ambient"
         report.findings += [
             Finding(it, "namespace", what, Rule.AMBIENT)
@@ -56,38 +86,51 @@ def look(
         ]
         report.findings += pods.uncovered(found)
         report.skipped |= pods.skipped(found)
-        _examine(cluster, found, report, expected.beside(_mesh_mode(cluster)), tell)
+        self._examine([it for it in found if it.standing is Standing.PROXY and not it.waits])
+
+    def _examine(self, asked: Sequence[Pod]) -> None:
+        revisions = {str(it): it.revision for it in asked}
+        for number, source in enumerate(self._cluster.dumps(asked), 1):
+            revision = revisions[source.name]
+            workload = self._report.look(source, self._expected, pod=source.name, revision=revision)
+            if workload is not None and workload.proxy.kind == "sidecar":
+                self._free[source.name] = around.opened(workload, self._expected)
+            self._tell(number, len(asked))
+
+    def around(self) -> None:
+        """What takes from the proxies or leads past them."""
+        hooks = [it for kind in _WEBHOOKS for it in self._listed(kind)]
+        definitions = self._listed(_DEFINITIONS, _conversion)
+        calls = around.called(hooks, definitions, self._listed(_API_SERVICES))
+        services = self._listed(_SERVICES)
+        report = self._report
+        report.findings += around.unreachable(calls, services, self._pods, self._free)
+        report.findings += around.copies(self._listed(_ENVOY_FILTERS))
+        report.notes += around.notes(self._listed(_AUTOSCALER))
+
+    def _listed(self, resource: Resource, keep: Keep = everything) -> list[Json]:
+        """What there is of a kind; if it may not be looked at, that is told."""
+        if not self._cluster.sees_objects:
+            return []
+        try:
+            return self._cluster.listed(resource, keep)
+        except CannotRead as error:
+            self._report.unreadable.append(str(error))
+            return []
+
+    def _mesh_mode(self) -> str:
+        """Knative's `mesh-compatibility-mode`; empty, if it cannot be had."""
+        try:
+            [found] = self._cluster.listed(_NETWORK)
+            return str((found.get("data") or {}).get("mesh-compatibility-mode", "auto"))
+        except (CannotRead, ValueError, AttributeError):
+            return ""
 
 
-def _examine(
-    cluster: Cluster,
-    found: Sequence[Pod],
-    report: Report,
-    expected: Expected,
-    tell: Callable[[int, int], None],
-) -> None:
-    asked = [it for it in found if it.standing is Standing.PROXY and not it.waits]
-    revisions = {str(it): it.revision for it in asked}
-    for number, source in enumerate(cluster.dumps(asked), 1):
-        report.look(source, expected, pod=source.name, revision=revisions[source.name])
-        tell(number, len(asked))
-
-
-def _may_list(cluster: Cluster, resource: Resource, report: Report) -> list[Json]:
-    """What there is of a kind; if it may not be looked at, that is told."""
-    if not cluster.sees_objects:
-        return []
-    try:
-        return cluster.listed(resource)
-    except CannotRead as error:
-        report.unreadable.append(str(error))
-        return []
-
-
-def _mesh_mode(cluster: Cluster) -> str:
-    """Knative's `mesh-compatibility-mode`; empty, if it cannot be had."""
-    try:
-        [found] = cluster.listed(_NETWORK)
-        return str((found.get("data") or {}).get("mesh-compatibility-mode", "auto"))
-    except (CannotRead, ValueError, AttributeError):
-        return ""
+def _conversion(definition: Json) -> Json:
+    """All that is looked at of a CustomResourceDefinition, whose schemas are long."""
+    conversion = (definition.get("spec") or {}).get("conversion")
+    return {
+        "metadata": {"name": definition["metadata"]["name"]},
+        "spec": {"conversion": conversion},
+    }

@@ -5,8 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from authz.doctor import Expected, Report, Source
 from authz.envoyfilters import shipped
 from authz.lab.world import attacked as worlds
 from tests.command import Run, in_process
+from tests.doctor.clusters import answer, pod, put
 from tests.doctor.proxies import PLAINTEXT, Bench, Json
 from tests.kube_double import ApiDouble, frame, hang_up, raw
 
@@ -23,48 +23,10 @@ AGENT_ALONE = {"inject.istio.io/templates": "grpc-agent"}
 
 
 @pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiDouble]:
-    with ApiDouble.running() as double:
-        monkeypatch.setenv("KUBECONFIG", str(double.kubeconfig(tmp_path / "kubeconfig")))
-        monkeypatch.setenv("PATH", "/nowhere")
-        double.put("namespaces", {"metadata": {"name": "globex"}})
-        yield double
-
-
-@pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setenv("NO_COLOR", "1")
     return in_process(monkeypatch, capsys)
-
-
-def pod(name: str, *containers: Any, **metadata: Any) -> Json:
-    """A running one; a container is its name or the whole of it."""
-    namespace, name = name.split("/")
-    spec = {"containers": [{"name": it} if isinstance(it, str) else it for it in containers]}
-    return {
-        "metadata": {"namespace": namespace, "name": name, **metadata},
-        "spec": spec,
-        "status": {"phase": "Running"},
-    }
-
-
-def answer(dump: Json) -> bytes:
-    """As Envoy's admin endpoint gives it."""
-    body = json.dumps(dump).encode()
-    parts = [body[: len(body) // 2], body[len(body) // 2 :], b""]
-    head = (
-        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
-    )
-    return head + b"".join(b"%x\r\n%s\r\n" % (len(it), it) for it in parts)
-
-
-def put(api: ApiDouble, bench: Bench, *names: str) -> None:
-    """Proxies that are sound."""
-    for it in names:
-        api.put("pods", pod(it, "app", "istio-proxy"))
-        namespace, name = it.split("/")
-        api.ports[namespace, name, 15000] = answer(bench.dump(it, dynamic=True))
 
 
 def test_every_proxy_of_a_cluster(run: Run, api: ApiDouble, bench: Bench) -> None:
