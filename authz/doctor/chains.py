@@ -14,7 +14,7 @@ from authz.doctor import transport
 from authz.doctor.dump import MANAGER, Json
 from authz.doctor.expected import Known
 from authz.doctor.finding import Rule
-from authz.doctor.http import RBAC, Place, access_log, discovered, manager
+from authz.doctor.http import RBAC, Place, access_log, discovered, manager, unknown_fields
 from authz.doctor.shape import Odd, Shape, harmless, kind_of, message, one_of, typed
 
 TCP_PROXY: Final = "envoy.filters.network.tcp_proxy"
@@ -169,6 +169,7 @@ def _filters(known: Known, http: Shape, proxy: Shape) -> Shape:
             yield from discovered(it, path)
             if name in known.ours:
                 continue
+            yield from unknown_fields(it, name)
             kind = kind_of(config)
             if kind == "HttpConnectionManager" and name == MANAGER:
                 yield from http(config, "")

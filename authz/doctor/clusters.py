@@ -185,6 +185,14 @@ def _in_the_mesh(known: Known, name: str, host: str) -> Shape:
 
 def _matches(context: Shape) -> Shape:
     """Automatic mutual TLS: with all endpoints that have a sidecar, plaintext with the others."""
+    known = message(
+        Rule.UNKNOWN_FIELD,
+        dict.fromkeys(("name", "match", "transport_socket"), harmless("looked at here")),
+    )
+    socket = message(
+        Rule.UNKNOWN_FIELD,
+        dict.fromkeys(("name", "typed_config"), harmless("looked at here")),
+    )
 
     def check(value: Any, path: str) -> Iterator[Odd]:
         found = [it.get("match") for it in value]
@@ -192,6 +200,9 @@ def _matches(context: Shape) -> Shape:
             what = f"chooses by {short(found)}, must choose TLS for tlsMode istio, and that first"
             yield Odd(Rule.CLUSTER_PLAINTEXT, path, what)
             return
+        for it in value:
+            yield from known(it, path)
+            yield from socket(it.get("transport_socket", {}), f"{path}.transport_socket")
         yield from context(value[0].get("transport_socket", {}), f"{path}[0].transport_socket")
         for it in value[1:]:
             if kind_of(it.get("transport_socket", {}).get("typed_config", {})) != "RawBuffer":

@@ -95,10 +95,10 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def _items(several: list[Any], path: str) -> Iterable[tuple[Any, Any]]:
     """The items of a list, by what tells them apart."""
-    if several and all(_is_pair(it) for it in several):  # initial_metadata
+    if several and all(_is_pair(it) for it in several):  # initial_metadata, steps into metadata
         pairs: dict[str, list[str]] = {}
         for it in several:
-            pairs.setdefault(it["key"], []).append(it.get("value", ""))
+            pairs.setdefault(it["key"], []).append(it.get("value", "") or "(empty)")
         return ((key, ", ".join(values)) for key, values in pairs.items())
     if path.endswith(".patterns"):  # in any order
         return ((_words(it), "listed") for it in several)

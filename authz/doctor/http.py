@@ -179,10 +179,18 @@ def http_filters(known: Known) -> Shape:
             yield Odd(Rule.UNKNOWN_FILTER, "", _question(name, kind_of(config), beside))
         else:
             yield from _FILTERS[kind](config, f"{name}")
-        for field in value.keys() - {"name", "typed_config", "disabled", "config_discovery"}:
-            yield Odd(Rule.UNKNOWN_FIELD, f"{name}.{field}", "the doctor does not know this field")
+        if value.get("disabled"):
+            what = "is true: istiod switches no filter off by itself"
+            yield Odd(Rule.SWITCHED_OFF, f"{name}.disabled", what)
+        yield from unknown_fields(value, name, "disabled")
 
     return check
+
+
+def unknown_fields(value: Any, name: str, *more: str) -> Iterator[Odd]:
+    """What stands beside a filter's configuration and is not known."""
+    for field in sorted(value.keys() - {"name", "typed_config", "config_discovery", *more}):
+        yield Odd(Rule.UNKNOWN_FIELD, f"{name}.{field}", "the doctor does not know this field")
 
 
 def _beside(names: list[str], number: int) -> str:
