@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from authz.cli.output import AsJson, print_json, progress, show
+from authz.cli.output import AsJson, print_json, progress, show, write
+from authz.cli.policy_files import now
 from authz.doctor import (
     Accepted,
     CannotRead,
@@ -17,6 +18,7 @@ from authz.doctor import (
     Report,
     Rule,
     from_places,
+    overview,
     read_documents,
     read_pods,
     uncovered,
@@ -29,7 +31,9 @@ from authz.report.scrape import scrape
 app = typer.Typer(add_completion=False)
 
 
-@app.command(epilog="Example: authz doctor dumps/ --pods pods.json")
+@app.command(
+    epilog="Examples: authz doctor --cluster --html mesh.html; authz doctor dumps/ --pods pods.json"
+)
 def doctor(
     dumps: Annotated[
         list[str] | None,
@@ -71,6 +75,9 @@ def doctor(
         list[str] | None,
         typer.Option("--accept", help="RULE or RULE:NAMESPACE/POD, with *: known, not told."),
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write a page there, too: the mesh at a glance.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Look for holes in what the proxies have in force, and say how to mend them.
@@ -102,6 +109,8 @@ def doctor(
     report.findings += _from_pods(pods) if pods else ()
     report.findings += _counted(metrics or [], report.unreadable)
     report.without(known)
+    if html is not None:
+        write(html, overview(report, now()), "--html")
     if as_json:
         print_json(report.row())
     else:

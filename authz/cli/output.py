@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
@@ -66,6 +67,18 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     finally:
         if terminal:
             typer.echo(err=True)
+
+
+def write(file: Path, text: str, option: str) -> None:
+    """Write what an option wants in a file.
+
+    Raises:
+        BadSettings: it cannot be written there.
+    """
+    try:
+        file.write_text(text, "utf-8")
+    except OSError as error:
+        raise BadSettings([f"{option}: {file}: {error.strerror}"]) from None
 
 
 def print_json(value: Any) -> None:

@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from authz.cli.output import AsJson, print_json, show
+from authz.cli.output import AsJson, print_json, show, write
 from authz.cli.policy_files import POLICY_FILE, Cluster, Enforced, PolicyFile, load, now
-from authz.errors import BadSettings
 from authz.reach.difference import Change, Difference, Turn
 from authz.reach.groups import Among
 from authz.reach.matrix import Matrix
@@ -47,7 +46,7 @@ def matrix(
     words = Words(found, MOST_NAMES)
     reach = list(rows(found, lambda answers: answers.open[0]))
     if html is not None:
-        _write(html, page(found, reach, words, str(file)), "--html")
+        write(html, page(found, reach, words, str(file)), "--html")
     if as_json:
         print_json({"groups": words.described(), "reach": [_as_json(it, words) for it in reach]})
         return
@@ -153,10 +152,3 @@ def _as_json(row: Row[Any], words: Words) -> dict[str, Any]:
         "until": day(value.until) if isinstance(value, Opening) else _until(value),
         "because": value.because,
     }
-
-
-def _write(file: Path, text: str, option: str) -> None:
-    try:
-        file.write_text(text, "utf-8")
-    except OSError as error:
-        raise BadSettings([f"{option}: {file}: {error.strerror}"]) from None

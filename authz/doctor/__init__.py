@@ -18,6 +18,7 @@ its agent give it, field by field. What may vary is marked harmless in its shape
     pods      how each pod stands to the mesh
     around    what takes from the proxies or leads past them: hops, webhooks, copies of our filters
     collect   gets dumps from files and URLs
+    overview  the same as one HTML page
     summary   all that was found, and how many proxies of which version
     remote    gets objects and dumps from a cluster
     survey    looks at all of a cluster; it and `remote` are imported where they are wanted, since
@@ -29,6 +30,7 @@ from authz.doctor.dump import CannotRead, Workload, read_dump
 from authz.doctor.examine import examine
 from authz.doctor.expected import Expected
 from authz.doctor.finding import Finding, Rule
+from authz.doctor.overview import overview
 from authz.doctor.pods import read_pods, uncovered
 from authz.doctor.summary import Accepted, Report
 
@@ -43,6 +45,7 @@ __all__ = [
     "Workload",
     "examine",
     "from_places",
+    "overview",
     "read_documents",
     "read_dump",
     "read_pods",

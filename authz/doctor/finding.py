@@ -183,7 +183,10 @@ class Rule(enum.Enum):
     UNKNOWN_FIELD = (
         "unknown-field",
         "the doctor does not know this field, so it cannot tell whether isolation depends on it",
-        "look it up in Envoy's API, find what sets it, or accept it: --accept unknown-field:POD",
+        (
+            "look it up in Envoy's API, find what sets it (`kubectl get envoyfilter -A`), or "
+            "accept it: --accept unknown-field:POD"
+        ),
     )
     UNKNOWN_CLUSTER = (
         "unknown-cluster",
@@ -248,7 +251,10 @@ class Rule(enum.Enum):
     ADMIN = (
         "admin",
         "whoever reaches the admin endpoint reads secrets' names, changes runtime, stops the proxy",
-        "let it listen on 127.0.0.1: take away proxyAdminPort and bootstrap overrides",
+        (
+            "let it listen on 127.0.0.1: take away the annotation "
+            "sidecar.istio.io/bootstrapOverride and what else changes the bootstrap"
+        ),
     )
     AGENT = (
         "agent",

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from authz.doctor import Rule
 from authz.envoyfilters import directory, shipped
 from authz.lab.box.istio.box import without
 from tests.command import Run, in_process
@@ -119,6 +121,18 @@ def test_what_does_not_exist_or_answer(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for place in ("missing.json", "empty", "http://127.0.0.1:1/"):
         assert run("doctor", place).code == 3
+
+
+def test_every_rule_names_the_command_or_object_that_mends_it() -> None:
+    named = re.compile(
+        r"kubectl |authz |(envoyfilters|deploy|components|base|overlays)/|meshConfig|annotation"
+        r"|VirtualService|EnvoyFilter|WasmPlugin|DestinationRule|PeerAuthentication|Sidecar"
+        r"|AuthorizationPolicy|ProxyConfig|runtimeValues|NetworkPolicy|Service|`?istio-injection"
+        r"|upgrade_configs|/config_dump|iptables|Telemetry|upgrade the servers"
+        r"|--metrics|captureMode"
+    )
+    assert [it.value for it in Rule if not named.search(it.mend)] == []
+    assert [it.value for it in Rule if len(it.why) < 20] == []
 
 
 def test_usage(run: Run, sound: Path) -> None:
