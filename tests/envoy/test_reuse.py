@@ -1,0 +1,590 @@
+"""Answers that a proxy gives again: only what was asked about before, and where nothing is another.
+
+Each rule of `components/reuse/reuse.lua` has a test here, and a change of the script that fails it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from time import monotonic
+from typing import Any, Final, NamedTuple
+
+import httpx
+import pytest
+
+from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
+from authz.envoyfilters import directory
+from authz.lab.recordings import ANY_OTHER
+from authz.lab.world.model import Json
+from authz.testing import workload
+from authz.wire import REUSE, REUSED_TOKEN
+from tests.envoy.bench import (
+    SCRAPED,
+    SIGN,
+    TRANSIT,
+    VERIFY,
+    Door,
+    Proxy,
+    Workbench,
+    managers,
+    seen_by_app,
+    values,
+)
+from tests.envoy.scripted import allowing, always, denying
+
+TOKEN: Final = "x-tenant-token"
+UPSTREAM: Final = "x-tenant-authz-upstream"
+ACTIVATOR_OUT: Final = Door(
+    "knative-serving/activator", "0.0.0.0_80", "plain.acme-web.svc.cluster.local"
+)
+LONG: Final = 200
+"""Seconds; no test is so slow."""
+SHARED: Final = directory() / "components" / "reuse" / "reuse.lua"
+REVISION: Final = [
+    ("knative-serving-namespace", "acme-web"),
+    ("knative-serving-revision", "hello-00001"),
+]
+Change = tuple[str, str]
+"""A piece of the script, and what it is to be instead."""
+
+
+def kept(seconds: float = LONG, token: str | None = None) -> CheckResponse:
+    """An answer that may be given again."""
+    response = allowing(sets={TOKEN: token} if token else None, removes=[] if token else [TOKEN])
+    fields = response.dynamic_metadata.fields
+    fields[REUSE].number_value = seconds
+    if token:
+        fields[REUSED_TOKEN].string_value = token
+    return response
+
+
+DENIED: Final = denying("x-tenant-authz-reason", "not-allowed", "no")
+
+
+class Here:
+    """A proxy with the component, and how often it asked."""
+
+    def __init__(self, workbench: Workbench, proxy: Proxy) -> None:
+        self.workbench = workbench
+        self.proxy = proxy
+
+    @property
+    def asked(self) -> int:
+        return len(self.workbench.authz.questions)
+
+    def answer(self, response: CheckResponse) -> None:
+        self.workbench.authz.answer = always(response)
+
+    async def get(self, *headers: tuple[str, str], **more: Any) -> httpx.Response:
+        who = more.pop("who", None)
+        if who is not None:
+            more["cert"] = self.workbench.certificate(who)
+        return await self.proxy.get(headers, **more)
+
+    async def asks(self, *headers: tuple[str, str], **more: Any) -> bool:
+        """Whether a request is asked about."""
+        before = self.asked
+        await self.get(*headers, **more)
+        return self.asked > before
+
+
+@asynccontextmanager
+async def running(
+    workbench: Workbench,
+    door: Door,
+    *changes: Change,
+    overlay: str = "reuse",
+    config: Callable[[Json], None] = lambda config: None,
+) -> AsyncIterator[Here]:
+    """A proxy, with its scripts changed."""
+
+    def change(made: Json) -> None:
+        for old, new in changes:
+            assert edited(made, old, new), old
+        config(made)
+
+    async with workbench.proxy(door, overlay, change=change) as proxy:
+        here = Here(workbench, proxy)
+        here.answer(kept(token="v1.ours" if door.at == "0.0.0.0_80" else None))
+        yield here
+
+
+def edited(config: Json, old: str, new: str) -> int:
+    """Change what our scripts say, and tell how many did."""
+    count = 0
+    for manager in managers(config):
+        for it in manager["http_filters"]:
+            source = it.get("typed_config", {}).get("default_source_code")
+            if it["name"] in {"tenant-authz.reuse", "tenant-authz.pass"} and source:
+                count += old in source["inline_string"]
+                source["inline_string"] = source["inline_string"].replace(old, new)
+    return count
+
+
+def listening_everywhere(config: Json) -> None:
+    for listener in config["static_resources"]["listeners"]:
+        listener["address"]["socket_address"]["address"] = "0.0.0.0"  # noqa: S104
+
+
+def in_plaintext(config: Json) -> None:
+    for listener in config["static_resources"]["listeners"]:
+        for chain in listener["filter_chains"]:
+            chain.pop("transport_socket", None)
+            chain.get("filter_chain_match", {}).pop("transport_protocol", None)
+            chain.get("filter_chain_match", {}).pop("application_protocols", None)
+
+
+def patiently(config: Json) -> None:
+    """The service may take its time."""
+    for manager in managers(config):
+        for it in manager["http_filters"]:
+            if it["name"].startswith("tenant-authz.") and "grpc_service" in it["typed_config"]:
+                it["typed_config"]["grpc_service"]["timeout"] = "10s"
+
+
+# What is given again ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("door", [SIGN, VERIFY, TRANSIT], ids=["sign", "verify", "transit"])
+async def test_a_warm_request_asks_nothing(workbench: Workbench, door: Door) -> None:
+    async with running(workbench, door) as here:
+        first, *more = [seen_by_app(await here.get((TOKEN, "t"))) for _ in range(5)]
+        assert here.asked == 1
+        await workbench.authz.stop()
+        more.append(seen_by_app(await here.get((TOKEN, "t"))))
+    expected = {SIGN: ["v1.ours"], VERIFY: [], TRANSIT: ["t"]}[door]
+    for headers in more:
+        assert values(headers, TOKEN) == expected
+        assert {name for name, _ in headers} == {name for name, _ in first}
+
+
+@pytest.mark.parametrize("door", [SIGN, VERIFY, TRANSIT], ids=["sign", "verify", "transit"])
+@pytest.mark.parametrize("overlay", ["enforce", "reuse"])
+async def test_without_a_word_of_the_service_or_the_component_each_is_asked_about(
+    workbench: Workbench, door: Door, overlay: str
+) -> None:
+    async with running(workbench, door, overlay=overlay) as here:
+        here.answer(kept() if overlay == "enforce" else allowing())
+        for number in range(3):
+            assert (await here.get()).status_code == 200
+            assert here.asked == number + 1
+
+
+@pytest.mark.parametrize("told", [0, -1, 0.5, float("nan"), float("-inf")])
+async def test_what_is_no_time_keeps_nothing(workbench: Workbench, told: float) -> None:
+    async with running(workbench, VERIFY) as here:
+        here.answer(kept(told))
+        assert await here.asks()
+        assert await here.asks()
+
+
+async def test_a_time_that_is_no_number_keeps_nothing(workbench: Workbench) -> None:
+    async with running(workbench, VERIFY) as here:
+        answer = kept()
+        answer.dynamic_metadata.fields[REUSE].string_value = "100"
+        here.answer(answer)
+        assert await here.asks()
+        assert await here.asks()
+
+
+async def test_a_token_replaces_all_that_the_app_wrote(workbench: Workbench) -> None:
+    async with running(workbench, SIGN) as here:
+        await here.get()
+        headers = seen_by_app(await here.get((TOKEN, "a"), (TOKEN, "b")))
+    assert here.asked == 1
+    assert values(headers, TOKEN) == ["v1.ours"]
+
+
+async def test_a_token_that_is_none_is_taken_off_again(workbench: Workbench) -> None:
+    async with running(workbench, SIGN) as here:
+        here.answer(kept())
+        await here.get()
+        headers = seen_by_app(await here.get((TOKEN, "a"), (TOKEN, "b")))
+    assert here.asked == 1
+    assert values(headers, TOKEN) == []
+
+
+# What a client can do ---------------------------------------------------------------------------
+
+
+async def test_the_app_neither_sees_nor_chooses_where_its_request_goes(
+    workbench: Workbench,
+) -> None:
+    async with running(workbench, SIGN) as here:
+        victim = (UPSTREAM, "outbound|80||app.victim.svc.cluster.local")
+        for headers in ([], [victim], [victim, victim]):
+            assert values(seen_by_app(await here.get(*headers)), UPSTREAM) == []
+        assert here.asked == 1
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        (UPSTREAM, "outbound|80||x"),
+        ("tenant-authz.reuse", "key"),
+        ("x-envoy-dynamic-metadata", "envoy.filters.http.rbac"),
+        ("tenant_authz_shadow_engine_result", "allowed"),
+        (REUSE, "100"),
+    ],
+)
+async def test_no_header_of_a_client_is_an_answer(
+    workbench: Workbench, header: tuple[str, str]
+) -> None:
+    async with running(workbench, VERIFY) as here:
+        here.answer(DENIED)
+        for _ in range(2):
+            assert await here.asks(header)
+            assert (await here.get(header)).status_code == 403
+
+
+async def test_a_denial_is_asked_about_each_time(workbench: Workbench) -> None:
+    async with running(workbench, VERIFY) as here:
+        denied = kept()
+        denied.status.code = 7
+        denied.denied_response.CopyFrom(DENIED.denied_response)
+        here.answer(denied if REUSE in denied.dynamic_metadata.fields else DENIED)
+        here.answer(DENIED)
+        for number in range(3):
+            assert (await here.get()).status_code == 403
+            assert here.asked == number + 1
+
+
+async def test_who_is_asked_about_on_the_port_for_metrics(workbench: Workbench) -> None:
+    """Two filters say `allowed`; the condition is one."""
+    async with running(workbench, SCRAPED) as here:
+        assert not await here.asks(path="/metrics", who=workload("knative-serving", "controller"))
+        assert await here.asks(path="/metrics", who=workload("globex"))
+        assert not await here.asks(path="/metrics", who=workload("globex"))
+        assert await here.asks(path="/metrics", who=workload("initech"))
+
+
+# Rules, each with a change of the script that breaks it --------------------------------------------
+
+Holds = Callable[[Here], Awaitable[bool]]
+
+
+class Rule(NamedTuple):
+    """A scenario that tells whether a rule holds, and how the script is changed so that it does not."""
+
+    door: Door
+    holds: Holds
+    broken: Change
+    config: Callable[[Json], None] = lambda config: None
+    also: tuple[Change, ...] = ()
+    """For both, to be quick."""
+
+
+async def _another_peer(here: Here) -> bool:
+    await here.get((TOKEN, "t"))
+    return await here.asks((TOKEN, "t"), who=workload("initech"))
+
+
+async def _another_token(here: Here) -> bool:
+    await here.get((TOKEN, "t"))
+    others = [(TOKEN, "T")], [(TOKEN, "t"), (TOKEN, "x")], [(TOKEN, "t"), (TOKEN, "t")], []
+    return all([await here.asks(*it) for it in others])
+
+
+async def _another_address(here: Here) -> bool:
+    await here.get()
+    address = here.proxy.address._replace(host="127.7.7.7")
+    elsewhere = Here(here.workbench, replace(here.proxy, address=address))
+    return await elsewhere.asks()
+
+
+async def _another_host(here: Here) -> bool:
+    await here.get()
+    return await here.asks(("host", "other.example"))
+
+
+async def _another_upstream(here: Here) -> bool:
+    """One Host, and by the route another cluster: as with a VirtualService that matches paths."""
+    await here.get()
+    return await here.asks(("x-version", "2"))
+
+
+def two_routes(config: Json) -> None:
+    """Requests with a header go to another cluster."""
+    for manager in managers(config):
+        for host in manager.get("route_config", {}).get("virtual_hosts", []):
+            if any(it.startswith("plain.acme-web") for it in host["domains"]):
+                (route,) = host["routes"]
+                name = route["route"]["cluster"]
+                other = {"name": "x-version", "string_match": {"exact": "2"}}
+                match = {**route["match"], "headers": [other]}
+                moved = {**route["route"], "cluster": name.replace("plain", "hello")}
+                host["routes"] = [{**route, "match": match, "route": moved}, route]
+
+
+async def _another_namespace(here: Here) -> bool:
+    await here.get(*REVISION)
+    other = ("knative-serving-namespace", "acme-db")
+    return await here.asks(other, REVISION[1])
+
+
+async def _several_values(here: Here) -> bool:
+    """Of which the service says that there is no destination, or another."""
+    for good in (REVISION, []):
+        await here.get(*good)
+    others = (
+        [REVISION[0], REVISION[0], REVISION[1]],
+        [REVISION[0], REVISION[1], (REVISION[1][0], "b")],
+        [REVISION[0], (REVISION[1][0], "a,b")],
+        [(REVISION[0][0], ""), (REVISION[0][0], ""), REVISION[1]],
+    )
+    return all([await here.asks(*it) for it in others for _ in range(2)])
+
+
+async def _half_named(here: Here) -> bool:
+    """With one of the two headers the activator goes by the Host."""
+    await here.get(REVISION[0], ("host", "a.acme-web.svc.cluster.local"))
+    return await here.asks(REVISION[0], ("host", "b.acme-db.svc.cluster.local"))
+
+
+async def _plaintext(here: Here) -> bool:
+    plain = Here(here.workbench, replace(here.proxy, caller=None))
+    await plain.get((TOKEN, "t"))
+    return await plain.asks((TOKEN, "t"))
+
+
+async def _too_long(here: Here) -> bool:
+    """Who is let in whatever token it shows fills the memory with no more than that."""
+    long = (TOKEN, "t" * 2000)
+    await here.get(long)
+    return await here.asks(long)
+
+
+async def _slow_answer(here: Here) -> bool:
+    """What was true two seconds ago is not for two more."""
+
+    async def slowly(_request: CheckRequest, _context: object) -> CheckResponse:
+        await asyncio.sleep(2.1)
+        return kept(2)
+
+    here.workbench.authz.answer = slowly
+    await here.get()
+    here.answer(kept(2))
+    return await here.asks()
+
+
+async def _denied_at_last(here: Here) -> bool:
+    """The answer is renewed, and is a denial: what is kept is not good any more."""
+    here.answer(kept(8))
+    await here.get()
+    here.answer(DENIED)
+    await _until_asked(here)
+    return (await here.get()).status_code == 403
+
+
+async def _until_asked(here: Here) -> None:
+    before, begun = here.asked, monotonic()
+    while here.asked == before:
+        assert monotonic() < begun + 20
+        await here.get()
+
+
+async def _one_renews(here: Here) -> bool:
+    """Of many requests at once, one asks."""
+
+    async def a_little_slowly(_request: CheckRequest, _context: object) -> CheckResponse:
+        await asyncio.sleep(0.2)
+        return kept(4)
+
+    here.answer(kept(4))
+    await here.get()
+    here.workbench.authz.answer = a_little_slowly
+    before = here.asked
+    while here.asked == before:
+        await asyncio.gather(*(here.get() for _ in range(8)))
+    return here.asked == before + 1
+
+
+async def _revoked(here: Here) -> bool:
+    """A token is refused where it arrives: the answers of before are not given again."""
+    await here.get()
+    await here.get(("host", "other.example"))
+    await here.get(("x-refused", "yes"))
+    return await here.asks() and await here.asks(("host", "other.example"))
+
+
+async def _refused_often(here: Here) -> bool:
+    """Whoever is called cannot keep the memory empty."""
+    while True:
+        begun = int(monotonic() * 1e6)
+        await here.get(("x-refused", "yes"))
+        await here.get()
+        await here.get(("x-refused", "yes"))
+        again = await here.asks()
+        if int(monotonic() * 1e6) - begun < 500_000:  # most likely in the same second
+            break
+    return not again
+
+
+def refusing(config: Json) -> None:
+    """An app that refuses the token of a request with a certain header."""
+    script = """
+function envoy_on_request(handle)
+  if handle:headers():get('x-refused') then
+    handle:streamInfo():dynamicMetadata():set('test', 'refused', true)
+  end
+end
+function envoy_on_response(handle)
+  if (handle:streamInfo():dynamicMetadata():get('test') or {}).refused then
+    handle:headers():add('x-tenant-authz-reason', 'token-invalid')
+  end
+end
+"""
+    for manager in managers(config):
+        names = [it["name"] for it in manager["http_filters"]]
+        if "tenant-authz.sign" in names:
+            config_ = {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
+                "default_source_code": {"inline_string": script},
+            }
+            manager["http_filters"].insert(-1, {"name": "refusing", "typed_config": config_})
+
+
+SMALL: Final = (("local MOST = 2048", "local MOST = 8"), ("local SHARE = 512", "local SHARE = 4"))
+
+
+async def _fills_its_share(here: Here) -> bool:
+    """Whoever shows ever new tokens evicts nobody else's answers."""
+    await here.get((TOKEN, "mine"), who=workload("initech"))
+    for number in range(40):
+        await here.get((TOKEN, f"t{number}"))
+    return not await here.asks((TOKEN, "mine"), who=workload("initech"))
+
+
+async def _bounded(here: Here) -> bool:
+    """Many namespaces: what was kept first goes first."""
+    for number in range(40):
+        await here.get(who=workload(f"ns-{number}"))
+    return await here.asks(who=workload("ns-0")) and not await here.asks(who=workload("ns-39"))
+
+
+RULES: Final[dict[str, Rule]] = {
+    "the peer counts": Rule(VERIFY, _another_peer, ("local key = peer ..", "local key = 'x' ..")),
+    "the peer counts at the activator": Rule(
+        TRANSIT, _another_peer, ("local key = peer ..", "local key = 'x' ..")
+    ),
+    "every value of the token counts": Rule(
+        VERIFY, _another_token, ("(headers:get(TOKEN) or '')", "''")
+    ),
+    "the address counts": Rule(
+        VERIFY, _another_address, ("info:downstreamLocalAddress()", "''"), listening_everywhere
+    ),
+    "the Host counts": Rule(SIGN, _another_host, ("(headers:get(':authority') or '')", "''")),
+    "the cluster counts": Rule(
+        SIGN, _another_upstream, ("return '', upstream ..", "return '', ''  .."), two_routes
+    ),
+    "the namespace counts at the activator": Rule(
+        TRANSIT,
+        _another_namespace,
+        ("return of_peer(handle, headers, namespace)", "return of_peer(handle, headers, '')"),
+    ),
+    "several values are no namespace": Rule(
+        TRANSIT, _several_values, ("find(',', 1, true)", "find('no such', 1, true)")
+    ),
+    "one header of two is none": Rule(
+        TRANSIT, _half_named, ("if namespace == '' or revision == ''", "if namespace == ''")
+    ),
+    "plaintext proves nobody": Rule(
+        VERIFY,
+        _plaintext,
+        ("if tls == nil then return end", "if tls == nil then return 'x', 'x' end"),
+        in_plaintext,
+    ),
+    "long keys are not kept": Rule(VERIFY, _too_long, ("#key > LONGEST", "false")),
+    "an answer counts from when it was asked": Rule(
+        VERIFY,
+        _slow_answer,
+        ("asked.key, asked.at, os.time()", "asked.key, os.time(), os.time()"),
+        patiently,
+    ),
+    "a denial forgets": Rule(
+        VERIFY, _denied_at_last, ("young[key], old[key] = nil, nil", "local nothing = nil")
+    ),
+    "one renews": Rule(VERIFY, _one_renews, ("kept.renew = now + 1\n", "\n")),
+    "a refused token empties the memory": Rule(
+        SIGN, _revoked, ("      forget_all()\n", "\n"), refusing
+    ),
+    "once a second": Rule(SIGN, _refused_often, ("if now > forgot then", "if true then"), refusing),
+    "a share is for one namespace": Rule(
+        VERIFY,
+        _fills_its_share,
+        ("if share > SHARE and room ~= '' then return end", ""),
+        also=SMALL,
+    ),
+    "the memory has a bound": Rule(VERIFY, _bounded, ("size >= MOST or", "false or"), also=SMALL),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+async def test_a_rule_holds(workbench: Workbench, rule: str) -> None:
+    one = RULES[rule]
+    async with running(workbench, one.door, *one.also, config=one.config) as here:
+        assert await one.holds(here)
+
+
+@pytest.mark.parametrize("rule", RULES)
+async def test_a_rule_that_is_taken_away_is_noticed(workbench: Workbench, rule: str) -> None:
+    one = RULES[rule]
+    changes = (*one.also, one.broken)
+    async with running(workbench, one.door, *changes, config=one.config) as here:
+        assert not await one.holds(here)
+
+
+# The activator's sign -----------------------------------------------------------------------------
+
+
+async def test_what_carries_a_token_passes_the_activator_without_a_question(
+    workbench: Workbench,
+) -> None:
+    async with running(workbench, ACTIVATOR_OUT) as here:
+        headers = seen_by_app(await here.get((TOKEN, "origin")))
+        assert here.asked == 0
+    assert values(headers, TOKEN) == ["origin"]
+    assert values(headers, UPSTREAM) == []
+
+
+@pytest.mark.parametrize("shown", [[], [""], ["a", "b"], ["a,b"]])
+async def test_what_carries_none_or_several_is_asked_about(
+    workbench: Workbench, shown: list[str]
+) -> None:
+    async with running(workbench, ACTIVATOR_OUT) as here:
+        assert await here.asks(*((TOKEN, it) for it in shown))
+
+
+@pytest.mark.parametrize(
+    "host", ["example.org", "10.1.2.3", "authz.authz-system.svc.cluster.local"]
+)
+async def test_what_leaves_the_mesh_or_comes_to_us_is_asked_about(
+    workbench: Workbench, host: str
+) -> None:
+    async with running(workbench, ACTIVATOR_OUT) as here:
+        await here.get((TOKEN, "origin"), ("host", host))
+        assert here.asked == 1
+
+
+def test_the_filters_stand_directly_before_what_asks() -> None:
+    def names(door: Door) -> list[str]:
+        found = [it["name"] for it in door.http_filters("reuse")]
+        return [it.removeprefix("tenant-authz.") for it in found if it.startswith("tenant-authz.")]
+
+    assert names(SIGN) == ["upstream", "reuse", "sign"]
+    assert names(VERIFY) == names(replace(VERIFY, at=ANY_OTHER)) == ["reuse", "verify", "strip"]
+    assert names(SCRAPED) == ["scrape", "reuse", "verify", "strip"]
+    assert names(TRANSIT) == names(replace(TRANSIT, at=8013)) == ["reuse", "transit"]
+    assert names(ACTIVATOR_OUT) == ["upstream", "pass", "sign"]
+    ours = replace(SIGN, pod="authz-system/authz")
+    assert names(ours) == []
+
+
+def test_hops_that_are_not_the_activator_keep_nothing() -> None:
+    from tests.envoy.bench import BROKER, CHANNEL, FILTER, JOB_SINK, LOCAL, PUBLIC  # noqa: PLC0415
+
+    for door in (BROKER, CHANNEL, FILTER, JOB_SINK, LOCAL, PUBLIC):
+        assert "tenant-authz.reuse" not in [it["name"] for it in door.http_filters("reuse")]
