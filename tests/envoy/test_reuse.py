@@ -6,7 +6,7 @@ Each rule of `components/reuse/reuse.lua` has a test here, and a change of the s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from time import monotonic
@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 import httpx
 import pytest
 
+from authz import envoyfilters
 from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
 from authz.envoyfilters import directory
 from authz.lab.recordings import ANY_OTHER
@@ -51,9 +52,11 @@ Change = tuple[str, str]
 """A piece of the script, and what it is to be instead."""
 
 
-def kept(seconds: float = LONG, token: str | None = None) -> CheckResponse:
+def kept(
+    seconds: float = LONG, token: str | None = None, removes: Sequence[str] = ()
+) -> CheckResponse:
     """An answer that may be given again."""
-    response = allowing(sets={TOKEN: token} if token else None, removes=[] if token else [TOKEN])
+    response = allowing(sets={TOKEN: token} if token else None, removes=removes)
     fields = response.dynamic_metadata.fields
     fields[REUSE].number_value = seconds
     if token:
@@ -79,10 +82,12 @@ class Here:
         self.workbench.authz.answer = always(response)
 
     async def get(self, *headers: tuple[str, str], **more: Any) -> httpx.Response:
-        who = more.pop("who", None)
+        """A request, of a peer `who` and to a `host` other than usual."""
+        who, host = more.pop("who", None), more.pop("host", self.proxy.door.host)
         if who is not None:
             more["cert"] = self.workbench.certificate(who)
-        return await self.proxy.get(headers, **more)
+        door = replace(self.proxy.door, host=host)
+        return await replace(self.proxy, door=door).get(headers, **more)
 
     async def asks(self, *headers: tuple[str, str], **more: Any) -> bool:
         """Whether a request is asked about."""
@@ -107,8 +112,9 @@ async def running(
         config(made)
 
     async with workbench.proxy(door, overlay, change=change) as proxy:
-        here = Here(workbench, proxy)
-        here.answer(kept(token="v1.ours" if door.at == "0.0.0.0_80" else None))
+        outbound = isinstance(door.at, str)
+        here = Here(workbench, replace(proxy, caller=None) if outbound else proxy)
+        here.answer(kept(token="v1.ours" if outbound else None))
         yield here
 
 
@@ -200,7 +206,7 @@ async def test_a_token_replaces_all_that_the_app_wrote(workbench: Workbench) -> 
 
 async def test_a_token_that_is_none_is_taken_off_again(workbench: Workbench) -> None:
     async with running(workbench, SIGN) as here:
-        here.answer(kept())
+        here.answer(kept(removes=[TOKEN]))
         await here.get()
         headers = seen_by_app(await here.get((TOKEN, "a"), (TOKEN, "b")))
     assert here.asked == 1
@@ -261,13 +267,13 @@ async def test_who_is_asked_about_on_the_port_for_metrics(workbench: Workbench) 
         assert await here.asks(path="/metrics", who=workload("initech"))
 
 
-# Rules, each with a change of the script that breaks it --------------------------------------------
+# Rules, each with a change of the script that breaks it -----------------------------------------
 
 Holds = Callable[[Here], Awaitable[bool]]
 
 
 class Rule(NamedTuple):
-    """A scenario that tells whether a rule holds, and how the script is changed so that it does not."""
+    """A scenario that tells whether a rule holds, and a change of the script that breaks it."""
 
     door: Door
     holds: Holds
@@ -284,8 +290,8 @@ async def _another_peer(here: Here) -> bool:
 
 async def _another_token(here: Here) -> bool:
     await here.get((TOKEN, "t"))
-    others = [(TOKEN, "T")], [(TOKEN, "t"), (TOKEN, "x")], [(TOKEN, "t"), (TOKEN, "t")], []
-    return all([await here.asks(*it) for it in others])
+    others: tuple[list[str], ...] = (["T"], ["t", "x"], ["t", "t"], [])
+    return all([await here.asks(*((TOKEN, it) for it in shown)) for shown in others])
 
 
 async def _another_address(here: Here) -> bool:
@@ -296,8 +302,9 @@ async def _another_address(here: Here) -> bool:
 
 
 async def _another_host(here: Here) -> bool:
+    """By which a relay goes."""
     await here.get()
-    return await here.asks(("host", "other.example"))
+    return await here.asks(host="plain.acme-web.svc")
 
 
 async def _another_upstream(here: Here) -> bool:
@@ -308,14 +315,15 @@ async def _another_upstream(here: Here) -> bool:
 
 def two_routes(config: Json) -> None:
     """Requests with a header go to another cluster."""
+    names = [it["name"] for it in config["static_resources"]["clusters"]]
+    elsewhere = next(it for it in names if it.startswith("outbound|80||") and "plain" not in it)
     for manager in managers(config):
         for host in manager.get("route_config", {}).get("virtual_hosts", []):
             if any(it.startswith("plain.acme-web") for it in host["domains"]):
                 (route,) = host["routes"]
-                name = route["route"]["cluster"]
                 other = {"name": "x-version", "string_match": {"exact": "2"}}
                 match = {**route["match"], "headers": [other]}
-                moved = {**route["route"], "cluster": name.replace("plain", "hello")}
+                moved = {**route["route"], "cluster": elsewhere}
                 host["routes"] = [{**route, "match": match, "route": moved}, route]
 
 
@@ -329,7 +337,7 @@ async def _several_values(here: Here) -> bool:
     """Of which the service says that there is no destination, or another."""
     for good in (REVISION, []):
         await here.get(*good)
-    others = (
+    others: tuple[list[tuple[str, str]], ...] = (
         [REVISION[0], REVISION[0], REVISION[1]],
         [REVISION[0], REVISION[1], (REVISION[1][0], "b")],
         [REVISION[0], (REVISION[1][0], "a,b")],
@@ -340,8 +348,8 @@ async def _several_values(here: Here) -> bool:
 
 async def _half_named(here: Here) -> bool:
     """With one of the two headers the activator goes by the Host."""
-    await here.get(REVISION[0], ("host", "a.acme-web.svc.cluster.local"))
-    return await here.asks(REVISION[0], ("host", "b.acme-db.svc.cluster.local"))
+    await here.get(REVISION[0], host="a.acme-web.svc.cluster.local")
+    return await here.asks(REVISION[0], host="b.acme-db.svc.cluster.local")
 
 
 async def _plaintext(here: Here) -> bool:
@@ -405,9 +413,9 @@ async def _one_renews(here: Here) -> bool:
 async def _revoked(here: Here) -> bool:
     """A token is refused where it arrives: the answers of before are not given again."""
     await here.get()
-    await here.get(("host", "other.example"))
+    await here.get(host="other.example")
     await here.get(("x-refused", "yes"))
-    return await here.asks() and await here.asks(("host", "other.example"))
+    return await here.asks() and await here.asks(host="other.example")
 
 
 async def _refused_often(here: Here) -> bool:
@@ -565,7 +573,7 @@ async def test_what_leaves_the_mesh_or_comes_to_us_is_asked_about(
     workbench: Workbench, host: str
 ) -> None:
     async with running(workbench, ACTIVATOR_OUT) as here:
-        await here.get((TOKEN, "origin"), ("host", host))
+        await here.get((TOKEN, "origin"), host=host)
         assert here.asked == 1
 
 
@@ -579,8 +587,9 @@ def test_the_filters_stand_directly_before_what_asks() -> None:
     assert names(SCRAPED) == ["scrape", "reuse", "verify", "strip"]
     assert names(TRANSIT) == names(replace(TRANSIT, at=8013)) == ["reuse", "transit"]
     assert names(ACTIVATOR_OUT) == ["upstream", "pass", "sign"]
-    ours = replace(SIGN, pod="authz-system/authz")
-    assert names(ours) == []
+    ours = envoyfilters.Proxy("sidecar", "authz-system", {"app": "authz"})
+    for door in (SIGN, VERIFY, SCRAPED, TRANSIT):
+        assert names(replace(door, proxy=ours)) == []
 
 
 def test_hops_that_are_not_the_activator_keep_nothing() -> None:

@@ -282,7 +282,7 @@ def test_what_was_not_recorded_is_an_error() -> None:
 
 @pytest.mark.envoy
 @pytest.mark.parametrize("pod", [SIDECAR, GATEWAY, "knative-serving/activator"])
-@pytest.mark.parametrize("overlay", ["enforce", "shadow", "break-glass"])
+@pytest.mark.parametrize("overlay", ["enforce", "reuse", "shadow", "break-glass"])
 @pytest.mark.parametrize("istio", versions())
 def test_envoy_takes_it_with_everything_that_ships(
     tmp_path: Path, pod: str, overlay: str, istio: str
