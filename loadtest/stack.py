@@ -33,6 +33,8 @@ class Setup:
     """That its policy knows, at least."""
     name: str = ""
     """Tells servers apart that are otherwise alike."""
+    settings: tuple[tuple[str, str], ...] = ()
+    """More of the service's, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class Stack:
             "max_checks_per_second": "0",
             "drain_seconds": "0",
             "grace_seconds": "1",
+            **dict(setup.settings),
         }
         if has_workers():
             settings[_WORKERS] = str(setup.workers)

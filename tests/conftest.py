@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, TypedDict
 
 import pytest
 import pytest_asyncio
@@ -46,6 +46,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run the tests that start a real control plane; Go builds it, once",
     )
     parser.addoption(
+        "--reuse",
+        action="store_true",
+        help="run the boxes with proxies that give answers again (envoyfilters/overlays/reuse)",
+    )
+    parser.addoption(
         "--oracle",
         action="store_true",
         help="compare the decisions with what the pages say a million times, not 20,000, and read "
@@ -79,8 +84,23 @@ def istiod(request: pytest.FixtureRequest) -> Source | None:
     return live(request.param)
 
 
+class Kept(TypedDict, total=False):
+    """What a box is run with."""
+
+    overlay: str
+    settings: Mapping[str, object]
+
+
+@pytest.fixture(scope="session")
+def kept(pytestconfig: pytest.Config) -> Kept:
+    """How to run a box: with --reuse, its proxies give answers again."""
+    if not pytestconfig.getoption("--reuse"):
+        return {}
+    return {"overlay": "reuse", "settings": {"reuse_sign_seconds": 30, "reuse_verify_seconds": 2}}
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def mesh(istiod: Source | None) -> AsyncIterator[Mesh]:
+async def mesh(istiod: Source | None, kept: Kept) -> AsyncIterator[Mesh]:
     """One box for all tests that leave it as it was: which share a worker: see `scheduling`."""
     from authz.lab.box.istio import box, network  # noqa: PLC0415 - few tests need them
     from authz.lab.world import paths as world  # noqa: PLC0415
@@ -89,7 +109,8 @@ async def mesh(istiod: Source | None) -> AsyncIterator[Mesh]:
         pytest.skip(reason)
     extra = [world.HIDDEN, *world.scoped()]
     async with box.running(
-        world.world(), policy=world.policy(), extra=extra, source=istiod
+        world.world(), policy=world.policy(), extra=extra, source=istiod, **kept
     ) as running:
+        running.counts_kept = bool(kept)  # the tables name the filters whose turn it was
         await running.settled()
         yield running

@@ -75,7 +75,11 @@ async def _ways(
     async def started(variant: Variant) -> Way:
         server = None
         if variant.transport is not None:
-            setup = Setup(transport=variant.transport, identity=IdentitySource.MTLS)
+            setup = Setup(
+                transport=variant.transport,
+                identity=IdentitySource.MTLS,
+                settings=tuple(variant.settings.items()),
+            )
             server = await running.enter_async_context(stack.serving(setup, POLICY))
         return await running.enter_async_context(
             sidecars.way(variant, directory, certificates, behind, server)

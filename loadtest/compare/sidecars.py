@@ -111,7 +111,7 @@ async def way(
 
     def config(pod: Pod, certificate: Certificate, places: Places, *, asks: bool) -> Json:
         sent = recorded.variant(WORLD, [*WORLD.documents, *shipped()])[pod.id]
-        sent = sent.patched(Patches.of(shipped() if asks else ()))
+        sent = sent.patched(Patches.of(shipped(variant.overlay) if asks else ()))
         made = played(sent, recorded.secrets(certificate, certificate))
         return on_loopback(made, replace(places, endpoints=endpoints))
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from authz.config import Transport
@@ -39,6 +39,10 @@ class Variant:
     """Of our service, where it is asked."""
     target: Endpoint | None = None
     """Somebody else's service, in plaintext."""
+    overlay: str = ""
+    """Which of the shipped overlays, where the filters are those that ship."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """More of our service's."""
     denies: bool | None = True
     """Whether requests without a token are denied; `None` where it is not known."""
 
@@ -54,12 +58,20 @@ def built_in() -> list[Variant]:
         )
         for transport in Transport
     ]
+    kept = Variant(
+        name="tenant-authz, answers kept",
+        note="the same on http2, and the sidecars give an answer again while it is good",
+        asks=True,
+        transport=Transport.HTTP2,
+        overlay="reuse",
+        settings={"reuse_sign_seconds": "30", "reuse_verify_seconds": "2"},
+    )
     plain = Variant(
         name=PLAIN,
         note="two sidecars and mTLS between them, nothing else",
         denies=False,
     )
-    return [plain, *ours, _native(), _lua()]
+    return [plain, *ours, kept, _native(), _lua()]
 
 
 def external(given: str) -> Variant:

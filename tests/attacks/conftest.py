@@ -11,15 +11,17 @@ from authz.lab.box.istio import box, network
 from authz.lab.box.istio.mesh import Source
 from authz.lab.world import attacked as worlds
 from tests.attacks.stage import Stage, policy
+from tests.conftest import Kept
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def stage(istiod: Source | None) -> AsyncIterator[Stage]:
+async def stage(istiod: Source | None, kept: Kept) -> AsyncIterator[Stage]:
     if reason := network.missing():
         pytest.skip(reason)
     running = box.running(
-        worlds.attacked(), tenants=worlds.ATTACKED, policy=policy(), source=istiod
+        worlds.attacked(), tenants=worlds.ATTACKED, policy=policy(), source=istiod, **kept
     )
     async with running as mesh:
+        mesh.counts_kept = bool(kept)
         await mesh.settled()
         yield Stage(mesh)

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -73,6 +73,8 @@ class Site:
     ready: Callable[[], Awaitable[bool]] | None = None
     prefix: Sequence[str] = ()
     """As of `serving`."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """More of the service's."""
 
 
 class AuthzServer:
@@ -95,6 +97,7 @@ class AuthzServer:
             "drain_seconds": 0,  # nothing here takes time to notice
             **site.certificate.settings,
             **self.keys.key_settings,
+            **site.settings,
         }
         self.environment = environment(settings)
         """Of its next start, and of commands."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import MappingProxyType
 
 from authz import envoyfilters
 from authz.lab.box.istio import programs, rules
@@ -43,6 +44,7 @@ async def running(
     overlay: str = "",
     patched: Patched = tuple,
     policy: str | None = None,
+    settings: Mapping[str, object] = MappingProxyType({}),
     extra: Iterable[Json] = (),
     source: Source | None = None,
 ) -> AsyncIterator[Mesh]:
@@ -55,6 +57,7 @@ async def running(
         overlay: which of the shipped overlays is installed.
         patched: changes the shipped documents, such as to take a rule away.
         policy: the server's, YAML; by default `standard_policy`.
+        settings: more of the server's.
         extra: more Istio objects, as an operator might have them.
         source: where the proxies' configurations come from; by default `recorded`.
 
@@ -74,13 +77,15 @@ async def running(
         try:
             mesh.configurations = await stack.enter_async_context((source or recorded)(mesh))
             await mesh.configurations.install(documents)
-            await _start(mesh, policy or standard_policy(), stack)
+            await _start(mesh, policy or standard_policy(), settings, stack)
             yield mesh
         finally:
             await mesh.kill_everything()  # sooner than one asking after the other
 
 
-async def _start(mesh: Mesh, policy: str, stack: AsyncExitStack) -> None:
+async def _start(
+    mesh: Mesh, policy: str, settings: Mapping[str, object], stack: AsyncExitStack
+) -> None:
     async def program(pod: Pod) -> None:
         started = programs.running(mesh.world, pod, mesh.network[pod.id], mesh.directory)
         mesh.programs[pod.id] = await stack.enter_async_context(started)
@@ -90,7 +95,7 @@ async def _start(mesh: Mesh, policy: str, stack: AsyncExitStack) -> None:
             mesh.network[pod.id].run(["iptables-restore"], rules.capture())
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(_authz(mesh, policy, stack))
+            group.create_task(_authz(mesh, policy, settings, stack))
             for pod in mesh.pods.values():
                 group.create_task(program(pod))
                 if pod.proxy != "none":
@@ -102,7 +107,9 @@ async def _start(mesh: Mesh, policy: str, stack: AsyncExitStack) -> None:
             await mesh.scale(pod.id, up=True)
 
 
-async def _authz(mesh: Mesh, policy: str, stack: AsyncExitStack) -> None:
+async def _authz(
+    mesh: Mesh, policy: str, settings: Mapping[str, object], stack: AsyncExitStack
+) -> None:
     pod = mesh.pod(AUTHZ)
 
     async def ready() -> bool:
@@ -123,6 +130,7 @@ async def _authz(mesh: Mesh, policy: str, stack: AsyncExitStack) -> None:
         policy,
         ready,
         mesh.network[pod.id].argv(0),
+        settings,
     )
     mesh.authz = AuthzServer(site, mesh.directory, stack)
     await mesh.authz.command("keys", "init", "--generate-kek")

@@ -54,6 +54,8 @@ class Mesh:
         self.programs: dict[str, programs.Inside | programs.Outside | None] = {}
         self.configs: dict[str, Json] = {}
         """What each proxy was told, by pod."""
+        self.counts_kept = False
+        """Whether `checks` counts those that needed no question, too."""
         self._certificates: dict[str, Certificate] = {}
 
     # ---- who ----
@@ -172,7 +174,7 @@ class Mesh:
 
     async def checks(self, pod: str) -> Counter[tuple[str, str]]:
         """How often a pod's proxy has asked: by filter and outcome, see `Proxy.checks`."""
-        return await self.proxies[pod].checks()
+        return await self.proxies[pod].checks(kept=self.counts_kept)
 
     async def config_dump(self, pod: str) -> str:
         """What a pod's Envoy has in force."""

@@ -19,7 +19,7 @@ from authz.lab.world.model import Json
 
 _CHECKS: Final = re.compile(
     r"^(?!cluster\.)(?:.*\.)?ext_authz\.(?:tenant_authz_)?(?P<question>\w+)\."
-    r"(?P<outcome>ok|denied|error): (?P<count>\d+)"
+    r"(?P<outcome>ok|denied|error|disabled): (?P<count>\d+)"
 )
 
 
@@ -51,15 +51,16 @@ class Proxy:
         except OSError:
             return False
 
-    async def checks(self) -> Counter[tuple[str, str]]:
+    async def checks(self, *, kept: bool = False) -> Counter[tuple[str, str]]:
         """Checks so far, by filter and outcome: `("verify", "denied")`, say.
 
         Filters are named by their `stat_prefix` without `tenant_authz_`; outcomes are Envoy's: ok,
-        denied, error.
+        denied, error. With `kept`, those that needed no question, too: disabled.
         """
         counts: Counter[tuple[str, str]] = Counter()
         for line in (await self.admin("/stats?filter=ext_authz")).splitlines():
-            if found := _CHECKS.search(line):
+            found = _CHECKS.search(line)
+            if found and (kept or found["outcome"] != "disabled"):
                 counts[found["question"], found["outcome"]] += int(found["count"])
         return counts
 
