@@ -6,128 +6,41 @@ Each rule of `components/reuse/reuse.lua` has a test here, and a change of the s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import httpx
 import pytest
 
 from authz import envoyfilters
 from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
-from authz.envoyfilters import directory
 from authz.lab.recordings import ANY_OTHER
 from authz.lab.world.model import Json
 from authz.testing import workload
-from authz.wire import REUSE, REUSED_TOKEN
+from authz.wire import REUSE
 from tests.envoy.bench import (
     SCRAPED,
     SIGN,
     TRANSIT,
     VERIFY,
     Door,
-    Proxy,
     Workbench,
     managers,
     seen_by_app,
     values,
 )
-from tests.envoy.scripted import allowing, always, denying
+from tests.envoy.keeping import DENIED, TOKEN, Change, Here, kept, running
+from tests.envoy.scripted import allowing
 
-TOKEN: Final = "x-tenant-token"
 UPSTREAM: Final = "x-tenant-authz-upstream"
 ACTIVATOR_OUT: Final = Door(
     "knative-serving/activator", "0.0.0.0_80", "plain.acme-web.svc.cluster.local"
 )
-LONG: Final = 200
-"""Seconds; no test is so slow."""
-SHARED: Final = directory() / "components" / "reuse" / "reuse.lua"
 REVISION: Final = [
     ("knative-serving-namespace", "acme-web"),
     ("knative-serving-revision", "hello-00001"),
 ]
-Change = tuple[str, str]
-"""A piece of the script, and what it is to be instead."""
-
-
-def kept(
-    seconds: float = LONG, token: str | None = None, removes: Sequence[str] = ()
-) -> CheckResponse:
-    """An answer that may be given again."""
-    response = allowing(sets={TOKEN: token} if token else None, removes=removes)
-    fields = response.dynamic_metadata.fields
-    fields[REUSE].number_value = seconds
-    if token:
-        fields[REUSED_TOKEN].string_value = token
-    return response
-
-
-DENIED: Final = denying("x-tenant-authz-reason", "not-allowed", "no")
-
-
-class Here:
-    """A proxy with the component, and how often it asked."""
-
-    def __init__(self, workbench: Workbench, proxy: Proxy) -> None:
-        self.workbench = workbench
-        self.proxy = proxy
-
-    @property
-    def asked(self) -> int:
-        return len(self.workbench.authz.questions)
-
-    def answer(self, response: CheckResponse) -> None:
-        self.workbench.authz.answer = always(response)
-
-    async def get(self, *headers: tuple[str, str], **more: Any) -> httpx.Response:
-        """A request, of a peer `who` and to a `host` other than usual."""
-        who, host = more.pop("who", None), more.pop("host", self.proxy.door.host)
-        if who is not None:
-            more["cert"] = self.workbench.certificate(who)
-        door = replace(self.proxy.door, host=host)
-        return await replace(self.proxy, door=door).get(headers, **more)
-
-    async def asks(self, *headers: tuple[str, str], **more: Any) -> bool:
-        """Whether a request is asked about."""
-        before = self.asked
-        await self.get(*headers, **more)
-        return self.asked > before
-
-
-@asynccontextmanager
-async def running(
-    workbench: Workbench,
-    door: Door,
-    *changes: Change,
-    overlay: str = "reuse",
-    config: Callable[[Json], None] = lambda config: None,
-) -> AsyncIterator[Here]:
-    """A proxy, with its scripts changed."""
-
-    def change(made: Json) -> None:
-        for old, new in changes:
-            assert edited(made, old, new), old
-        config(made)
-
-    async with workbench.proxy(door, overlay, change=change) as proxy:
-        outbound = isinstance(door.at, str)
-        here = Here(workbench, replace(proxy, caller=None) if outbound else proxy)
-        here.answer(kept(token="v1.ours" if outbound else None))
-        yield here
-
-
-def edited(config: Json, old: str, new: str) -> int:
-    """Change what our scripts say, and tell how many did."""
-    count = 0
-    for manager in managers(config):
-        for it in manager["http_filters"]:
-            source = it.get("typed_config", {}).get("default_source_code")
-            if it["name"] in {"tenant-authz.reuse", "tenant-authz.pass"} and source:
-                count += old in source["inline_string"]
-                source["inline_string"] = source["inline_string"].replace(old, new)
-    return count
 
 
 def listening_everywhere(config: Json) -> None:
@@ -248,10 +161,6 @@ async def test_no_header_of_a_client_is_an_answer(
 
 async def test_a_denial_is_asked_about_each_time(workbench: Workbench) -> None:
     async with running(workbench, VERIFY) as here:
-        denied = kept()
-        denied.status.code = 7
-        denied.denied_response.CopyFrom(DENIED.denied_response)
-        here.answer(denied if REUSE in denied.dynamic_metadata.fields else DENIED)
         here.answer(DENIED)
         for number in range(3):
             assert (await here.get()).status_code == 403

@@ -14,7 +14,7 @@ import pytest
 from authz.lab.harness import envoy
 from authz.lab.world.model import Json
 from tests.envoy.bench import SIGN, VERIFY, Workbench, free_port, seen_by_app, values
-from tests.envoy.test_reuse import DENIED, TOKEN, Here, edited, kept, running
+from tests.envoy.keeping import DENIED, TOKEN, Here, edited, kept, running
 from tests.support.waiting import eventually
 
 REQUEST: Final = "function envoy_on_request(handle)\n"

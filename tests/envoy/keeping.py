@@ -1,0 +1,100 @@
+"""A proxy that gives answers again, its scripts changed where a test wants it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, Final
+
+import httpx
+
+from authz._proto.ext_authz_pb2 import CheckResponse
+from authz.lab.world.model import Json
+from authz.wire import REUSE, REUSED_TOKEN
+from tests.envoy.bench import Door, Proxy, Workbench, managers
+from tests.envoy.scripted import allowing, always, denying
+
+TOKEN: Final = "x-tenant-token"
+LONG: Final = 200
+"""Seconds; no test is so slow."""
+Change = tuple[str, str]
+"""A piece of the script, and what it is to be instead."""
+
+
+def kept(
+    seconds: float = LONG, token: str | None = None, removes: Sequence[str] = ()
+) -> CheckResponse:
+    """An answer that may be given again."""
+    response = allowing(sets={TOKEN: token} if token else None, removes=removes)
+    fields = response.dynamic_metadata.fields
+    fields[REUSE].number_value = seconds
+    if token:
+        fields[REUSED_TOKEN].string_value = token
+    return response
+
+
+DENIED: Final = denying("x-tenant-authz-reason", "not-allowed", "no")
+
+
+class Here:
+    """A proxy with the component, and how often it asked."""
+
+    def __init__(self, workbench: Workbench, proxy: Proxy) -> None:
+        self.workbench = workbench
+        self.proxy = proxy
+
+    @property
+    def asked(self) -> int:
+        return len(self.workbench.authz.questions)
+
+    def answer(self, response: CheckResponse) -> None:
+        self.workbench.authz.answer = always(response)
+
+    async def get(self, *headers: tuple[str, str], **more: Any) -> httpx.Response:
+        """A request, of a peer `who` and to a `host` other than usual."""
+        who, host = more.pop("who", None), more.pop("host", self.proxy.door.host)
+        if who is not None:
+            more["cert"] = self.workbench.certificate(who)
+        door = replace(self.proxy.door, host=host)
+        return await replace(self.proxy, door=door).get(headers, **more)
+
+    async def asks(self, *headers: tuple[str, str], **more: Any) -> bool:
+        """Whether a request is asked about."""
+        before = self.asked
+        await self.get(*headers, **more)
+        return self.asked > before
+
+
+@asynccontextmanager
+async def running(
+    workbench: Workbench,
+    door: Door,
+    *changes: Change,
+    overlay: str = "reuse",
+    config: Callable[[Json], None] = lambda config: None,
+) -> AsyncIterator[Here]:
+    """A proxy, with its scripts changed."""
+
+    def change(made: Json) -> None:
+        for old, new in changes:
+            assert edited(made, old, new), old
+        config(made)
+
+    async with workbench.proxy(door, overlay, change=change) as proxy:
+        outbound = isinstance(door.at, str)
+        here = Here(workbench, replace(proxy, caller=None) if outbound else proxy)
+        here.answer(kept(token="v1.ours" if outbound else None))
+        yield here
+
+
+def edited(config: Json, old: str, new: str) -> int:
+    """Change what our scripts say, and tell how many did."""
+    count = 0
+    for manager in managers(config):
+        for it in manager["http_filters"]:
+            source = it.get("typed_config", {}).get("default_source_code")
+            if it["name"] in {"tenant-authz.reuse", "tenant-authz.pass"} and source:
+                count += old in source["inline_string"]
+                source["inline_string"] = source["inline_string"].replace(old, new)
+    return count
