@@ -15,7 +15,7 @@ from locust.stats import RequestStats, StatsEntry
 
 from authz.errors import AuthzError
 from loadtest.swarm.direct import DirectCheck, NewTenant
-from loadtest.swarm.expect import UNSIGNED
+from loadtest.swarm.expect import KEPT, UNSIGNED, WINDOW
 from loadtest.swarm.http import ThroughEnvoy
 from loadtest.swarm.result import Result, unanswered
 from loadtest.swarm.session import session
@@ -54,6 +54,10 @@ def _options(parser: LocustArgumentParser) -> None:
         help="how long a replica that goes waits (default: 10, as in deploy/base)",
     )  # fmt: skip
     parser.add_argument(
+        "--reuse", action="store_true",
+        help="sidecars give answers again: what is taken back counts two seconds later",
+    )  # fmt: skip
+    parser.add_argument(
         "--policy-file", default="", metavar="FILE", **hidden,
         help="a policy in place of the demo's, which is what outcomes are expected by",
     )  # fmt: skip
@@ -74,6 +78,8 @@ def _begin(environment: Environment, **_: Any) -> None:
         return
     options.num_users = options.num_users or _USERS  # Locust's own default is one
     options.spawn_rate = options.spawn_rate or options.num_users / 2
+    if options.reuse:
+        session.window = WINDOW + KEPT
     session.start(environment, _flags(options), options.stack)
     _Judge(environment)
     if isinstance(runner, MasterRunner):
@@ -87,7 +93,7 @@ events.init.add_listener(_begin)
 
 
 def _flags(options: argparse.Namespace) -> list[str]:
-    flags = ["--drain-seconds", str(options.drain_seconds)]
+    flags = ["--drain-seconds", str(options.drain_seconds), *["--reuse"] * options.reuse]
     return [*flags, "--policy-file", options.policy_file] if options.policy_file else flags
 
 

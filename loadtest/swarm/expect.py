@@ -16,6 +16,8 @@ from authz.testing import MALFORMED, MISSING, Outcome
 
 WINDOW: Final = 1.0
 """Seconds within which every server has taken a change."""
+KEPT: Final = 2
+"""Seconds for which sidecars may let in again whom they were told to, where they do."""
 
 
 class Change(NamedTuple):

@@ -41,6 +41,8 @@ class Session:
         """What could not be done on the stack in this run."""
         self.facts: dict[str, Any] = {}
         """What the stack said of itself when the run began."""
+        self.window = WINDOW
+        """Seconds after a change within which an outcome may be that of before."""
         self._environment: Environment | None = None
         self._child: subprocess.Popen[str] | None = None
 
@@ -140,7 +142,7 @@ class Session:
         opens = now() + _LEAD
         self.announce([*before, Change(subject, opens)])
         gevent.sleep(_LEAD)
-        closes = self.tell(do, **arguments)["at"] + WINDOW
+        closes = self.tell(do, **arguments)["at"] + self.window
         self.announce([*before, Change(subject, opens, closes)])
 
 

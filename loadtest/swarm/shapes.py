@@ -81,11 +81,27 @@ def _flood(seconds: float) -> None:
     session.flood(seconds / 2)
 
 
+def _all_at_once(at: float) -> list[Event]:
+    """What happens to keys, policy and replicas, in a tenth of the run."""
+    return [
+        _rotate_root(at),
+        Event(at + 0.02, "initech's keys are revoked", _revoke),
+        Event(at + 0.04, "the grant for initech is withdrawn", _withdraw),
+        Event(at + 0.06, "a replica is replaced", _replace),
+        Event(at + 0.08, "the grant for initech is back", _grant),
+        Event(at + 0.1, "initech's keys are rotated", _rotate_namespace),
+    ]
+
+
 SHAPES: Final = {
     "steady": Shape(),
     "ramp": Shape(load=lambda part: min(1.0, (int(part * 10) + 1) / 9)),
     "spike": Shape(load=lambda part: 1.0 if 0.4 <= part < 0.6 else 0.2),
     "soak": Shape(seconds=600, events=[_rotate_root(n / 10) for n in range(1, 10)]),
+    "everything": Shape(
+        seconds=600,
+        events=[each for n in range(6) for each in _all_at_once((n + 0.5) / 6.5)],
+    ),
     "churn": Shape(more=[NewTenant]),
     "rotation": Shape(
         events=[

@@ -32,10 +32,13 @@ from authz.lab.loopback.mesh import AUTHZ_CLUSTER, AUTHZ_HOST, Mesh
 from authz.lab.loopback.server import POLICY
 from authz.lab.world.model import DOMAIN, Json
 from loadtest.swarm.control import StackFailed, listening
+from loadtest.swarm.expect import KEPT
 from loadtest.swarm.flood import Flood
 from loadtest.swarm.replicas import COUNT, Place, Replicas
 
 GRANT: Final = "grants:\n  - {to: acme-db, from: initech}\n"
+REUSE: Final = {"reuse_sign_seconds": 30, "reuse_verify_seconds": KEPT}
+"""Settings of the service with which sidecars give answers again."""
 _DRAIN_SECONDS: Final = 10.0  # as deploy/base/settings.yaml has it
 _ROTATION_DELAY: Final = 2  # seconds until a new key signs; every server has seen it by then
 _LIFE: Final = TokenLife()
@@ -149,7 +152,7 @@ def _now() -> float:
     return time.time()  # noqa: TID251 - keys and tokens live by the real clock
 
 
-async def _run(policy: str | None, drain_seconds: float) -> None:
+async def _run(policy: str | None, drain_seconds: float, *, kept: bool) -> None:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - there is one here
     loop = asyncio.get_running_loop()
@@ -159,10 +162,11 @@ async def _run(policy: str | None, drain_seconds: float) -> None:
         prefix = "authz-swarm-"
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=prefix)))
         mesh = demo.plan(directory)
-        replicas, policy_file = await _servers(mesh, directory, policy, drain_seconds, stack)
+        own = {"drain_seconds": drain_seconds, **(REUSE if kept else {})}
+        replicas, policy_file = await _servers(mesh, directory, policy, own, stack)
         changed = {
             name: _with_endpoints(config, replicas.endpoints_file)
-            for name, config in demo.configs(mesh).items()
+            for name, config in demo.configs(mesh, "reuse" if kept else "").items()
         }
         envoys = await stack.enter_async_context(demo.running(mesh, directory, changed))
         path = directory / "control"
@@ -177,7 +181,11 @@ async def _run(policy: str | None, drain_seconds: float) -> None:
 
 
 async def _servers(
-    mesh: Mesh, directory: Path, policy: str | None, drain_seconds: float, stack: AsyncExitStack
+    mesh: Mesh,
+    directory: Path,
+    policy: str | None,
+    own: Mapping[str, object],
+    stack: AsyncExitStack,
 ) -> tuple[Replicas, Path]:
     """The service's replicas, with keys, and the file of their policy."""
     keys = KeyFiles(directory)
@@ -189,7 +197,7 @@ async def _servers(
         **certificate.settings,
         **keys.key_settings,
         "policy_file": policy_file,
-        "drain_seconds": drain_seconds,
+        **own,
     }
     free = iter(free_ports([mesh.authz.host], each=2 * COUNT))
     places = [Place(mesh.authz, mesh.authz_http)]
@@ -219,10 +227,11 @@ def main() -> None:
         default=_DRAIN_SECONDS,
         help="how long a replica that goes waits for sidecars to move away (%(default)s)",
     )
+    parser.add_argument("--reuse", action="store_true", help="sidecars give answers again")
     given = parser.parse_args()
     policy = None if given.policy_file is None else given.policy_file.read_text()
     try:
-        asyncio.run(_run(policy, given.drain_seconds))
+        asyncio.run(_run(policy, given.drain_seconds, kept=given.reuse))
     except AuthzError as error:
         sys.exit(str(error))
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -135,9 +135,9 @@ def steering(namespace: str) -> list[tuple[str, str]]:
 # ---- Envoys ----
 
 
-def configs(mesh: Mesh) -> dict[str, Json]:
-    """The configuration of every Envoy, by its name."""
-    documents = [*WORLD.documents, *shipped()]
+def configs(mesh: Mesh, overlay: str = "") -> dict[str, Json]:
+    """The configuration of every Envoy, by its name, with an overlay of the shipped filters."""
+    documents = [*WORLD.documents, *shipped(overlay)]
     sent, engine = recorded.variant(WORLD, documents), Patches.of(documents)
     endpoints = dict(_endpoints(mesh))
 
