@@ -65,7 +65,7 @@ async def another() -> AsyncIterator[str]:
 @pytest.mark.envoy
 async def test_every_variant_answers_rightly_and_is_measured(another: str) -> None:
     done = await compared(*built_in(), external(another), schedule=replace(QUICK, processes=2))
-    assert len(done.samples) == 6 * 2
+    assert len(done.samples) == 7 * 2
     for sample in done.samples:
         assert not sample.outcome.problems, sample.variant
         assert sample.outcome.right
