@@ -6,6 +6,8 @@ Each rule of `components/reuse/reuse.lua` has a test here, and a change of the s
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from random import randrange
@@ -20,6 +22,7 @@ from authz.lab.recordings import ANY_OTHER
 from authz.lab.world.model import Json
 from authz.testing import workload
 from authz.wire import REUSE
+from tests.deploy.observability import FOLDER
 from tests.envoy.bench import (
     SCRAPED,
     SIGN,
@@ -170,6 +173,22 @@ async def test_a_denial_is_asked_about_each_time(workbench: Workbench) -> None:
         for number in range(3):
             assert (await here.get()).status_code == 403
             assert here.asked == number + 1
+
+
+async def test_the_dashboard_counts_both_kinds_of_requests(workbench: Workbench) -> None:
+    panels = json.loads((FOLDER / "dashboard.json").read_text())["panels"]
+    (panel,) = [it for it in panels if "needed no question" in it["title"]]
+    names = [re.findall(r'__name__=~"([^"]+)"', it["expr"])[0] for it in panel["targets"]]
+    async with running(workbench, VERIFY) as here:
+        for _ in range(3):
+            await here.get()
+        told = await here.proxy.envoy.admin("/stats/prometheus")
+    lines = [it.partition("{") for it in told.splitlines() if not it.startswith("#")]
+    counts = [
+        sum(int(rest.rpartition(" ")[2]) for found, _, rest in lines if re.fullmatch(name, found))
+        for name in names
+    ]
+    assert counts == [2, 1]
 
 
 async def test_who_is_asked_about_on_the_port_for_metrics(workbench: Workbench) -> None:
