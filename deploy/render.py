@@ -1,4 +1,4 @@
-"""Renders each folder that is applied into `rendered/`, for `authz manifests` and the wheel.
+"""Renders each folder that is applied into `rendered/`, for `authz manifests` and the chart.
 
     python deploy/render.py           # writes
     python deploy/render.py --check   # only says whether they are fresh
@@ -17,6 +17,9 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RENDERED = HERE / "rendered"
+CHART = HERE / "chart" / "Chart.yaml"
+ADDED = "components/policy-from-cluster"
+"""What this component adds to any install: objects of its own, beside its patches."""
 HEADER = "# Made by deploy/render.py from deploy/{}. Why it is so is said there.\n"
 _TAG = re.compile(r"(image: tenant-authz):\S+")
 _GROUPS = {"overlays", "platform"}
@@ -41,12 +44,32 @@ def render(directory: Path) -> str:
     return _TAG.sub(r"\1", text)
 
 
+def added() -> str:
+    """The objects that a component adds."""
+    parts = [render(HERE / "crds"), (HERE / ADDED / "binding.yaml").read_text()]
+    return "---\n".join(parts)
+
+
+def chart() -> str:
+    """The chart's own file, of this version."""
+    version = re.search(
+        r'(?m)^__version__ = "(.+)"$', (HERE.parent / "authz/__init__.py").read_text()
+    )
+    assert version is not None  # noqa: S101 - or the package has none
+    return re.sub(r"(?m)^((?:appV|v)ersion): .*$", rf"\1: {version[1]}", CHART.read_text())
+
+
 def main() -> None:
-    """Write, or compare, one file for each folder."""
+    """Write, or compare, one file for each folder, and the chart's version."""
     wanted = {
         f"{name}.yaml": HEADER.format(folder.relative_to(HERE)) + render(folder)
         for name, folder in folders()
     }
+    wanted["policy-from-cluster.yaml"] = HEADER.format(ADDED) + added()
+    if chart() != CHART.read_text():
+        if "--check" in sys.argv:
+            sys.exit("stale: chart/Chart.yaml; run python deploy/render.py")
+        CHART.write_text(chart())
     there = {file.name: file.read_text() for file in RENDERED.glob("*.yaml")}
     if wanted == there:
         return

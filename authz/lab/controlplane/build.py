@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from authz.lab.controlplane.versions import ETCD, ISTIODS, KUBERNETES
+from authz.lab.controlplane.versions import ETCD, HELM, ISTIODS, KUBERNETES, REGISTRY
 from authz.lab.harness.processes import CouldNotStart
 
 Tell = Callable[[str], None]
@@ -96,9 +96,19 @@ def agent(name: str) -> Program:
     return _istio(name, "pilot-agent", "pilot-agent")
 
 
+def helm() -> Program:
+    """What installs charts; for tests of ours."""
+    return _command("helm", "helm.sh/helm/v3", HELM)
+
+
+def registry() -> Program:
+    """A registry of images, for tests that push one."""
+    return _command("registry", "github.com/distribution/distribution/v3", REGISTRY)
+
+
 def everything() -> list[Program]:
-    """All programs of the control plane."""
-    return [etcd(), api_server(), *map(istiod, ISTIODS)]
+    """All programs of the control plane, and those that install into it."""
+    return [etcd(), api_server(), *map(istiod, ISTIODS), helm(), registry()]
 
 
 def built(program: Program, tell: Tell) -> Path:
@@ -180,6 +190,15 @@ def _write_module(work: Path) -> None:
         f"require go.etcd.io/etcd/server/v3 v{ETCD}\n\nreplace (\n{replaced}\n)\n"
     )
     (work / "nothing.go").write_text("package controlplane\n")
+
+
+def _command(name: str, path: str, version: str) -> Program:
+    """A module's own command of that name."""
+
+    def make(_: Path, file: Path) -> None:
+        _build(module(path, f"v{version}"), file, f"./cmd/{name}")
+
+    return Program(name, version, make)
 
 
 def _istio(name: str, program: str, command: str) -> Program:

@@ -11,6 +11,8 @@ from typing import Final
 
 KUBERNETES: Final = "1.37.2"
 ETCD: Final = "3.7.3"
+HELM: Final = "3.22.0"
+REGISTRY: Final = "3.1.2"
 ISTIODS: Final = {
     "1.31-20260827": "v0.0.0-20260827124520-eed52ebb66ad",
     "1.31-20260423": "v0.0.0-20260423205519-b01690e6db7d",

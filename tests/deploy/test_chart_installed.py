@@ -1,0 +1,153 @@
+"""The chart on a real API server (`pytest --istiod`): installed, upgraded, taken over, removed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from authz import __version__
+from authz.lab import controlplane
+from authz.lab.controlplane import build
+from authz.lab.controlplane.api import Api
+from authz.lab.controlplane.running import Plane, _crds
+from authz.lab.controlplane.versions import ISTIO
+from tests.admission.rows import Json, changed, thing
+from tests.deploy import helm
+from tests.deploy.helm import CHART, HOME
+from tests.deploy.manifests import DEPLOY, load, rendered
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
+
+SERVER = ("apps/v1", "DaemonSet", "authz", HOME)
+KEYS = ("v1", "Secret", "tenant-authz-keys", HOME)
+POLICY = ("v1", "ConfigMap", "tenant-authz-policy", HOME)
+GRANTS = ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "grants.tenant-authz.dev", None)
+VERIFY = ("networking.istio.io/v1alpha3", "EnvoyFilter", "tenant-authz-verify", "istio-system")
+HOSTS = (
+    *("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", "tenant-authz-hosts"),
+    None,
+)
+What = tuple[str, str, str, str | None]
+
+
+class Installed:
+    """An API server with Istio's kinds, and Helm as its admin."""
+
+    def __init__(self, plane: Plane, api: Api) -> None:
+        self.plane = plane
+        self.api = api
+
+    async def helm(self, *arguments: str | Path, values: Json | None = None) -> str:
+        done = await asyncio.to_thread(
+            helm.run,
+            *(*arguments, "-n", HOME, *(("-f", "-") if values else ())),
+            given=json.dumps(values or {}),
+            kubeconfig=self.plane.kubeconfig,
+        )
+        return done.stderr if done.returncode else ""
+
+    async def get(self, what: What) -> Json | None:
+        """An object; `None` if there is none."""
+        version, kind, name, place = what
+        answer = await self.api.http.get(await self.api.path(thing(version, kind, name, place)))
+        found: Json = answer.json()
+        return found if answer.status_code == 200 else None
+
+    async def has(self, what: What) -> Json:
+        """An object that is there."""
+        found = await self.get(what)
+        assert found is not None, what
+        return found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Installed]:
+    if not request.config.getoption("--istiod"):
+        pytest.skip("starts a real control plane: pytest --istiod")
+    if reason := build.missing():
+        pytest.skip(reason)
+    helm.program()
+    async with controlplane.running(istio=None) as plane, plane.api() as api:
+        await api.apply(await asyncio.to_thread(_crds, ISTIO))
+        names = (HOME, "istio-system", "knative-serving", "knative-eventing", "monitoring")
+        await api.apply(thing("v1", "Namespace", name, None) for name in names)
+        await api.apply(load(DEPLOY / "base/namespace.yaml"))
+        yield Installed(plane, api)
+
+
+def image(workload: Json) -> str:
+    """Of the service's container."""
+    containers = workload["spec"]["template"]["spec"]["containers"]
+    (found,) = (it["image"] for it in containers if it["name"] == "authz")
+    return str(found)
+
+
+async def test_it_is_installed_upgraded_and_uninstalled(cluster: Installed) -> None:
+    values: Json = {"image": {"repository": "r.example/a"}, "policyFromCluster": True}
+    assert not await cluster.helm("install", "tenant-authz", CHART, values=values)
+    first = await cluster.has(SERVER)
+    assert image(first) == f"r.example/a:{__version__}"
+    assert await cluster.get(VERIFY) is None
+    # The Job fills the Secret, and tenants grant.
+    keys = await cluster.has(KEYS)
+    path = await cluster.api.path(keys)
+    filled = await cluster.api.http.put(path, json=keys | {"data": {"keyring": "c2VhbGVk"}})
+    assert filled.status_code == 200
+    spec = {"from": "shop"}
+    grant = thing("tenant-authz.dev/v1alpha1", "Grant", "till", "monitoring", spec=spec)
+    await cluster.api.apply([grant])
+
+    more = {**values, "filters": "enforce", "admission": True, "policy": "default_mode: enforce\n"}
+    assert not await cluster.helm("upgrade", "tenant-authz", CHART, values=more)
+    second = await cluster.has(SERVER)
+    assert second["metadata"]["generation"] == first["metadata"]["generation"]  # no pod is replaced
+    assert (await cluster.has(POLICY))["data"] == {"policy.yaml": "default_mode: enforce\n"}
+    assert (await cluster.has(KEYS))["data"] == {"keyring": "c2VhbGVk"}
+    await cluster.has(VERIFY)
+    await cluster.has(HOSTS)
+
+    new = changed(more, {"image tag": "9", "settings": {"token_seconds": 900}})
+    assert not await cluster.helm("upgrade", "tenant-authz", CHART, values=new)
+    third = await cluster.has(SERVER)
+    assert (image(third), third["metadata"]["generation"]) == ("r.example/a:9", 2)
+
+    none = {**new, "filters": "none"}
+    assert not await cluster.helm("upgrade", "tenant-authz", CHART, values=none)
+    assert await cluster.get(VERIFY) is None  # sooner than what it asks
+    await cluster.has(SERVER)
+    assert not await cluster.helm("uninstall", "tenant-authz")
+    for what in (SERVER, POLICY, HOSTS):
+        assert await cluster.get(what) is None
+    assert (await cluster.has(KEYS))["data"] == {"keyring": "c2VhbGVk"}
+    await cluster.has(GRANTS)
+    assert await cluster.get(("tenant-authz.dev/v1alpha1", "Grant", "till", "monitoring"))
+    # What was kept is taken up again.
+    assert not await cluster.helm("install", "tenant-authz", CHART, values=values)
+    assert (await cluster.has(KEYS))["data"] == {"keyring": "c2VhbGVk"}
+    assert not await cluster.helm("uninstall", "tenant-authz")
+
+
+async def test_an_installation_by_kustomize_is_taken_over(cluster: Installed) -> None:
+    await cluster.api.apply(rendered("base"))
+    before = await cluster.has(SERVER)
+    refused = await cluster.helm("install", "tenant-authz", CHART)
+    assert "cannot be imported into the current release" in refused
+    assert not await cluster.helm("install", "tenant-authz", CHART, "--take-ownership")
+    after = await cluster.has(SERVER)
+    assert after["metadata"]["generation"] == before["metadata"]["generation"]
+    assert not await cluster.helm("uninstall", "tenant-authz")
+    assert await cluster.get(SERVER) is None
+
+
+async def test_an_old_kubernetes_is_refused(cluster: Installed) -> None:
+    (chart,) = load(CHART / "Chart.yaml")
+    assert chart["kubeVersion"] == ">=1.30.0-0"
+    done = await asyncio.to_thread(
+        helm.run, "template", "tenant-authz", CHART, "-n", HOME, "--kube-version", "1.29.0"
+    )
+    assert "incompatible with Kubernetes v1.29.0" in done.stderr
