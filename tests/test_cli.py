@@ -1,13 +1,15 @@
 """The command line: what it prints for people and machines, its exit codes, and what it hides."""
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from authz import __version__
+from authz.domain import rotation
 from authz.domain.decision import markdown
-from authz.keystore import read_kek_file
+from authz.keystore import Keks, open_store, parse_kek, read_kek_file
 from authz.testing import NOW
 from tests.command import Run, in_process
 from tests.kube_double import ApiDouble
@@ -38,7 +40,10 @@ def keys(run: Run) -> Run:
 # Help ------------------------------------------------------------------------------------------
 
 COMMANDS = [
-    *(["keys", name] for name in ("init", "list", "rotate", "revoke", "recover", "reseal")),
+    *(
+        ["keys", name]
+        for name in ("init", "list", "history", "rotate", "revoke", "recover", "reseal")
+    ),
     *(["token", name] for name in ("mint", "verify", "inspect")),
     *(["policy", name] for name in ("check", "explain", "tables")),
     *(["policy", name] for name in ("matrix", "diff", "prove", "test", "schema")),
@@ -143,6 +148,152 @@ def test_list_shows_roots_and_namespaces_and_no_secret(keys: Run) -> None:
     for text in (old["id"], new["id"], "shop", "primary", "verifies"):
         assert text in table
     assert set(old) == {"id", "state", "signs_from", "verifies_until"}
+
+
+def files(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    """Each file's content, and what would tell that it was written."""
+    return {
+        str(it): (it.read_bytes(), it.stat().st_mtime_ns, it.stat().st_ino)
+        for it in folder.rglob("*")
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["rotate", "--root"], "new root key signs from "),
+        (["rotate", "shop", "--now"], "generation 1 of shop signs from "),
+        (["rotate", "shop", "--clock-is-right"], "generation 1 of shop signs from "),
+        (["revoke", "shop"], "all earlier tokens of shop are revoked"),
+        (["revoke", "--root", "{root}"], "root key {root} is revoked"),
+        (["recover"], "every earlier root key is revoked; a new one signs at once"),
+        (["recover", "--newest"], "the keyring is kept as it is"),
+        (["reseal", "--to", "kek"], "sqlite:keys.db is sealed under KEK "),
+    ],
+    ids=lambda it: " ".join(it) if isinstance(it, list) else "",
+)
+def test_a_dry_run_says_what_would_be_done_and_changes_no_byte(
+    keys: Run, change: list[str], said: str
+) -> None:
+    root = keys("keys", "list", "--json").json["roots"][0]["id"]
+    change = [it.format(root=root) for it in change]
+    before = files(Path())
+    done = keys("keys", *change, "--dry-run", "--reason", "to see")
+    assert done.code == 0
+    assert done.out.startswith(f"dry run, nothing was changed: {said.format(root=root)}")
+    assert done.out.endswith("(would be version 2)\n")
+    told = keys("keys", *change, "--dry-run", "--json").json
+    assert (told["version"], told["dry_run"]) == (2, True)
+    assert files(Path()) == before
+    assert keys("keys", *change).code == 0  # and without it, it is done
+    assert files(Path()) != before
+
+
+def test_a_dry_run_of_init_makes_no_file_and_one_of_a_change_that_fails_fails(run: Run) -> None:
+    done = run("keys", "init", "--generate-kek", "--dry-run")
+    assert done.code == 0
+    assert done.out.startswith("dry run, nothing was changed: made sqlite:keys.db, root key (would")
+    assert list(Path().iterdir()) == []
+    assert run("keys", "init", "--generate-kek").code == 0
+    before = files(Path())
+    assert run("keys", "init", "--dry-run").code == 3
+    assert run("keys", "revoke", "--root", "00000000", "--dry-run").code == 1
+    assert files(Path()) == before
+
+
+def test_a_dry_run_on_a_copy_that_was_put_back_is_refused_as_the_change_is(keys: Run) -> None:
+    copy = Path("keys.db").read_bytes()
+    keys("keys", "rotate", "shop")
+    Path("keys.db").write_bytes(copy)
+    done = keys("keys", "revoke", "shop", "--dry-run")
+    assert done.code == keys("keys", "revoke", "shop").code == 3
+    assert "authz keys recover" in done.err
+    assert keys("keys", "recover", "--dry-run").code == 0
+
+
+def test_history_says_who_changed_what_and_why(
+    run: Run, at: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authz.cli.key_changes._who", lambda: "ada@bastion")
+    at(NOW)
+    run("keys", "init", "--generate-kek")
+    run("keys", "rotate", "shop", "--reason", "  [red]ticket 17[/red]: laptop lost ")
+    at(NOW + 60)
+    run("keys", "revoke", "shop")
+    run("keys", "rotate", "--root", "--dry-run", "--reason", "never done")
+    first, *rest = run("keys", "history", "--json").json
+    assert (first["version"], first["by"]) == (1, "ada@bastion")
+    assert first["what"].startswith("made sqlite:keys.db, root key ")
+    assert rest == [
+        {
+            "version": 2,
+            "at": "2027-01-15T08:00:00+00:00",
+            "by": "ada@bastion",
+            "what": "generation 1 of shop signs from 2027-01-15T09:00:00+00:00",
+            "reason": "[red]ticket 17[/red]: laptop lost",
+        },
+        {
+            "version": 3,
+            "at": "2027-01-15T08:01:00+00:00",
+            "by": "ada@bastion",
+            "what": "all earlier tokens of shop are revoked",
+            "reason": "",
+        },
+    ]
+    assert "[red]ticket 17[/red]" in run("keys", "history").out
+
+
+def test_a_store_of_before_has_no_history(run: Run) -> None:
+    Path("kek").write_text(KEK_OF_BEFORE)
+    Path("kek").chmod(0o600)
+    asyncio.run(_made_without_note())
+    done = run("keys", "history")
+    assert (done.code, done.out, done.err) == (0, "", "no change was noted (version 1)\n")
+    assert run("keys", "history", "--json").json == []
+
+
+KEK_OF_BEFORE = "B" * 43 + "="
+
+
+async def _made_without_note() -> None:
+    store = open_store("sqlite:keys.db", Keks(parse_kek(KEK_OF_BEFORE, source="a test")))
+    await store.compare_and_swap(None, rotation.create(NOW))
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("reason", "problem"),
+    [
+        ("", "write 1 to 200 characters, not 0"),
+        (" \t", "write 1 to 200 characters, not 0"),
+        ("x" * 201, "write 1 to 200 characters, not 201"),
+        ("two\nlines", "write what can be printed, on one line"),
+        ("a\x1b[31mred", "write what can be printed, on one line"),
+        ("\u202egnol", "write what can be printed, on one line"),
+        ("\udcff", "write what can be printed, on one line"),
+        (f"old kek: {'A' * 43}=", "it looks like a key or a token"),
+        (f"was '{'-_' * 21}A'", "it looks like a key or a token"),
+        (f"token v1.{'a' * 60}.b", "it looks like a key or a token"),
+    ],
+)
+def test_a_reason_that_is_none_changes_nothing_and_is_not_quoted(
+    keys: Run, reason: str, problem: str
+) -> None:
+    before = files(Path())
+    done = keys("keys", "revoke", "shop", "--reason", reason)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"--reason: {problem}")
+    assert not reason.strip() or reason not in done.err
+    assert files(Path()) == before
+
+
+@pytest.mark.parametrize(
+    "reason",
+    ["x" * 200, "größer, 変更 ✓", f"commit {'0f' * 20}", f"sha256:{'0f' * 32}", "a=b; $(c)"],
+)
+def test_a_good_reason_is_kept_as_it_is(keys: Run, reason: str) -> None:
+    assert keys("keys", "revoke", "shop", "--reason", reason).code == 0
+    assert keys("keys", "history", "--json").json[-1]["reason"] == reason
 
 
 def test_rotate_one_namespace(keys: Run) -> None:

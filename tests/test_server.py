@@ -26,6 +26,7 @@ from authz.domain.keys import Keyring
 from authz.domain.names import Namespace
 from authz.domain.policy import Policy
 from authz.errors import BadPolicy, BadSettings, KeyStoreError
+from authz.keystore import Note, update
 from authz.lab.harness import certs
 from authz.observe import json_log
 from authz.policysource.file import read_policy_text
@@ -249,6 +250,26 @@ async def test_a_server_that_starts_on_a_copy_says_that_it_cannot_know(folder: F
         assert "took the place of what `authz keys` wrote last" in line["problem"]
         assert "Run `authz keys recover`" in line["problem"]
         await here.ready()
+
+
+async def test_who_changed_keys_and_why_is_logged_and_also_that_nobody_noted_it(
+    folder: Folder,
+) -> None:
+    await folder.make_keys()
+    note = Note(1_700_000_000, "ada@bastion", "all earlier tokens of shop are revoked", "lost")
+    store = folder.opened()
+    async with live(folder) as here:
+        await here.ready()
+        await update(store, revoke_shop, note=lambda _: note)
+        line = await here.line("keyring changed")
+        told = {name: line[name] for name in ("version", "at", "by", "what", "reason")}
+        at = "2023-11-14T22:13:20+00:00"
+        assert told == {"version": 2, **note._asdict(), "at": at}
+        await update(store, revoke_shop)
+        line = await here.line("keyring changed, and nobody noted who did it")
+        assert (line["level"], line["version"], line["changes"]) == ("warning", 3, 1)
+        assert len(here.lines("keyring changed")) == 1
+    await store.close()
 
 
 def revoke_shop(old: Keyring) -> Keyring:

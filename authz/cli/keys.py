@@ -1,36 +1,28 @@
 """`authz keys`: make, show and change the keyring in its store."""
 
-import asyncio
+import secrets
 import time
-from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import typer
 
+from authz.cli.key_changes import Changing, DryRun, Reason, with_store
 from authz.cli.output import AsJson, moment, print_json, show
 from authz.cli.settings import takes
 from authz.config import KeySettings
 from authz.domain import rotation
 from authz.domain.keys import Keyring
 from authz.domain.names import PUBLIC, Namespace, parse_namespace
-from authz.errors import BadSettings, ClockBehind, KeyringError
-from authz.keystore import (
-    KeyStore,
-    Snapshot,
-    configured_store,
-    generate_kek_file,
-    read_kek_file,
-    update,
-)
+from authz.errors import BadSettings
+from authz.keystore import Kek, generate_kek_file, read_kek_file
 
 app = typer.Typer(
     help="Make, show, rotate and revoke keys; seal the store anew.",
     no_args_is_help=True,
     add_completion=False,
 )
-R = TypeVar("R")
 _now = time.time  # noqa: TID251 - the command line is where time enters
 
 DELAY = 3600
@@ -56,25 +48,36 @@ def init(
     generate_kek: Annotated[
         bool, typer.Option("--generate-kek", help="First make the KEK file, mode 0600.")
     ] = False,
+    reason: Reason = None,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     settings: KeySettings,
 ) -> None:
     """Make a key store with one root key, which signs at once."""
+    changing = Changing(settings, _now(), reason, dry_run, as_json)
+    kek = None
     if generate_kek:
         if len(settings.kek_files) != 1:
             raise BadSettings(["kek_files: --generate-kek needs exactly one file to write"])
         if not settings.kek_files[0].exists():
-            generate_kek_file(settings.kek_files[0])
-    keyring = rotation.create(_now())
-    snapshot = _with_store(settings, lambda store: store.compare_and_swap(None, keyring))
-    _report(snapshot, f"made {settings.store}, root key {keyring.roots[0].id}", as_json)
+            if dry_run:
+                kek = Kek(secrets.token_bytes(32))
+            else:
+                generate_kek_file(settings.kek_files[0])
+    keyring = rotation.create(changing.now)
+    said = f"made {settings.store}, root key{_new_root(keyring, changing)}"
+    note = changing.note(said)
+    snapshot = changing.in_store(
+        lambda store: store.compare_and_swap(None, keyring, note=note), kek=kek
+    )
+    changing.report(snapshot, said)
 
 
 @app.command("list", epilog="Example: authz keys list --json")
 @takes(KeySettings)
 def list_(*, as_json: AsJson = False, settings: KeySettings) -> None:
     """Show the root keys and every namespace that differs from the default. Never a secret."""
-    snapshot = _with_store(settings, lambda store: store.load())
+    snapshot = with_store(settings, lambda store: store.load())
     now, keyring = _now(), snapshot.keyring
     roots = [
         {
@@ -115,7 +118,28 @@ def list_(*, as_json: AsJson = False, settings: KeySettings) -> None:
         typer.echo(f"This keyring {snapshot.put_by}: see `authz keys recover --help`.", err=True)
 
 
-@app.command(epilog="Examples: authz keys rotate --root; authz keys rotate payments --now")
+@app.command(epilog="Examples: authz keys history; authz keys history --json")
+@takes(KeySettings)
+def history(*, as_json: AsJson = False, settings: KeySettings) -> None:
+    """Show the last changes of the keys: which version they made, when, who, what, and why.
+
+    Who says so is the machine on which the command ran, and whoever has the KEK can write anything
+    here. A version that is missing was made by something that notes nothing.
+    """
+    snapshot = with_store(settings, lambda store: store.load())
+    rows = [
+        {"version": version, **note._asdict(), "at": moment(note.at)}
+        for version, note in snapshot.history
+    ]
+    if as_json or rows:
+        show(rows, title=f"Changes (version {snapshot.version})", as_json=as_json)
+    else:
+        typer.echo(f"no change was noted (version {snapshot.version})", err=True)
+
+
+@app.command(
+    epilog="Examples: authz keys rotate --root; authz keys rotate payments --now --reason 'leaked'"
+)
 @takes(KeySettings)
 def rotate(
     namespace: _Name = None,
@@ -123,6 +147,8 @@ def rotate(
     root: Annotated[bool, typer.Option("--root", help="Rotate the root key instead.")] = False,
     now: _Now = False,
     clock_is_right: _ClockIsRight = False,
+    reason: Reason = None,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     settings: KeySettings,
 ) -> None:
@@ -136,29 +162,37 @@ def rotate(
 
     The clock of this machine must be right: it tells when the old key ends.
     """
-    time_, delay, life = _now(), 0 if now else DELAY, settings.token_life
+    changing = Changing(settings, _now(), reason, dry_run, as_json)
+    time_, delay, life = changing.now, 0 if now else DELAY, settings.token_life
+    signs = f"signs from {moment(time_ + delay)}"
     if root == (namespace is not None):
         raise BadSettings(["name one namespace, or --root"])
     if namespace is None:
-        snapshot = _rotate(
-            settings,
-            lambda old: rotation.rotate_root(old, time_, delay=delay, life=life),
-            clock=None if clock_is_right else time_,
-        )
-        said = f"new root key {snapshot.keyring.roots[-1].id} signs from {moment(time_ + delay)}"
+
+        def change(old: Keyring) -> Keyring:
+            return rotation.rotate_root(old, time_, delay=delay, life=life)
+
+        def said(new: Keyring) -> str:
+            return f"new root key{_new_root(new, changing)} {signs}"
+
     else:
         name = _namespace(namespace)
-        snapshot = _rotate(
-            settings,
-            lambda old: rotation.rotate_namespace(old, name, time_, delay=delay, life=life),
-            clock=None if clock_is_right else time_,
-        )
-        generation = snapshot.keyring.keys_of(name).generation
-        said = f"generation {generation} of {name} signs from {moment(time_ + delay)}"
-    _report(snapshot, said, as_json)
+
+        def change(old: Keyring) -> Keyring:
+            return rotation.rotate_namespace(old, name, time_, delay=delay, life=life)
+
+        def said(new: Keyring) -> str:
+            return f"generation {new.keys_of(name).generation} of {name} {signs}"
+
+    if clock_is_right:
+        changing.change(lambda old: change(replace(old, changed_at=None)), said)
+    else:
+        changing.rotate(change, said)
 
 
-@app.command(epilog="Examples: authz keys revoke payments; authz keys revoke --root 1f2e3d4c")
+@app.command(
+    epilog="Examples: authz keys revoke payments --dry-run; authz keys revoke --root 1f2e3d4c"
+)
 @takes(KeySettings)
 def revoke(
     namespace: _Name = None,
@@ -166,6 +200,8 @@ def revoke(
     root: Annotated[
         str | None, typer.Option("--root", metavar="ID", help="Revoke this root key instead.")
     ] = None,
+    reason: Reason = None,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     settings: KeySettings,
 ) -> None:
@@ -173,17 +209,21 @@ def revoke(
 
     Servers act on it within a second. Requests that are on their way with such a token are denied.
     """
-    time_, life = _now(), settings.token_life
+    changing = Changing(settings, _now(), reason, dry_run, as_json)
+    time_, life = changing.now, settings.token_life
     if (root is None) == (namespace is None):
         raise BadSettings(["name one namespace, or --root ID"])
     if root is not None:
-        snapshot = _change(settings, lambda old: rotation.revoke_root(old, root, time_, life=life))
-        said = f"root key {root} is revoked"
+        changing.change(
+            lambda old: rotation.revoke_root(old, root, time_, life=life),
+            lambda _: f"root key {root} is revoked",
+        )
     else:
         name = _namespace(namespace or "")
-        snapshot = _change(settings, lambda old: rotation.revoke_namespace(old, name, time_))
-        said = f"all earlier tokens of {name} are revoked"
-    _report(snapshot, said, as_json)
+        changing.change(
+            lambda old: rotation.revoke_namespace(old, name, time_),
+            lambda _: f"all earlier tokens of {name} are revoked",
+        )
 
 
 @app.command(epilog="Example: authz keys recover --lost 1f2e3d4c")
@@ -198,6 +238,8 @@ def recover(
         bool,
         typer.Option("--newest", help="No key was changed after the copy was made: keep them."),
     ] = False,
+    reason: Reason = None,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     settings: KeySettings,
 ) -> None:
@@ -208,19 +250,22 @@ def recover(
     once. Servers that run take it within a second. Where their log says that root keys are missing,
     which were made after the copy, name those with --lost.
     """
-    time_, life = _now(), settings.token_life
+    changing = Changing(settings, _now(), reason, dry_run, as_json)
+    time_, life = changing.now, settings.token_life
     if newest and lost:
         raise BadSettings(["--newest and --lost: a copy that lacks root keys is not the newest"])
     if newest:
-        snapshot = _change(settings, lambda old: old, adopt=True)
-        _report(snapshot, "the keyring is kept as it is", as_json)
+        changing.change(lambda old: old, lambda _: "the keyring is kept as it is", adopt=True)
         return
     ids = lost.split(",") if lost else []
-    snapshot = _change(
-        settings, lambda old: rotation.revoke_all(old, time_, life=life, lost=ids), adopt=True
+    changing.change(
+        lambda old: rotation.revoke_all(old, time_, life=life, lost=ids),
+        lambda new: (
+            f"every earlier root key is revoked; {_new_root(new, changing).strip() or 'a new one'} "
+            "signs at once"
+        ),
+        adopt=True,
     )
-    said = f"every earlier root key is revoked; {snapshot.keyring.roots[-1].id} signs at once"
-    _report(snapshot, said, as_json)
 
 
 @app.command(
@@ -230,6 +275,8 @@ def recover(
 def reseal(
     *,
     to: Annotated[Path, typer.Option("--to", help="The file with the KEK to seal under.")],
+    reason: Reason = None,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
     settings: KeySettings,
 ) -> None:
@@ -238,59 +285,15 @@ def reseal(
     First give all servers both keys, then reseal, then take the old one away from them.
     """
     kek = read_kek_file(to)
-    snapshot = _with_store(settings, lambda store: store.reseal(kek))
-    _report(snapshot, f"{settings.store} is sealed under KEK {kek.id}", as_json)
+    changing = Changing(settings, _now(), reason, dry_run, as_json)
+    said = f"{settings.store} is sealed under KEK {kek.id}"
+    note = changing.note(said)
+    changing.report(changing.in_store(lambda store: store.reseal(kek, note=note)), said)
 
 
-def _rotate(
-    settings: KeySettings, change: Callable[[Keyring], Keyring], *, clock: float | None
-) -> Snapshot:
-    """Make a change that goes by the clock: checked against others', or `None` to trust it."""
-    if clock is None:
-        return _change(settings, lambda old: change(replace(old, changed_at=None)))
-
-    async def act(store: KeyStore) -> Snapshot:
-        others = (await store.load()).clock
-        if others is not None and abs(clock - others) > settings.token_life.leeway:
-            raise _wrong_clock(clock, "the API server's shows", others)
-        return await update(store, change)
-
-    try:
-        return _with_store(settings, act)
-    except ClockBehind as error:
-        raise _wrong_clock(error.now, "the keyring was last changed at", error.changed_at) from None
-
-
-def _wrong_clock(now: float, others: str, then: float) -> KeyringError:
-    return KeyringError(
-        f"the clock here shows {moment(now)}, and {others} {moment(then)}: by a wrong clock, keys "
-        "would end too early. Set this machine's clock; or, if it is the other one that is wrong, "
-        "add --clock-is-right"
-    )
-
-
-def _change(
-    settings: KeySettings, change: Callable[[Keyring], Keyring], *, adopt: bool = False
-) -> Snapshot:
-    return _with_store(settings, lambda store: update(store, change, adopt=adopt))
-
-
-def _with_store(settings: KeySettings, act: Callable[[KeyStore], Coroutine[Any, Any, R]]) -> R:
-    async def acting() -> R:
-        store = configured_store(settings)
-        try:
-            return await act(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(acting())
-
-
-def _report(snapshot: Snapshot, said: str, as_json: bool) -> None:
-    if as_json:
-        print_json({"version": snapshot.version, "done": said})
-    else:
-        typer.echo(f"{said} (version {snapshot.version})")
+def _new_root(keyring: Keyring, changing: Changing) -> str:
+    """The id of the last root key; nothing in a dry run, since the real one will have another."""
+    return "" if changing.dry_run else f" {keyring.roots[-1].id}"
 
 
 def _namespace(text: str) -> Namespace:

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from authz.domain.keys import Keyring
 from authz.errors import Conflict, KeyStoreError
+from authz.keystore.history import History, Note
 from authz.keystore.keks import Kek
 
 IF_EMPTY: Final = (
@@ -30,13 +31,14 @@ class Snapshot:
 
     `put_by` says how it got into the store, where it is known that no `KeyStore` put it there: it
     may be an older copy. `clock` is the store's own time when it was read, in seconds since the
-    epoch, where the store has a clock that is not this machine's.
+    epoch, where the store has a clock that is not this machine's. `history` has the last changes.
     """
 
     keyring: Keyring
     version: int
     put_by: str | None = field(default=None, compare=False)
     clock: float | None = field(default=None, compare=False)
+    history: History = field(default=(), compare=False)
 
 
 Report = Callable[[KeyStoreError | None], None]
@@ -59,13 +61,19 @@ class KeyStore(Protocol):
         ...
 
     async def compare_and_swap(
-        self, expected: int | None, keyring: Keyring, *, adopt: bool = False
+        self,
+        expected: int | None,
+        keyring: Keyring,
+        *,
+        adopt: bool = False,
+        note: Note | None = None,
     ) -> Snapshot:
         """Store `keyring` if version `expected` is stored now; `None` means nothing is.
 
         When this returns, the change has reached the disk. A call that is cancelled may still
         take effect. `update` is more convenient wherever a change depends on what is stored.
-        With `adopt`, what is stored may have been put there by something else.
+        With `adopt`, what is stored may have been put there by something else. `note` goes into
+        the history.
 
         Raises:
             Conflict: another version is stored; nothing was changed.
@@ -74,7 +82,7 @@ class KeyStore(Protocol):
         """
         ...
 
-    async def reseal(self, to: Kek) -> Snapshot:
+    async def reseal(self, to: Kek, *, note: Note | None = None) -> Snapshot:
         """Seal the stored keyring under another KEK; the keys in it stay as they are.
 
         Raises:
@@ -101,7 +109,11 @@ class KeyStore(Protocol):
 
 
 async def update(
-    store: KeyStore, change: Callable[[Keyring], Keyring], *, adopt: bool = False
+    store: KeyStore,
+    change: Callable[[Keyring], Keyring],
+    *,
+    adopt: bool = False,
+    note: Callable[[Keyring], Note] | None = None,
 ) -> Snapshot:
     """Change what is stored; where somebody else was faster, change what they stored.
 
@@ -110,6 +122,7 @@ async def update(
         change: makes the new keyring of the present one. It may be called several times, and what
             it raises is passed on.
         adopt: see `KeyStore.compare_and_swap`.
+        note: what is to be noted of the change, given the new keyring.
 
     Raises:
         Conflict: somebody else was faster 20 times.
@@ -119,7 +132,9 @@ async def update(
     async def attempt() -> Snapshot:
         snapshot = await store.load()
         changed = change(snapshot.keyring)
-        return await store.compare_and_swap(snapshot.version, changed, adopt=adopt)
+        return await store.compare_and_swap(
+            snapshot.version, changed, adopt=adopt, note=None if note is None else note(changed)
+        )
 
     return await retry(attempt)
 

@@ -11,8 +11,9 @@ from pydantic import SecretStr
 from authz.domain.names import is_dns_name, parse_namespace
 from authz.errors import InvalidName, KeyStoreError
 from authz.keystore.base import KeyStore
-from authz.keystore.keks import Keks, parse_kek, read_kek_file
+from authz.keystore.keks import Kek, Keks, parse_kek, read_kek_file
 from authz.keystore.memory import MemoryBackend
+from authz.keystore.rehearsal import Rehearsal
 from authz.keystore.sealed import Backend, SealedStore
 from authz.keystore.sqlite import SqliteBackend
 
@@ -36,13 +37,17 @@ class Configured(Protocol):
         ...
 
 
-def configured_store(settings: Configured) -> KeyStore:
+def configured_store(
+    settings: Configured, *, rehearse: bool = False, kek: Kek | None = None
+) -> KeyStore:
     """The key store that the settings name, with the KEKs that they name. Reads the KEK files.
+
+    With `rehearse`, nothing is changed in it. `kek` is there in place of the files that are named.
 
     Raises:
         KeyStoreError: the URL is none, or a KEK cannot be read.
     """
-    keks = [read_kek_file(path) for path in settings.kek_files]
+    keks = [read_kek_file(path) for path in settings.kek_files] if kek is None else [kek]
     if settings.kek is not None:
         keks.append(parse_kek(settings.kek.get_secret_value(), source="AUTHZ_KEK"))
     if not keks:
@@ -50,27 +55,33 @@ def configured_store(settings: Configured) -> KeyStore:
             "kek_files: no key-encryption key is configured: name a file that holds one, or set "
             "AUTHZ_KEK; `authz keys init --generate-kek` makes one"
         )
-    return open_store(settings.store, Keks(*keks))
+    return open_store(settings.store, Keks(*keks), rehearse=rehearse)
 
 
-def open_store(url: str, keks: Keks) -> SealedStore:
+def open_store(url: str, keks: Keks, *, rehearse: bool = False) -> SealedStore:
     """The store that `url` names. It touches no file yet, and the store may still be empty.
 
     Args:
         url: `sqlite:<path>`; `kubernetes:<namespace>/<name>` for a Secret, without the namespace
             for one in our own; or `memory:` for a store of this process alone.
         keks: the KEKs that are readable here.
+        rehearse: whether nothing is to be changed in it, whatever is written.
 
     Raises:
         KeyStoreError: the URL is not one of these.
     """
+    backend = _backend(url)
+    return SealedStore(Rehearsal(backend) if rehearse else backend, keks)
+
+
+def _backend(url: str) -> Backend:
     scheme, _, rest = url.partition(":")
     if scheme == "sqlite" and rest and not rest.startswith("//"):
-        return SealedStore(SqliteBackend(Path(rest)), keks)
+        return SqliteBackend(Path(rest))
     if scheme == "kubernetes":
-        return SealedStore(_secret(rest), keks)
+        return _secret(rest)
     if url == "memory:":
-        return SealedStore(MemoryBackend(), keks)
+        return MemoryBackend()
     raise KeyStoreError(
         f"{url!r} is not a key store: write sqlite:/path/to/keys.db, kubernetes:NAMESPACE/NAME or "
         "memory:"

@@ -6,12 +6,13 @@ What it is kept in, a `Backend`, moves one record of bytes and knows nothing of 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from authz.domain.keys import Keyring
 from authz.domain.succession import missing_roots, undone
 from authz.errors import Conflict, KeyringRefused, KeyringReplaced, KeyStoreError, NoKeyring
 from authz.keystore.base import Report, Snapshot, ignore, retry
+from authz.keystore.history import History, Note, noted
 from authz.keystore.keks import Kek, Keks
 from authz.keystore.sealing import Unsealed, seal, unseal
 
@@ -59,6 +60,13 @@ class Backend(Protocol):
         ...
 
 
+class _History(NamedTuple):
+    """What was, and what is to be noted now."""
+
+    until: History
+    note: Note | None
+
+
 class SealedStore:
     """A `KeyStore` in one sealed record."""
 
@@ -71,14 +79,20 @@ class SealedStore:
         record = await self._backend.read()
         put_by, clock = self._backend.put_by(), self._backend.clock()
         stored = await self._unseal(record)
-        return Snapshot(stored.keyring, stored.version, put_by, clock)
+        return Snapshot(stored.keyring, stored.version, put_by, clock, stored.history)
 
     async def compare_and_swap(
-        self, expected: int | None, keyring: Keyring, *, adopt: bool = False
+        self,
+        expected: int | None,
+        keyring: Keyring,
+        *,
+        adopt: bool = False,
+        note: Note | None = None,
     ) -> Snapshot:
         """See `KeyStore.compare_and_swap`. To create, just one KEK must be readable here."""
         if expected is None:
-            return await self._write(keyring, 1, self._keks.only(), replaces=None)
+            made = _History((), note)
+            return await self._write(keyring, 1, self._keks.only(), made, replaces=None)
         record = await self._backend.read()
         if not adopt:
             self._check_ours()
@@ -88,9 +102,10 @@ class SealedStore:
                 f"{self._backend} holds version {stored.version} of the keyring, not {expected}: "
                 "somebody else changed it; load it again and repeat the change"
             )
-        return await self._write(keyring, expected + 1, stored.kek, replaces=record)
+        history = _History(stored.history, note)
+        return await self._write(keyring, expected + 1, stored.kek, history, replaces=record)
 
-    async def reseal(self, to: Kek) -> Snapshot:
+    async def reseal(self, to: Kek, *, note: Note | None = None) -> Snapshot:
         """See `KeyStore.reseal`."""
         if to not in self._keks:
             raise KeyStoreError(
@@ -102,7 +117,9 @@ class SealedStore:
             record = await self._backend.read()
             self._check_ours()
             stored = await self._unseal(record)
-            return await self._write(stored.keyring, stored.version + 1, to, replaces=record)
+            history = _History(stored.history, note)
+            version = stored.version + 1
+            return await self._write(stored.keyring, version, to, history, replaces=record)
 
         return await retry(attempt)
 
@@ -139,7 +156,7 @@ class SealedStore:
             problems = await asyncio.to_thread(undone, used.keyring, stored.keyring)
             if problems:
                 raise KeyringRefused(self._refusal(used, stored, problems))
-        return Snapshot(stored.keyring, stored.version, put_by)
+        return Snapshot(stored.keyring, stored.version, put_by, history=stored.history)
 
     def _refusal(self, used: Snapshot, stored: Unsealed, problems: list[str]) -> str:
         more = f", and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
@@ -179,11 +196,18 @@ class SealedStore:
             raise KeyStoreError(f"{self._backend}: {error}") from None
 
     async def _write(
-        self, keyring: Keyring, version: int, kek: Kek, *, replaces: bytes | None
+        self,
+        keyring: Keyring,
+        version: int,
+        kek: Kek,
+        past: "_History",
+        *,
+        replaces: bytes | None,
     ) -> Snapshot:
-        record = await asyncio.to_thread(seal, keyring, version, kek)
+        history = past.until if past.note is None else noted(past.until, version, past.note)
+        record = await asyncio.to_thread(seal, keyring, version, kek, history)
         await self._backend.write(record, replaces=replaces)
-        return Snapshot(keyring, version)
+        return Snapshot(keyring, version, history=history)
 
 
 async def poll(

@@ -13,10 +13,12 @@ off as another version, nor as one of another format. The content is JSON withou
 
     {"roots": [[id, base64 of the secret, sign_from, verify_until or null, revoked], ...],
      "namespaces": [[name, generation, sign_from, previous_until], ...],
-     "gone": [id, ...], "changed_at": seconds or null}
+     "gone": [id, ...], "changed_at": seconds or null,
+     "history": [[version, at, by, what, reason], ...]}
 
-Format 1 lacks the last line. It is read, and the next change writes format 2, which a program that
-knows format 1 only refuses to read and thereby to change: it would drop what must be kept.
+`history` may be missing. Format 1 lacks the last two lines. It is read, and the next change writes
+format 2, which a program that knows format 1 only refuses to read and thereby to change: it would
+drop what must be kept.
 
 Source: AES-GCM with a random 96-bit nonce, NIST SP 800-38D section 8.2.2; it allows 2^32 records
 under one KEK.
@@ -34,6 +36,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from authz.domain.keys import Keyring, NamespaceKeys, RootKey
 from authz.domain.names import Namespace
 from authz.errors import KeyringError, KeyStoreError
+from authz.keystore import history as past
 from authz.keystore.keks import Kek, Keks
 
 FORMAT: Final = 2
@@ -49,13 +52,14 @@ class Unsealed(NamedTuple):
     keyring: Keyring
     version: int
     kek: Kek
+    history: past.History = ()
 
 
-def seal(keyring: Keyring, version: int, kek: Kek) -> bytes:
+def seal(keyring: Keyring, version: int, kek: Kek, history: past.History = ()) -> bytes:
     """Make the record of `version`. Two records of the same keyring always differ."""
     nonce = secrets.token_bytes(_NONCE_BYTES)
     header = _header.pack(_MAGIC, FORMAT, bytes.fromhex(kek.id), version, nonce)
-    return header + AESGCM(kek.secret).encrypt(nonce, _to_json(keyring), header)
+    return header + AESGCM(kek.secret).encrypt(nonce, _to_json(keyring, history), header)
 
 
 def unseal(record: bytes, keks: Keks) -> Unsealed:
@@ -87,10 +91,11 @@ def unseal(record: bytes, keks: Keks) -> Unsealed:
         content = AESGCM(kek.secret).decrypt(nonce, record[_header.size :], header)
     except InvalidTag:
         raise damaged from None
-    return Unsealed(_from_json(content, form), version, kek)
+    keyring, history = _from_json(content, form, version)
+    return Unsealed(keyring, version, kek, history)
 
 
-def _to_json(keyring: Keyring) -> bytes:
+def _to_json(keyring: Keyring, history: past.History) -> bytes:
     roots = [
         [
             root.id,
@@ -110,11 +115,12 @@ def _to_json(keyring: Keyring) -> bytes:
         "namespaces": namespaces,
         "gone": sorted(keyring.gone),
         "changed_at": keyring.changed_at,
+        **({"history": past.as_json(history)} if history else {}),
     }
     return json.dumps(content, separators=(",", ":")).encode()
 
 
-def _from_json(content: bytes, form: int) -> Keyring:
+def _from_json(content: bytes, form: int, version: int) -> tuple[Keyring, past.History]:
     try:
         value: Any = json.loads(content)
         roots = tuple(
@@ -125,8 +131,9 @@ def _from_json(content: bytes, form: int) -> Keyring:
             Namespace(name): NamespaceKeys(*numbers) for name, *numbers in value["namespaces"]
         }
         if form == 1:
-            return Keyring(roots, namespaces)
-        return Keyring(roots, namespaces, frozenset(value["gone"]), value["changed_at"])
+            return Keyring(roots, namespaces), ()
+        keyring = Keyring(roots, namespaces, frozenset(value["gone"]), value["changed_at"])
+        return keyring, past.from_json(value.get("history"), version)
     except (ValueError, TypeError, LookupError, KeyringError):
         # The tag fits, so this is what somebody with the KEK wrote. The cause may quote secrets.
         raise KeyStoreError(

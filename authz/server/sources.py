@@ -6,6 +6,7 @@ Each new version is read completely before it is used. Where it is bad, the last
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import aclosing
 from functools import partial
@@ -18,7 +19,8 @@ from authz.config import IdentitySource, Settings
 from authz.domain.keys import Keyring
 from authz.domain.policy import Policy
 from authz.errors import BadPolicy, BadSettings, KeyringRefused, KeyStoreError
-from authz.keystore import KeyStore, configured_store
+from authz.keystore import KeyStore, Snapshot, configured_store
+from authz.keystore.history import since
 from authz.observe import Metrics
 from authz.policysource.cluster import cluster_policy, policy_map
 from authz.policysource.file import read_policy_text
@@ -68,6 +70,7 @@ class Sources:
         self._policy_is_current = True
         self._policy_problem: str | None = None
         self._key_problem: str | None = None
+        self._version = 0  # of the keyring
         self._base: Policy | None = None
         self._last_good = _last_good(settings, clock)
         self._why: dict[str, str] = {}
@@ -142,6 +145,9 @@ class Sources:
             known = self.keyring is not None  # then it was compared
             self.keyring = snapshot.keyring
             self._metrics.uses_keyring(snapshot.version)
+            if known:
+                self._tell_of_changes(snapshot)
+            self._version = snapshot.version
             self._log.info("keyring loaded", version=snapshot.version)
             if snapshot.put_by is not None and not known:
                 self._log.warning(
@@ -151,6 +157,25 @@ class Sources:
                     version=snapshot.version,
                 )
             self._changed()
+
+    def _tell_of_changes(self, snapshot: Snapshot) -> None:
+        """Say who changed the keyring since it was last seen here."""
+        changes, unnoted = since(snapshot.history, self._version, snapshot.version)
+        for version, note in changes:
+            self._log.info(
+                "keyring changed",
+                version=version,
+                at=dt.datetime.fromtimestamp(note.at, dt.UTC).isoformat(),
+                by=note.by,
+                what=note.what,
+                reason=note.reason or None,
+            )
+        if unnoted:
+            self._log.warning(
+                "keyring changed, and nobody noted who did it",
+                changes=unnoted,
+                version=snapshot.version,
+            )
 
     def _key_store_seen(self, error: KeyStoreError | None) -> None:
         if error is None:

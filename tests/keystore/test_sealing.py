@@ -37,7 +37,7 @@ keyrings = st.builds(
 
 @given(keyrings, st.integers(1, 2**64 - 1))
 def test_any_keyring_comes_back_as_it_was(keyring: Keyring, version: int) -> None:
-    assert unseal(seal(keyring, version, KEK), BOTH) == (keyring, version, KEK)
+    assert unseal(seal(keyring, version, KEK), BOTH) == (keyring, version, KEK, ())
 
 
 def test_two_records_of_one_keyring_share_no_nonce() -> None:
@@ -140,7 +140,7 @@ def test_content_that_makes_no_keyring_is_refused_without_being_quoted(content: 
 def test_a_record_of_format_1_stays_readable() -> None:
     # Made once by seal(RING, 3, KEK), and never again.
     record = (Path(__file__).parent / "format-1.record").read_bytes()
-    assert unseal(record, KEKS) == (RING, 3, KEK)
+    assert unseal(record, KEKS) == (RING, 3, KEK, ())
     assert (RING.gone, RING.changed_at) == (frozenset(), None)
     assert seal(RING, 4, KEK)[8:10] == struct.pack(">H", 2)
 
