@@ -7,21 +7,22 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from authz.lab.box.istio import box, network
+from authz.lab.box.istio import network
+from authz.lab.box.istio.box import running
 from authz.lab.box.istio.mesh import Source
 from authz.lab.world import attacked as worlds
-from tests.attacks.stage import Stage, policy
+from tests.attacks.box import Box, policy
 from tests.conftest import Kept
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def stage(istiod: Source | None, kept: Kept) -> AsyncIterator[Stage]:
+async def box(istiod: Source | None, kept: Kept) -> AsyncIterator[Box]:
     if reason := network.missing():
         pytest.skip(reason)
-    running = box.running(
+    mesh_of_attacks = running(
         worlds.attacked(), tenants=worlds.ATTACKED, policy=policy(), source=istiod, **kept
     )
-    async with running as mesh:
+    async with mesh_of_attacks as mesh:
         mesh.counts_kept = bool(kept)
         await mesh.settled()
-        yield Stage(mesh)
+        yield Box(mesh)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from authz.testing import Case
-from tests.attacks.stage import Move, Without
+from tests.attacks.box import Action, Without
 
 BOX: Final = "tests/attacks/test_box.py"
 ROW: Final = "tests/test_rows.py::test_without_its_row_a_request_gets_something_else"
@@ -18,7 +18,7 @@ MUTATION: Final = "tests/test_mutation.py::test_a_test_notices_when_this_rule_is
 class Played:
     """What is done in the box, and what comes of it."""
 
-    move: Move
+    action: Action
     expected: str
 
 
@@ -41,11 +41,11 @@ class Attack:
     """Where it is known from: a CVE, say."""
 
     @property
-    def cases(self) -> dict[str, Case[Move]]:
+    def cases(self) -> dict[str, Case[Action]]:
         """What is played in the box: the attack, its twin, the attack without what stops it."""
         ways = {"attack": self.attack, "twin": self.twin}
         found = {
-            which: Case(self.name, self.does, it.expected, it.move)
+            which: Case(self.name, self.does, it.expected, it.action)
             for which, it in ways.items()
             if isinstance(it, Played)
         }

@@ -7,7 +7,7 @@ from typing import Final
 
 from authz.lab.world import attacked as worlds
 from authz.lab.world.model import Json
-from tests.attacks.stage import (
+from tests.attacks.box import (
     NAMESPACES,
     Documents,
     Without,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from authz.testing import Case, Outcome, Result
+from tests.attacks.box import Action, Box, Without
 from tests.attacks.row import Attack
-from tests.attacks.stage import Move, Stage, Without
 from tests.attacks.table import ATTACKS
 from tests.conftest import Kept
 
@@ -21,25 +21,25 @@ TWINS = [it for it in ATTACKS if "twin" in it.cases]
 REMOVED = sorted((it for it in PLAYED if it.without), key=lambda it: it.without.what)  # type: ignore[union-attr]
 
 
-async def play(stage: Stage, case: Case[Move], without: Without | None = None) -> None:
-    await stage.use(without)
-    result = Result(case, Outcome(await case.call(stage)))
+async def play(box: Box, case: Case[Action], without: Without | None = None) -> None:
+    await box.use(without)
+    result = Result(case, Outcome(await case.call(box)))
     assert result.ok, result
 
 
 @pytest.mark.parametrize("attack", PLAYED, ids=lambda it: it.name)
-async def test_an_attack_gets_nothing(stage: Stage, attack: Attack) -> None:
-    await play(stage, attack.cases["attack"])
+async def test_an_attack_gets_nothing(box: Box, attack: Attack) -> None:
+    await play(box, attack.cases["attack"])
 
 
 @pytest.mark.parametrize("attack", TWINS, ids=lambda it: it.name)
-async def test_its_legitimate_twin_passes(stage: Stage, attack: Attack) -> None:
-    await play(stage, attack.cases["twin"])
+async def test_its_legitimate_twin_passes(box: Box, attack: Attack) -> None:
+    await play(box, attack.cases["twin"])
 
 
 @pytest.mark.parametrize("attack", REMOVED, ids=lambda it: it.name)
-async def test_without_its_rule_it_gets_through(stage: Stage, attack: Attack, kept: Kept) -> None:
+async def test_without_its_rule_it_gets_through(box: Box, attack: Attack, kept: Kept) -> None:
     if kept:
         pytest.skip("what is taken away and brought back is answers that proxies keep")
-    await play(stage, attack.cases["removal"], attack.without)
+    await play(box, attack.cases["removal"], attack.without)
     assert attack.cases["removal"].expected != attack.cases["attack"].expected

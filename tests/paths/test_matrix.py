@@ -6,7 +6,7 @@ import pytest
 
 from authz.lab.box.istio.mesh import Mesh
 from authz.lab.box.paths import table
-from authz.lab.box.paths.attacks import Move
+from authz.lab.box.paths.attacks import Action
 from authz.lab.box.paths.play import scenarios
 from authz.testing import Case, Outcome, Result
 from tests.paths.conftest import in_the_box
@@ -19,7 +19,7 @@ SCRAPES = {"probe-scrape", "probe-prometheus-9090"}
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=[it.name for it in SCENARIOS])
-async def test_scenario(mesh: Mesh, scenario: Case[Move]) -> None:
+async def test_scenario(mesh: Mesh, scenario: Case[Action]) -> None:
     outcome = await scenario.call(mesh)
     if mesh.counts_kept and scenario.name in SCRAPES:  # Envoy counts them as what was kept
         outcome = Outcome(outcome.removesuffix("; verify"))

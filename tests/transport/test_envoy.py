@@ -48,7 +48,7 @@ class Allowing:
         return self._answer
 
 
-class Stage:
+class Proxied:
     """An Envoy whose inbound filter asks us, an app behind it, and clients in front."""
 
     def __init__(self, issuer: Issuer, tls: TlsMaterial | None) -> None:
@@ -130,48 +130,48 @@ class Stage:
 
 
 @pytest.fixture(params=["plaintext", "mtls"])
-def stage(request: pytest.FixtureRequest, issuer: Issuer) -> Stage:
-    return Stage(issuer, material(issuer.server()) if request.param == "mtls" else None)
+def proxied(request: pytest.FixtureRequest, issuer: Issuer) -> Proxied:
+    return Proxied(issuer, material(issuer.server()) if request.param == "mtls" else None)
 
 
 async def test_no_request_is_lost_while_one_listener_after_the_other_drains(
-    stage: Stage, tmp_path: Path
+    proxied: Proxied, tmp_path: Path
 ) -> None:
-    listener = await stage.listener()
-    async with stage.loaded(tmp_path):
+    listener = await proxied.listener()
+    async with proxied.loaded(tmp_path):
         for _ in range(6):
-            following = await stage.listener()
+            following = await proxied.listener()
             await soon(listener.stop(10))
             listener = following
-            await stage.more()
+            await proxied.more()
     await listener.stop(0)
-    assert stage.closed[:6] == ["drain"] * 6
-    assert list(stage.statuses) == [200], stage.statuses
-    assert stage.statuses.total() == stage.service.checks
+    assert proxied.closed[:6] == ["drain"] * 6
+    assert list(proxied.statuses) == [200], proxied.statuses
+    assert proxied.statuses.total() == proxied.service.checks
 
 
-async def test_an_envoy_asks_over_a_unix_socket(stage: Stage, tmp_path: Path) -> None:
+async def test_an_envoy_asks_over_a_unix_socket(proxied: Proxied, tmp_path: Path) -> None:
     """In plaintext as a sidecar would, and with TLS."""
-    stage.path = tmp_path / "authz.sock"
-    listener = await stage.listener()
-    async with stage.loaded(tmp_path):
-        await stage.more()
+    proxied.path = tmp_path / "authz.sock"
+    listener = await proxied.listener()
+    async with proxied.loaded(tmp_path):
+        await proxied.more()
     await listener.stop(5)
-    assert list(stage.statuses) == [200], stage.statuses
-    assert stage.statuses.total() == stage.service.checks
-    assert not stage.path.exists()
+    assert list(proxied.statuses) == [200], proxied.statuses
+    assert proxied.statuses.total() == proxied.service.checks
+    assert not proxied.path.exists()
 
 
 async def test_no_request_is_lost_while_connections_age(
-    stage: Stage,
+    proxied: Proxied,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("authz.transport.listener._SWEEP", 0.05)
-    listener = await stage.listener(dataclasses.replace(LIMITS, connection_age=1))
-    async with stage.loaded(tmp_path):
-        while stage.closed.count("age") < 4:
-            await stage.more(50)
+    listener = await proxied.listener(dataclasses.replace(LIMITS, connection_age=1))
+    async with proxied.loaded(tmp_path):
+        while proxied.closed.count("age") < 4:
+            await proxied.more(50)
     await listener.stop(0)
-    assert list(stage.statuses) == [200], stage.statuses
-    assert set(stage.closed) <= {"age", "client", "drain"}
+    assert list(proxied.statuses) == [200], proxied.statuses
+    assert set(proxied.closed) <= {"age", "client", "drain"}

@@ -6,7 +6,7 @@ from typing import Final
 
 from authz.testing import NOT_ALLOWED
 from tests.attacks import rules
-from tests.attacks.moves import (
+from tests.attacks.actions import (
     TTL,
     asked_twice,
     asks,
@@ -22,16 +22,16 @@ from tests.attacks.moves import (
     under,
     upstream,
 )
-from tests.attacks.row import Attack, Played
-from tests.attacks.stage import (
+from tests.attacks.box import (
     CHECK,
     NAMESPACES,
-    Move,
+    Action,
     Without,
     check_message,
     grpc_call,
     policy,
 )
+from tests.attacks.row import Attack, Played
 
 UPSTREAM: Final = ("x-authz-upstream", upstream("hello-00001.acme-db"))
 AS_GATEWAY: Final = (("x-authz-question", "public"), UPSTREAM)
@@ -43,7 +43,7 @@ NEVER: Final = "nothing that others pass on goes to our own namespace, whatever 
 MARKED: Final = "with mTLS, a question that a proxy passed on is denied: Envoy marks it"
 
 
-def _by_route(name: str, *, http2: bool = True) -> Move:
+def _by_route(name: str, *, http2: bool = True) -> Action:
     """A whole Check to us, by a route of mallory's at the public gateway."""
     url = f"http://{name}.example.com"
     return asks_through("outside/server", url, *AS_GATEWAY, http2=http2)
@@ -53,7 +53,7 @@ def _asks_by(
     name: str,
     does: str,
     stopped_by: str,
-    move: Move,
+    action: Action,
     *,
     outcome: str = NOT_ALLOWED,
     without: Without | None = rules.ASKED_BY_A_PROXY,
@@ -63,7 +63,7 @@ def _asks_by(
     twin = Played(asks("acme-web/plain", *AS_SIDECAR), "token from acme-web to acme-db")
     if without is None:
         gets = ""
-    attack = Played(move, outcome)
+    attack = Played(action, outcome)
     return Attack(f"ask-by-{name}", does, stopped_by, attack, twin, without, gets, noticed)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tests.attacks import rules
-from tests.attacks.moves import (
+from tests.attacks.actions import (
     TTL,
     broker_at,
     eventing,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from tests.attacks import rules
-from tests.attacks.moves import EVENT, call, eventing, reaches
+from tests.attacks.actions import EVENT, call, eventing, reaches
+from tests.attacks.box import Action, Without
 from tests.attacks.row import Attack, Played
-from tests.attacks.stage import Move, Without
 
 NOT_ALLOWED: Final = "403 not-allowed"
 INVALID: Final = "403 token-invalid"
@@ -17,7 +17,7 @@ NO_CLUSTER: Final = "Istio: the gateway has a cluster for names of Services in f
 SEEN: Final = "tests/lab/test_routes.py::test_other_aliases_and_others_services_lead_nowhere"
 
 
-def _outside(host: str, path: str = "/", port: int = 80) -> Move:
+def _outside(host: str, path: str = "/", port: int = 80) -> Action:
     scheme = "https" if port == 443 else "http"
     return call("outside/server", f"{scheme}://{host}.example.com{path}")
 
@@ -30,13 +30,13 @@ INGRESS: Final = Played(_outside("hijacked", "/shop"), PLAIN)
 def _opens(
     name: str,
     does: str,
-    move: Move,
+    action: Action,
     twin: Played,
     *,
     gets: str = PLAIN,
     without: Without = rules.ANY_ROUTE,
 ) -> Attack:
-    return Attack(name, does, OWNER, Played(move, NOT_ALLOWED), twin, without, gets)
+    return Attack(name, does, OWNER, Played(action, NOT_ALLOWED), twin, without, gets)
 
 
 ROWS: Final = [

@@ -7,9 +7,9 @@ from typing import Final
 
 from authz.testing import INVALID, MISSING, NOT_ALLOWED
 from tests.attacks import rules
-from tests.attacks.moves import call, past, signed, steered, wakes
+from tests.attacks.actions import call, past, signed, steered, wakes
+from tests.attacks.box import Action
 from tests.attacks.row import MUTATION, ROW, Attack, Played
-from tests.attacks.stage import Move
 
 HELLO: Final = "200 acme-db/hello"
 IDLE: Final = "200 acme-db/idle"
@@ -17,7 +17,7 @@ ACTIVATOR: Final = "knative-serving/activator:8012"
 MALLORYS: Final = signed("mallory/plain", "idle-00001.mallory")
 
 
-def _at_activator(headers: Sequence[tuple[str, str]], host: str = "x") -> Move:
+def _at_activator(headers: Sequence[tuple[str, str]], host: str = "x") -> Action:
     return past("mallory/plain", ACTIVATOR, token=MALLORYS, headers=headers, host=host)
 
 

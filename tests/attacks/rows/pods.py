@@ -6,7 +6,7 @@ from typing import Final
 
 from authz.testing import MISSING, NOT_ALLOWED
 from tests.attacks import rules
-from tests.attacks.moves import (
+from tests.attacks.actions import (
     ATTACKER,
     HTTP,
     call,
@@ -18,8 +18,8 @@ from tests.attacks.moves import (
     talks,
     while_down,
 )
+from tests.attacks.box import TOKEN, Action
 from tests.attacks.row import MUTATION, Attack, Played
-from tests.attacks.stage import TOKEN, Move
 
 HELLO: Final = "200 acme-db/hello"
 PLAIN: Final = "200 acme-db/plain"
@@ -104,7 +104,7 @@ def _past(
 ) -> Attack:
     """Past the sidecar, with the tenant's own certificate."""
 
-    def by(who: str) -> Move:
+    def by(who: str) -> Action:
         return past(who, to, alpn=alpn, path=path, http2=http2)
 
     return Attack(

@@ -6,11 +6,11 @@ from typing import Final
 
 from authz.testing import NOT_ALLOWED
 from tests.attacks import rules
-from tests.attacks.moves import TTL, call, eventing, past, post, signed, sinks, steered, wakes
+from tests.attacks.actions import TTL, call, eventing, past, post, signed, sinks, steered, wakes
+from tests.attacks.box import Action
 from tests.attacks.row import Attack, Played
 from tests.attacks.rows.eventing import BROKER, CHANNEL, JOBS, REPLY, SINK, SINK_TWIN
 from tests.attacks.rows.eventing import TWIN as EVENT_TWIN
-from tests.attacks.stage import Move
 
 ACTIVATOR: Final = "the activator is asked on the port on which it would call the pod"
 BY_PATH: Final = "a grant for a port is for no event: no pod asks again"
@@ -20,21 +20,21 @@ WOKEN: Final = Played(
 )
 
 
-def _wakes(name: str, does: str, move: Move) -> Attack:
+def _wakes(name: str, does: str, action: Action) -> Attack:
     return Attack(
         f"port-{name}",
         does,
         f"transit: {ACTIVATOR}",
-        Played(wakes(move), f"{NOT_ALLOWED}, asleep"),
+        Played(wakes(action), f"{NOT_ALLOWED}, asleep"),
         WOKEN,
         rules.PORT_OF_THE_ACTIVATOR,
         f"{NOT_ALLOWED}, woken",
     )
 
 
-def _event(name: str, does: str, move: Move, twin: Played, gets: str) -> Attack:
+def _event(name: str, does: str, action: Action, twin: Played, gets: str) -> Attack:
     expected = f"{NOT_ALLOWED}, 0 events"
-    attack = Played(move, expected)
+    attack = Played(action, expected)
     return Attack(
         f"port-{name}", does, f"transit: {BY_PATH}", attack, twin, rules.PORT_OF_EVENTS, gets
     )

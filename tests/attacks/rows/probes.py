@@ -9,16 +9,18 @@ from typing import Any, Final
 
 from authz.testing import NOT_ALLOWED
 from tests.attacks import rules
-from tests.attacks.moves import call, shown
+from tests.attacks.actions import call, shown
+from tests.attacks.box import Action, Without
 from tests.attacks.row import Attack, Played
-from tests.attacks.stage import Move, Without
 
 AGENT: Final = ("User-Agent", "Knative-Ingress-Probe")
 MARK: Final = ("K-Network-Probe", "probe")
 HASH: Final = ("K-Network-Hash", "x")
 
 
-def _probe(host: str, path: str = "/healthz", *, headers: Any = (AGENT, MARK), **how: Any) -> Move:
+def _probe(
+    host: str, path: str = "/healthz", *, headers: Any = (AGENT, MARK), **how: Any
+) -> Action:
     url = f"http://{host}.example.com{path}"
     return call("outside/server", url, headers=[*headers, HASH], **how)
 
@@ -27,7 +29,7 @@ def _row(
     name: str,
     does: str,
     stopped_by: str,
-    move: Move,
+    action: Action,
     without: Without,
     *,
     gets: str = "200",
@@ -36,7 +38,7 @@ def _row(
         f"probe-{name}",
         does,
         stopped_by,
-        Played(shown(move, "acme-db/legacy"), f"{NOT_ALLOWED}, not seen"),
+        Played(shown(action, "acme-db/legacy"), f"{NOT_ALLOWED}, not seen"),
         Played(shown(_probe("slip"), "acme-db/hello"), "200, not seen"),
         without,
         f"{gets}, seen",

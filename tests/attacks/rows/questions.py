@@ -6,9 +6,9 @@ from typing import Final
 
 from authz.testing import INVALID, NOT_ALLOWED
 from tests.attacks import rules
-from tests.attacks.moves import asks, signed, upstream
+from tests.attacks.actions import asks, signed, upstream
+from tests.attacks.box import Without
 from tests.attacks.row import MUTATION, ROW, Attack, Played
-from tests.attacks.stage import Without
 
 UPSTREAM: Final = ("x-authz-upstream", upstream("hello-00001.acme-db"))
 TWIN: Final = Played(

@@ -7,7 +7,7 @@ from typing import Final
 
 from authz.testing import INVALID, MISSING, NOT_ALLOWED
 from tests.attacks import rules
-from tests.attacks.moves import (
+from tests.attacks.actions import (
     ATTACKER,
     call,
     leaks,
@@ -21,8 +21,8 @@ from tests.attacks.moves import (
     signed,
     steered,
 )
+from tests.attacks.box import TOKEN, Action, TokenSource, Without
 from tests.attacks.row import MUTATION, Attack, Played
-from tests.attacks.stage import TOKEN, Loot, Move, Without
 
 HELLO: Final = "200 acme-db/hello"
 IDLE: Final = "200 acme-db/idle"
@@ -35,7 +35,7 @@ GATEWAY: Final = "istio-system/gateway:8081"
 INTERNAL: Final = "hello.acme-db.svc.cluster.local"
 
 
-def _hop(who: str, token: Loot | str, headers: Sequence[tuple[str, str]] = ()) -> Move:
+def _hop(who: str, token: TokenSource | str, headers: Sequence[tuple[str, str]] = ()) -> Action:
     """A token shown at the activator, where only the token counts."""
     return past(who, ACTIVATOR, token=token, headers=[*steered("acme-db"), *headers])
 
@@ -43,19 +43,19 @@ def _hop(who: str, token: Loot | str, headers: Sequence[tuple[str, str]] = ()) -
 TWIN: Final = Played(_hop("initech/plain", OWN), IDLE)
 
 
-def _bad(name: str, does: str, stopped_by: str, token: Loot, without: Without) -> Attack:
+def _bad(name: str, does: str, stopped_by: str, token: TokenSource, without: Without) -> Attack:
     """A bad token of a source that is granted, at the activator."""
     attack = Played(_hop("initech/plain", token), INVALID)
     return Attack(name, does, stopped_by, attack, TWIN, without, IDLE)
 
 
-def _twice(headers: Sequence[tuple[str, str]], token: Loot) -> Move:
-    async def move(stage: object) -> str:
-        value = await token(stage)  # type: ignore[arg-type]
+def _twice(headers: Sequence[tuple[str, str]], token: TokenSource) -> Action:
+    async def action(box: object) -> str:
+        value = await token(box)  # type: ignore[arg-type]
         again = [(key, value) for key, _ in headers]
-        return await _hop("initech/plain", value, again)(stage)  # type: ignore[arg-type]
+        return await _hop("initech/plain", value, again)(box)  # type: ignore[arg-type]
 
-    return move
+    return action
 
 
 ROWS: Final = [

@@ -16,7 +16,7 @@ from authz.testing import NO_ANSWER, Case, Outcome
 from authz.wire import TOKEN_HEADER
 
 Headers: TypeAlias = Iterable[tuple[str, str]]
-Move: TypeAlias = Callable[[Mesh], Awaitable[Outcome]]
+Action: TypeAlias = Callable[[Mesh], Awaitable[Outcome]]
 
 POD: Final = "acme-db/hello"
 IDLE: Final = "acme-db/idle"
@@ -26,16 +26,16 @@ _IDLE_HOST: Final = f"idle-00001.acme-db.svc.{DOMAIN}"
 _ALPN: Final = ("istio-http/1.1", "istio", "http/1.1")
 
 
-def _call(to: str, url: str, headers: Headers = (), pod: str = TENANT, **options: Any) -> Move:
+def _call(to: str, url: str, headers: Headers = (), pod: str = TENANT, **options: Any) -> Action:
     """Through the attacker's sidecar."""
     call = Call(pod, url, {"headers": [*headers], **options})
     return lambda mesh: watched(mesh, call, to)
 
 
-def _past(to: str, of: str, port: int, host: str, headers: Headers = ()) -> Move:
+def _past(to: str, of: str, port: int, host: str, headers: Headers = ()) -> Action:
     """Past its sidecar, with the certificate that the attacker has anyway."""
 
-    async def move(mesh: Mesh) -> Outcome:
+    async def action(mesh: Mesh) -> Outcome:
         options = {
             "headers": [*headers],
             "via": f"{mesh.address(of)}:{port}",
@@ -44,17 +44,17 @@ def _past(to: str, of: str, port: int, host: str, headers: Headers = ()) -> Move
         }
         return await watched(mesh, Call(TENANT, f"http://{host}/", options), to)
 
-    return move
+    return action
 
 
-def _with_stolen_token(to: str, of: str, port: int, host: str) -> Move:
+def _with_stolen_token(to: str, of: str, port: int, host: str) -> Action:
     """The same with a token that leaked from initech, whom acme-db lets in."""
 
-    async def move(mesh: Mesh) -> Outcome:
+    async def action(mesh: Mesh) -> Outcome:
         token = await mesh.authz.command("token", "mint", "initech", "acme-db")
         return await _past(to, of, port, host, [(TOKEN_HEADER, token.strip())])(mesh)
 
-    return move
+    return action
 
 
 async def _raw(mesh: Mesh) -> Outcome:
@@ -70,7 +70,7 @@ async def _plaintext(mesh: Mesh) -> Outcome:
     return await called(mesh, "mallory/bare", f"http://{mesh.address(POD)}:8012/")
 
 
-ATTACKS: Final[tuple[Case[Move], ...]] = (
+ATTACKS: Final[tuple[Case[Action], ...]] = (
     Case(
         "steered-activator",
         "by its own revision's Service, the activator is told another revision",

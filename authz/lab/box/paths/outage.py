@@ -6,16 +6,16 @@ from typing import Final
 
 from authz.lab.box.istio.mesh import AUTHZ, Mesh
 from authz.lab.box.paths import probes
-from authz.lab.box.paths.attacks import Move
+from authz.lab.box.paths.attacks import Action
 from authz.lab.box.paths.table import called
 from authz.testing import Case, Outcome
 
 
-def _call(pod: str, url: str) -> Move:
+def _call(pod: str, url: str) -> Action:
     return lambda mesh: called(mesh, pod, url)
 
 
-def _probe(name: str) -> Move:
+def _probe(name: str) -> Action:
     [probe] = [it for it in probes.PROBES if it.name == name]
     return lambda mesh: probes.played(mesh, probe)
 
@@ -30,7 +30,7 @@ async def _back(mesh: Mesh) -> Outcome:
     return await called(mesh, "acme-web/hello", "http://idle.acme-db/")
 
 
-OUTAGE: Final[tuple[Case[Move], ...]] = (
+OUTAGE: Final[tuple[Case[Action], ...]] = (
     Case("down", "the service is gone: pods let nobody in", "503", _down),
     Case(
         "down-activator",

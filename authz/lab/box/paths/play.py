@@ -13,7 +13,7 @@ from rich.console import Console
 from authz.lab.box.istio import box, network
 from authz.lab.box.istio.mesh import GATEWAY, Mesh, Source
 from authz.lab.box.paths import deliveries, probes, table
-from authz.lab.box.paths.attacks import ATTACKS, Move
+from authz.lab.box.paths.attacks import ATTACKS, Action
 from authz.lab.box.paths.outage import OUTAGE
 from authz.lab.harness.processes import CouldNotStart
 from authz.lab.loopback import report
@@ -66,7 +66,7 @@ async def play(*, once: bool, json: bool, source: Source | None = None) -> bool:
         return as_expected
 
 
-def scenarios() -> Iterator[Case[Move]]:
+def scenarios() -> Iterator[Case[Action]]:
     """All that leaves the box as it was."""
     for path in table.PATHS:
         for relation in path.outcomes:
@@ -92,15 +92,15 @@ _WHO: Final = {
 }
 
 
-def _path(path: table.Path, relation: table.Relation) -> Move:
+def _path(path: table.Path, relation: table.Relation) -> Action:
     return lambda mesh: table.played(mesh, path, relation)
 
 
-def _probe(probe: probes.Probe) -> Move:
+def _probe(probe: probes.Probe) -> Action:
     return lambda mesh: probes.played(mesh, probe)
 
 
-def _delivery(delivery: deliveries.Delivery, relation: table.Relation) -> Move:
+def _delivery(delivery: deliveries.Delivery, relation: table.Relation) -> Action:
     return lambda mesh: deliveries.played(mesh, delivery, relation)
 
 

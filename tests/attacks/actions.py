@@ -20,13 +20,13 @@ from authz.lab.box.istio.programs import GREETING
 from authz.lab.world.model import DOMAIN
 from authz.lab.world.variants import component
 from authz.testing import NO_ANSWER, Outcome
-from tests.attacks.stage import (
+from tests.attacks.box import (
     CHECK,
     TOKEN,
+    Action,
+    Box,
     Headers,
-    Loot,
-    Move,
-    Stage,
+    TokenSource,
     check_message,
     claims_of,
     grpc_call,
@@ -65,30 +65,30 @@ def steered(namespace: str, revision: str = "idle-00001") -> list[tuple[str, str
 # -- tokens ------------------------------------------------------------------------------------
 
 
-def signed(who: str, service: str) -> Loot:
+def signed(who: str, service: str) -> TokenSource:
     """The token that a pod, or a SPIFFE ID, gets for a request to a service; perhaps it leaked."""
 
-    async def get(stage: Stage) -> str:
-        return await stage.signed(_certificate(stage, who), upstream(service))
+    async def get(box: Box) -> str:
+        return await box.signed(_certificate(box, who), upstream(service))
 
     return get
 
 
-def public(service: str) -> Loot:
+def public(service: str) -> TokenSource:
     """The token that the public gateway gets; perhaps it leaked."""
 
-    async def get(stage: Stage) -> str:
+    async def get(box: Box) -> str:
         owner = service.partition(".")[2]
-        return await stage.signed("istio-system/gateway", upstream(service), "public", owner)
+        return await box.signed("istio-system/gateway", upstream(service), "public", owner)
 
     return get
 
 
-def minted(source: str, destination: str, *, age: int = 0, guessed: bool = False) -> Loot:
+def minted(source: str, destination: str, *, age: int = 0, guessed: bool = False) -> TokenSource:
     """A token made by hand, `age` seconds ago; with the real keys, or with a guessed secret."""
 
-    async def get(stage: Stage) -> str:
-        keyring = await stage.mesh.authz.keys.keyring()
+    async def get(box: Box) -> str:
+        keyring = await box.mesh.authz.keys.keyring()
         if guessed:
             (root,) = keyring.roots
             guess = RootKey(root.id, secret=b"guess".ljust(32), sign_from=0)
@@ -107,16 +107,16 @@ def minted(source: str, destination: str, *, age: int = 0, guessed: bool = False
     return get
 
 
-def revoked(who: str, service: str) -> Loot:
+def revoked(who: str, service: str) -> TokenSource:
     """A token that was good until its namespace was revoked."""
 
-    async def get(stage: Stage) -> str:
-        token = await signed(who, service)(stage)
-        revocations = len(stage.mesh.log(AUTHZ).split("keyring loaded"))
-        await stage.mesh.keys("revoke", who.partition("/")[0])
+    async def get(box: Box) -> str:
+        token = await signed(who, service)(box)
+        revocations = len(box.mesh.log(AUTHZ).split("keyring loaded"))
+        await box.mesh.keys("revoke", who.partition("/")[0])
 
         async def counts() -> bool:
-            return len(stage.mesh.log(AUTHZ).split("keyring loaded")) > revocations
+            return len(box.mesh.log(AUTHZ).split("keyring loaded")) > revocations
 
         await eventually(counts, "the revocation counts")
         return token
@@ -127,13 +127,13 @@ def revoked(who: str, service: str) -> Loot:
 # -- requests ----------------------------------------------------------------------------------
 
 
-def call(pod: str, url: str, **how: Any) -> Move:
+def call(pod: str, url: str, **how: Any) -> Action:
     """A request from a pod."""
 
-    async def move(stage: Stage) -> str:
-        return await stage.call(pod, url, **how)
+    async def action(box: Box) -> str:
+        return await box.call(pod, url, **how)
 
-    return move
+    return action
 
 
 def past(
@@ -144,44 +144,44 @@ def past(
     host: str = "x",
     alpn: Sequence[str] = HTTP,
     **how: Any,
-) -> Move:
+) -> Action:
     """A request over TLS of the caller's own, with the certificate of a pod or SPIFFE ID.
 
     `to` is `namespace/pod:port`.
     """
 
-    async def move(stage: Stage) -> str:
+    async def action(box: Box) -> str:
         pod, _, port = to.rpartition(":")
-        via = f"{stage.mesh.address(pod)}:{port}"
-        tls = Tls(_certificate(stage, who), "", tuple(alpn))
-        return await stage.call(ATTACKER, f"http://{host}{path}", via=via, tls=tls, **how)
+        via = f"{box.mesh.address(pod)}:{port}"
+        tls = Tls(_certificate(box, who), "", tuple(alpn))
+        return await box.call(ATTACKER, f"http://{host}{path}", via=via, tls=tls, **how)
 
-    return move
+    return action
 
 
-def raw_http(pod: str, to: str, head: str, *, body: bytes = b"") -> Move:
+def raw_http(pod: str, to: str, head: str, *, body: bytes = b"") -> Action:
     """A head that no HTTP client would write, through the pod's own sidecar; what came back."""
 
-    async def move(stage: Stage) -> str:
+    async def action(box: Box) -> str:
         sent = head.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n" + body
-        received = await stage.raw(pod, to, sent, first=3, seconds=0.1)
+        received = await box.raw(pod, to, sent, first=3, seconds=0.1)
         lines = [line for line in received.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
         words = [line.split(b" ")[1].decode() for line in lines]
         if b'"app": "' in received:
             words.append(received.split(b'"app": "')[1].split(b'"')[0].decode())
         return " ".join(words) or NO_ANSWER
 
-    return move
+    return action
 
 
-def talks(who: str, to: str, sent: bytes, *, alpn: Sequence[str] = ("istio",)) -> Move:
+def talks(who: str, to: str, sent: bytes, *, alpn: Sequence[str] = ("istio",)) -> Action:
     """Raw bytes over TLS of the caller's own: what of it came back."""
 
-    async def move(stage: Stage) -> str:
+    async def action(box: Box) -> str:
         pod, _, port = to.rpartition(":")
-        tls = Tls(_certificate(stage, who), "", tuple(alpn))
-        where = f"{stage.mesh.address(pod)}:{port}"
-        received = await stage.raw(ATTACKER, where, sent, tls=tls, first=0.5, seconds=0.1)
+        tls = Tls(_certificate(box, who), "", tuple(alpn))
+        where = f"{box.mesh.address(pod)}:{port}"
+        received = await box.raw(ATTACKER, where, sent, tls=tls, first=0.5, seconds=0.1)
         words = []
         if GREETING in received:
             words.append("greeted")
@@ -191,11 +191,11 @@ def talks(who: str, to: str, sent: bytes, *, alpn: Sequence[str] = ("istio",)) -
             words.append(received.split(b" ")[1].decode())
         return ", ".join(words) or "nothing"
 
-    return move
+    return action
 
 
-def greeter(move: Move) -> Move:
-    """A move against a server that speaks first, on a port that no Service names."""
+def greeter(action: Action) -> Action:
+    """An action against a server that speaks first, on a port that no Service names."""
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(GREETING)
@@ -204,90 +204,90 @@ def greeter(move: Move) -> Move:
         finally:
             writer.close()
 
-    async def moved(stage: Stage) -> str:
-        listening = stage.mesh.network["acme-db/plain"].socket(1000)
+    async def done(box: Box) -> str:
+        listening = box.mesh.network["acme-db/plain"].socket(1000)
         listening.bind(("0.0.0.0", SILENT_PORT))  # noqa: S104 - within the pod's own namespace
         async with await asyncio.start_server(greet, sock=listening):
-            return await move(stage)
+            return await action(box)
 
-    return moved
-
-
-def leaks(move: Move, to: str = ATTACKER) -> Move:
-    """A move, and then which tokens the app of a pod saw."""
-
-    async def moved(stage: Stage) -> str:
-        await stage.mesh.forget(to)
-        outcome = await move(stage)
-        return f"{outcome}, {await stage.taken(to)}"
-
-    return moved
+    return done
 
 
-def shown(move: Move, pod: str) -> Move:
-    """A move, and whether the app of a pod saw anything of it."""
+def leaks(action: Action, to: str = ATTACKER) -> Action:
+    """An action, and then which tokens the app of a pod saw."""
 
-    async def moved(stage: Stage) -> str:
-        await stage.mesh.forget(pod)
-        outcome = await move(stage)
-        return f"{outcome}, {'seen' if await stage.mesh.seen(pod) else 'not seen'}"
+    async def done(box: Box) -> str:
+        await box.mesh.forget(to)
+        outcome = await action(box)
+        return f"{outcome}, {await box.taken(to)}"
 
-    return moved
+    return done
 
 
-def reaches(move: Move, pod: str) -> Move:
-    """A move of which a copy goes to a pod: was it asked about, and did the app see it?"""
+def shown(action: Action, pod: str) -> Action:
+    """An action, and whether the app of a pod saw anything of it."""
 
-    async def moved(stage: Stage) -> str:
+    async def done(box: Box) -> str:
+        await box.mesh.forget(pod)
+        outcome = await action(box)
+        return f"{outcome}, {'seen' if await box.mesh.seen(pod) else 'not seen'}"
+
+    return done
+
+
+def reaches(action: Action, pod: str) -> Action:
+    """An action of which a copy goes to a pod: was it asked about, and did the app see it?"""
+
+    async def done(box: Box) -> str:
         async def asked() -> int:
             return sum(number for (what, _), number in (await checks()).items() if what == "verify")
 
         async def checks() -> Counter[tuple[str, str]]:
-            return await stage.mesh.checks(pod)
+            return await box.mesh.checks(pod)
 
-        await stage.mesh.forget(pod)
+        await box.mesh.forget(pod)
         before = await asked()
-        outcome = await move(stage)
+        outcome = await action(box)
 
         async def arrived() -> bool:  # nobody waits for a copy
             return await asked() > before
 
         await eventually(arrived, "the copy arrives")
-        return f"{outcome}, {'seen' if await stage.mesh.seen(pod) else 'not seen'}"
+        return f"{outcome}, {'seen' if await box.mesh.seen(pod) else 'not seen'}"
 
-    return moved
+    return done
 
 
-def replayed(move: Move, show: Callable[[str], Move]) -> Move:
-    """A move that brings a token to the attacker's pod, and what showing it elsewhere does."""
+def replayed(action: Action, show: Callable[[str], Action]) -> Action:
+    """An action that brings a token to the attacker's pod, and what showing it elsewhere does."""
 
-    async def moved(stage: Stage) -> str:
-        await stage.mesh.forget(ATTACKER)
-        await move(stage)
+    async def done(box: Box) -> str:
+        await box.mesh.forget(ATTACKER)
+        await action(box)
 
         async def arrived() -> list[str]:  # a mirrored request is waited for by nobody
-            return [token for it in await stage.mesh.seen(ATTACKER) for token in it.header(TOKEN)]
+            return [token for it in await box.mesh.seen(ATTACKER) for token in it.header(TOKEN)]
 
         token = (await eventually(arrived, "a token arrives"))[0]
-        return f"{claims_of(token)}, {await show(token)(stage)}"
+        return f"{claims_of(token)}, {await show(token)(box)}"
 
-    return moved
-
-
-def often(move: Move, times: int = 24) -> Move:
-    """A move many times over, for what is decided by chance: each outcome once."""
-
-    async def moved(stage: Stage) -> str:
-        return " | ".join(sorted({await move(stage) for _ in range(times)}))
-
-    return moved
+    return done
 
 
-def wakes(move: Move, revision: str = "acme-db/idle") -> Move:
-    """A move against a revision that is scaled to zero: did it call for a pod?"""
+def often(action: Action, times: int = 24) -> Action:
+    """An action many times over, for what is decided by chance: each outcome once."""
 
-    async def moved(stage: Stage) -> str:
-        mesh = stage.mesh
+    async def done(box: Box) -> str:
+        return " | ".join(sorted({await action(box) for _ in range(times)}))
+
+    return done
+
+
+def wakes(action: Action, revision: str = "acme-db/idle") -> Action:
+    """An action against a revision that is scaled to zero: did it call for a pod?"""
+
+    async def done(box: Box) -> str:
+        mesh = box.mesh
         await mesh.scale(revision, up=False)
 
         async def state() -> dict[str, int]:
@@ -295,7 +295,7 @@ def wakes(move: Move, revision: str = "acme-db/idle") -> Move:
             return found
 
         before = (await state())["wakeups"]
-        trying = asyncio.ensure_future(move(stage))
+        trying = asyncio.ensure_future(action(box))
 
         async def told() -> bool:
             return trying.done() or (await state())["waiting"] > 0
@@ -308,33 +308,33 @@ def wakes(move: Move, revision: str = "acme-db/idle") -> Move:
             await mesh.settled()
         return f"{await soon(trying)}, {'woken' if woken else 'asleep'}"
 
-    return moved
+    return done
 
 
-def while_down(move: Move) -> Move:
-    """A move while the service is down."""
+def while_down(action: Action) -> Action:
+    """An action while the service is down."""
 
-    async def moved(stage: Stage) -> str:
-        await stage.mesh.kill(AUTHZ)
+    async def done(box: Box) -> str:
+        await box.mesh.kill(AUTHZ)
         try:
-            return await move(stage)
+            return await action(box)
         finally:
-            await stage.mesh.start_authz()
+            await box.mesh.start_authz()
 
-    return moved
+    return done
 
 
-def scoped(pod: str, move: Move) -> Move:
-    """A move by a pod whose sidecar sees its own namespace and the platform's alone."""
+def scoped(pod: str, action: Action) -> Action:
+    """An action by a pod whose sidecar sees its own namespace and the platform's alone."""
 
-    async def moved(stage: Stage) -> str:
-        await stage.patch([*envoyfilters.shipped(), *component("sidecar-scope")], [pod])
+    async def done(box: Box) -> str:
+        await box.patch([*envoyfilters.shipped(), *component("sidecar-scope")], [pod])
         try:
-            return await move(stage)
+            return await action(box)
         finally:
-            await stage.patch(envoyfilters.shipped(), [pod])
+            await box.patch(envoyfilters.shipped(), [pod])
 
-    return moved
+    return done
 
 
 # -- our own port ------------------------------------------------------------------------------
@@ -343,17 +343,17 @@ def scoped(pod: str, move: Move) -> Move:
 def asks(
     who: str,
     *metadata: tuple[str, str],
-    token: Loot | None = None,
+    token: TokenSource | None = None,
     headers: Headers = (),
     principal: str = "",
     route_of: str = "",
-) -> Move:
+) -> Action:
     """A question to the service itself, with the certificate of a pod or SPIFFE ID."""
 
-    async def move(stage: Stage) -> str:
-        carried = [(TOKEN, await token(stage))] if token else []
-        response = await stage.check(
-            _certificate(stage, who),
+    async def action(box: Box) -> str:
+        carried = [(TOKEN, await token(box))] if token else []
+        response = await box.check(
+            _certificate(box, who),
             *metadata,
             headers=[*headers, *carried],
             principal=principal,
@@ -361,16 +361,16 @@ def asks(
         )
         return NO_ANSWER if response is None else Outcome.of_check(response)
 
-    return move
+    return action
 
 
-def asks_through(pod: str, url: str, *metadata: tuple[str, str], **how: Any) -> Move:
+def asks_through(pod: str, url: str, *metadata: tuple[str, str], **how: Any) -> Action:
     """A question to the service by way of somebody's proxy, which puts it with its certificate."""
 
-    async def move(stage: Stage) -> str:
+    async def action(box: Box) -> str:
         sent = grpc_call(check_message(route_of="acme-db"), metadata)
         try:
-            answer = await stage.mesh.call(pod, f"{url}{CHECK}", **sent, **how)
+            answer = await box.mesh.call(pod, f"{url}{CHECK}", **sent, **how)
         except NoAnswer:
             return NO_ANSWER
         if not answer.body:  # Envoy has made a gRPC status of its HTTP status
@@ -378,68 +378,68 @@ def asks_through(pod: str, url: str, *metadata: tuple[str, str], **how: Any) -> 
             return Outcome.of(refused, answer.reason)
         return f"answered: {Outcome.of_check(CheckResponse.FromString(answer.body[5:]))}"
 
-    return move
+    return action
 
 
-def denied_for(reason: str, move: Move) -> Move:
-    """A move, and whether the service denied something for this reason meanwhile."""
+def denied_for(reason: str, action: Action) -> Action:
+    """An action, and whether the service denied something for this reason meanwhile."""
 
-    async def moved(stage: Stage) -> str:
-        before = await _counted(stage, f'reason="{reason}"')
-        outcome = await move(stage)
-        denied = await _counted(stage, f'reason="{reason}"') > before
+    async def done(box: Box) -> str:
+        before = await _counted(box, f'reason="{reason}"')
+        outcome = await action(box)
+        denied = await _counted(box, f'reason="{reason}"') > before
         return f"{outcome}, {reason if denied else 'none denied'}"
 
-    return moved
+    return done
 
 
-def asked_twice(question: str, move: Move) -> Move:
-    """A move that a gateway asks about once, and by which the service is asked once more."""
+def asked_twice(question: str, action: Action) -> Action:
+    """An action that a gateway asks about once, and by which the service is asked once more."""
 
-    async def moved(stage: Stage) -> str:
-        before = await _counted(stage, f'question="{question}"')
-        outcome = await move(stage)
+    async def done(box: Box) -> str:
+        before = await _counted(box, f'question="{question}"')
+        outcome = await action(box)
 
         async def twice() -> bool:  # nobody waits for a copy
-            return await _counted(stage, f'question="{question}"') == before + 2
+            return await _counted(box, f'question="{question}"') == before + 2
 
         await eventually(twice, "the copy arrives")
         return f"{outcome}, asked twice"
 
-    return moved
+    return done
 
 
-async def _counted(stage: Stage, label: str) -> float:
+async def _counted(box: Box, label: str) -> float:
     """How many Checks the service has answered so."""
-    lines = (await stage.mesh.metrics()).splitlines()
+    lines = (await box.mesh.metrics()).splitlines()
     return sum(float(it.split()[-1]) for it in lines if label in it)
 
 
-def under(text: str, move: Move) -> Move:
-    """A move under another policy."""
+def under(text: str, action: Action) -> Action:
+    """An action under another policy."""
 
-    async def moved(stage: Stage) -> str:
-        before = stage.mesh.authz.policy_file.read_text()
-        await stage.mesh.set_policy(text)
+    async def done(box: Box) -> str:
+        before = box.mesh.authz.policy_file.read_text()
+        await box.mesh.set_policy(text)
         try:
-            return await move(stage)
+            return await action(box)
         finally:
-            await stage.mesh.set_policy(before)
+            await box.mesh.set_policy(before)
 
-    return moved
+    return done
 
 
 # -- eventing ----------------------------------------------------------------------------------
 
 
-def eventing(move: Move, reached: str = "acme-db/hello") -> Move:
-    """A move in a cluster with brokers, channels and triggers; which app saw an event of it.
+def eventing(action: Action, reached: str = "acme-db/hello") -> Action:
+    """An action in a cluster with brokers, channels and triggers; which app saw an event of it.
 
     acme-web has a broker whose trigger sends to acme-db; mallory's trigger does, too.
     """
 
-    async def moved(stage: Stage) -> str:
-        mesh = stage.mesh
+    async def done(box: Box) -> str:
+        mesh = box.mesh
         victim = f"http://hello.acme-db.svc.{DOMAIN}/event"
         for space in ("acme-web", "mallory"):
             channel = f"http://events-kn-channel.{space}.svc.{DOMAIN}/"
@@ -447,29 +447,29 @@ def eventing(move: Move, reached: str = "acme-db/hello") -> Move:
             await mesh.control(
                 "knative-eventing/broker-ingress", "PUT", f"/brokers/{space}/default", broker
             )
-            await subscribed(stage, space, trigger_of(space))
+            await subscribed(box, space, trigger_of(space))
             trigger = {"uid": "u1", "subscriber": victim, "filter": {}}
             await mesh.control(
                 "knative-eventing/broker-filter", "PUT", f"/triggers/{space}/t", trigger
             )
         await mesh.forget(reached)
-        outcome = await move(stage)
+        outcome = await action(box)
         return f"{outcome}, {len(await mesh.seen(reached))} events"
 
-    return moved
+    return done
 
 
-def sinks(move: Move) -> Move:
-    """A move in a cluster in which acme-web has a JobSink; how many Jobs were started of it."""
+def sinks(action: Action) -> Action:
+    """An action in a cluster in which acme-web has a JobSink; how many Jobs were started of it."""
 
-    async def moved(stage: Stage) -> str:
-        await stage.mesh.control("knative-eventing/job-sink", "PUT", "/sinks/acme-web/jobs", {})
+    async def done(box: Box) -> str:
+        await box.mesh.control("knative-eventing/job-sink", "PUT", "/sinks/acme-web/jobs", {})
         broker = {"broker": f"http://broker-ingress.knative-eventing.svc.{DOMAIN}/acme-web/default"}
         to = "/replies/acme-web/asked"
-        await stage.mesh.control("knative-eventing/request-reply", "PUT", to, broker)
-        return await move(stage)
+        await box.mesh.control("knative-eventing/request-reply", "PUT", to, broker)
+        return await action(box)
 
-    return moved
+    return done
 
 
 def trigger_of(namespace: str) -> str:
@@ -477,98 +477,98 @@ def trigger_of(namespace: str) -> str:
     return f"http://broker-filter.knative-eventing.svc.{DOMAIN}/triggers/{namespace}/t/u1"
 
 
-async def subscribed(stage: Stage, namespace: str, subscriber: str) -> None:
+async def subscribed(box: Box, namespace: str, subscriber: str) -> None:
     """Let the namespace's channel send what it takes to `subscriber`."""
     path = f"/channels/{namespace}/events-kn-channel"
     content = {"subscribers": [subscriber]}
-    await stage.mesh.control("knative-eventing/imc-dispatcher", "PUT", path, content)
+    await box.mesh.control("knative-eventing/imc-dispatcher", "PUT", path, content)
 
 
-def post(pod: str, url: str, *headers: tuple[str, str], token: Loot | str = "") -> Move:
+def post(pod: str, url: str, *headers: tuple[str, str], token: TokenSource | str = "") -> Action:
     """An event."""
 
-    async def move(stage: Stage) -> str:
+    async def action(box: Box) -> str:
         sent = [*EVENT, *headers]
-        return await stage.call(pod, url, method="POST", body=b"x", headers=sent, token=token)
+        return await box.call(pod, url, method="POST", body=b"x", headers=sent, token=token)
 
-    return move
+    return action
 
 
-def broker_at(channel: str, then: Move) -> Move:
+def broker_at(channel: str, then: Action) -> Action:
     """mallory's broker has somebody else's channel in its status, which mallory may write."""
 
-    async def move(stage: Stage) -> str:
-        await stage.mesh.control(
+    async def action(box: Box) -> str:
+        await box.mesh.control(
             "knative-eventing/broker-ingress",
             "PUT",
             "/brokers/mallory/default",
             {"channel": channel},
         )
-        return await then(stage)
+        return await then(box)
 
-    return move
+    return action
 
 
-def smuggling(pod: str, url: str, token: Loot) -> Move:
+def smuggling(pod: str, url: str, token: TokenSource) -> Action:
     """An event with a token under the name by which it travels through the broker's ingress."""
 
-    async def move(stage: Stage) -> str:
-        sent = [*EVENT, ("knative-tenant-token", await token(stage))]
-        return await stage.call(pod, url, method="POST", body=b"x", headers=sent)
+    async def action(box: Box) -> str:
+        sent = [*EVENT, ("knative-tenant-token", await token(box))]
+        return await box.call(pod, url, method="POST", body=b"x", headers=sent)
 
-    return move
+    return action
 
 
-def subscription(subscriber: str, then: Move) -> Move:
+def subscription(subscriber: str, then: Action) -> Action:
     """mallory's Subscription names any address, and mallory sends an event into its channel."""
 
-    async def move(stage: Stage) -> str:
-        await subscribed(stage, "mallory", subscriber)
-        return await then(stage)
+    async def action(box: Box) -> str:
+        await subscribed(box, "mallory", subscriber)
+        return await then(box)
 
-    return move
+    return action
 
 
-def triggers(subscriber: str, then: Move) -> Move:
+def triggers(subscriber: str, then: Action) -> Action:
     """mallory's Trigger names any address."""
 
-    async def move(stage: Stage) -> str:
+    async def action(box: Box) -> str:
         trigger = {"uid": "u1", "subscriber": subscriber, "filter": {}}
-        await stage.mesh.control(
+        await box.mesh.control(
             "knative-eventing/broker-filter", "PUT", "/triggers/mallory/t", trigger
         )
-        return await then(stage)
+        return await then(box)
 
-    return move
+    return action
 
 
-def ping(namespace: str, sink: str) -> Move:
+def ping(namespace: str, sink: str) -> Action:
     """A namespace's PingSource fires at any address."""
 
-    async def move(stage: Stage) -> str:
+    async def action(box: Box) -> str:
         content = {"sink": sink}
-        answer = await stage.mesh.control(
+        answer = await box.mesh.control(
             "knative-eventing/pingsource", "POST", f"/ping/{namespace}", content
         )
         return str(answer["status"])
 
-    return move
+    return action
 
 
-def _certificate(stage: Stage, who: str) -> Any:
+def _certificate(box: Box, who: str) -> Any:
     if who.startswith("spiffe://"):
-        return stage.identity(who)
-    return stage.mesh.certificate(who)
+        return box.identity(who)
+    return box.mesh.certificate(who)
 
 
-def outage_header() -> Move:
+def outage_header() -> Action:
     """A call out of the mesh while the service is down: does the world learn of it?"""
 
-    async def move(stage: Stage) -> str:
-        await stage.mesh.forget("outside/server")
-        outcome = await while_down(call("acme-web/plain", "http://outside.test/"))(stage)
-        (seen,) = await stage.mesh.seen("outside/server")
+    async def action(box: Box) -> str:
+        await box.mesh.forget("outside/server")
+        outcome = await while_down(call("acme-web/plain", "http://outside.test/"))(box)
+        (seen,) = await box.mesh.seen("outside/server")
         told = seen.header("x-envoy-auth-failure-mode-allowed")
         return f"{outcome}, {'the header' if told else 'no such header'}"
 
-    return move
+    return action

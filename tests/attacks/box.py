@@ -28,9 +28,9 @@ TOKEN: Final = "x-tenant-token"
 CHECK: Final = "/envoy.service.auth.v3.Authorization/Check"
 
 Documents: TypeAlias = tuple[Json, ...]
-Loot: TypeAlias = Callable[["Stage"], Awaitable[str]]
+TokenSource: TypeAlias = Callable[["Box"], Awaitable[str]]
 """How somebody came by a token."""
-Move: TypeAlias = Callable[["Stage"], Awaitable[str]]
+Action: TypeAlias = Callable[["Box"], Awaitable[str]]
 """What somebody does; what came of it in a few words, such as `403 token-invalid`."""
 
 
@@ -149,7 +149,7 @@ def grpc_call(message: bytes, metadata: Headers) -> dict[str, Any]:
     }
 
 
-class Stage:
+class Box:
     """A running box, and what is done in it."""
 
     def __init__(self, mesh: Mesh) -> None:
@@ -160,7 +160,13 @@ class Stage:
     # ---- doing ----
 
     async def call(
-        self, pod: str, url: str, *, token: Loot | str = "", headers: Headers = (), **how: Any
+        self,
+        pod: str,
+        url: str,
+        *,
+        token: TokenSource | str = "",
+        headers: Headers = (),
+        **how: Any,
     ) -> Outcome:
         """A request, and what came of it."""
         value = token if isinstance(token, str) else await token(self)
