@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 import subprocess
 import urllib.request
+from threading import Timer
 from typing import Final
 
 from authz.kube import KubeError
 
 LONGEST: Final = 16 << 20
-_SECONDS: Final = 15.0
+SECONDS: Final = 15.0
+"""For all of it: kubectl itself waits for ever."""
 
 
-def forwarded(namespace: str, pod: str, port: int, refused: KubeError) -> bytes:
+def forwarded(
+    namespace: str, pod: str, port: int, refused: KubeError, *, seconds: float = SECONDS
+) -> bytes:
     """What a pod answers at `/metrics`.
 
     Raises:
@@ -22,21 +26,24 @@ def forwarded(namespace: str, pod: str, port: int, refused: KubeError) -> bytes:
     command = ["kubectl", "port-forward", f"--namespace={namespace}", f"pod/{pod}", f":{port}"]
     try:
         process = subprocess.Popen(  # noqa: S603 - no shell, and names come from the API server
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
     except OSError:
         raise refused from None
+    end = Timer(seconds, process.kill)
     with process:
+        end.start()
         try:
-            line = process.stdout.readline() if process.stdout else ""  # at once, or it ends
+            line = process.stdout.readline() if process.stdout else ""
             local = re.search(r"^Forwarding from 127\.0\.0\.1:(\d+) ", line)
             if local is None:
                 raise refused
             url = f"http://127.0.0.1:{local[1]}/metrics"
-            with urllib.request.urlopen(url, timeout=_SECONDS) as answer:
+            with urllib.request.urlopen(url, timeout=seconds) as answer:
                 body: bytes = answer.read(LONGEST)
         except (OSError, ValueError):
             raise refused from None
         finally:
+            end.cancel()
             process.kill()
     return body

@@ -115,8 +115,8 @@ async def _istio(site: Site) -> Answer:
     if found := await holders(site, ISTIO):
         return problem(
             f"these may write Istio's objects: {several([str(it) for it in found])}",
-            "take networking.istio.io and security.istio.io out of tenants' roles: `kubectl get "
-            "rolebindings,clusterrolebindings -A` says by which they have them",
+            "take networking.istio.io and security.istio.io out of their roles (`kubectl get "
+            "rolebindings,clusterrolebindings -A`), or name the platform's own by --platform",
         )
     return ok("no tenant may write Istio's objects")
 
@@ -125,7 +125,8 @@ async def _labels(site: Site) -> Answer:
     if found := await holders(site, LABELS):
         return problem(
             f"these may change namespaces' labels: {several([str(it) for it in found])}",
-            "take `namespaces` out of their roles: labels say whose a namespace is",
+            "take `namespaces` out of their roles, for labels say whose a namespace is; or name "
+            "the platform's own by --platform",
         )
     return ok("no tenant may label namespaces")
 

@@ -1,0 +1,384 @@
+"""From a clone to enforced by the pages' own commands, copied: a real engine, registry, API server.
+
+In their text, only the registry's name is another. What no part of the machine does is done here: a
+kubelet's and a controller's status of the DaemonSet, and the end of a namespace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import docker
+import httpx
+import pytest
+
+from authz import __version__
+from authz.lab import controlplane
+from authz.lab.controlplane import build
+from authz.lab.controlplane.api import Api
+from authz.lab.controlplane.running import Plane, _crds
+from authz.lab.controlplane.versions import ISTIO
+from authz.lab.harness.processes import child
+from authz.testing import check_request
+from tests.admission.rows import Json, thing
+from tests.deploy.manifests import ROOT
+from tests.envoy.bench import free_port
+from tests.image.container import Container
+from tests.image.engine import make_context
+from tests.support.clients import connected, http_get, outcome
+from tests.support.processes import Folder
+from tests.support.waiting import at_last, eventually
+
+pytestmark = [
+    pytest.mark.timeout(1200),  # the first builds a registry, and makes a base image
+    pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl"),
+    pytest.mark.skipif(shutil.which("docker") is None, reason="there is no docker to build with"),
+    pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl"),
+]
+
+HOME = "authz-system"
+FENCE = re.compile(r"```sh\n(.*?)```", re.DOTALL)
+DAEMON_SET = f"/apis/apps/v1/namespaces/{HOME}/daemonsets/authz"
+KUBECONFIG = "/tmp/.kube/config"  # noqa: S108 - the image's home
+USER = 65532
+"""As the pods run."""
+
+
+def commands(page: str, title: str) -> list[str]:
+    """The commands of a section, block by block."""
+    text = (ROOT / page).read_text()
+    section = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    found = FENCE.findall(section)
+    assert found, title
+    return list(found)
+
+
+class Newcomer:
+    """Who has a clone, docker, kubectl, and a registry."""
+
+    def __init__(self, clone: Path, plane: Plane, engine: str, registry: str) -> None:
+        self.clone = clone
+        self.registry = registry
+        self.environment = {
+            **os.environ,
+            "KUBECONFIG": str(plane.kubeconfig),
+            "DOCKER_HOST": engine,
+            "DOCKER_BUILDKIT": "0",  # the builder that every engine has
+        }
+
+    async def types(self, text: str, *, ok: bool = True) -> subprocess.CompletedProcess[str]:
+        """Have a shell do what a page says."""
+        text = re.sub(r"(?m)^registry=.*$", "", text)
+        done = await asyncio.to_thread(
+            subprocess.run,
+            ["bash", "-c", f"set -eu\nregistry={self.registry}\n{text}"],
+            cwd=self.clone,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not ok or done.returncode == 0, (
+            f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        )
+        return done
+
+
+@pytest.fixture(scope="module", autouse=True)
+def asked_for(request: pytest.FixtureRequest) -> None:
+    """Sooner than an engine is started."""
+    if not request.config.getoption("--istiod"):
+        pytest.skip("starts a real control plane: pytest --istiod")
+    if os.geteuid() != 0:
+        pytest.skip("only root can hand files over to the pod's user")
+    if reason := build.missing():
+        pytest.skip(reason)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """What git gives, and a wheelhouse, since here is no index within a build."""
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    make_context(folder)
+    for name in ("deploy", "envoyfilters"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        shutil.copytree(ROOT / name, folder / name, symlinks=True)
+    return folder
+
+
+@asynccontextmanager
+async def registry(folder: Path) -> AsyncIterator[str]:
+    """An empty registry, `localhost:<port>`."""
+    program = build.registry()
+    if not program.file.exists() and (reason := build.missing()):
+        pytest.skip(f"no registry: {reason}")
+    built = await asyncio.to_thread(build.built, program, lambda _: None)
+    place = f"127.0.0.1:{free_port().port}"
+    config = {
+        "version": 0.1,
+        "log": {"level": "warn"},
+        "storage": {"filesystem": {"rootdirectory": str(folder / "images")}},
+        "http": {"addr": place},
+    }
+    (folder / "registry.yaml").write_text(json.dumps(config))
+    argv: list[str | Path] = [built, "serve", folder / "registry.yaml"]
+    environment = {"PATH": os.environ["PATH"], "OTEL_TRACES_EXPORTER": "none"}
+    async with child("registry", argv, folder / "registry.log", environment) as process:
+
+        async def answers() -> bool:
+            with suppress(httpx.HTTPError):
+                async with httpx.AsyncClient(trust_env=False) as client:
+                    return (await client.get(f"http://{place}/v2/")).status_code == 200
+            return False
+
+        await process.until(answers)
+        yield place
+
+
+@asynccontextmanager
+async def controllers(api: Api) -> AsyncIterator[None]:
+    """What a kubelet and two controllers would do: every pod is ready, every namespace ends."""
+
+    async def go_on() -> None:
+        while True:
+            await asyncio.sleep(0.1)
+            found = await api.http.get(DAEMON_SET)
+            if found.status_code == 200:
+                await _ready(api, found.json())
+            for it in (await api.read("/api/v1/namespaces"))["items"]:
+                if "deletionTimestamp" in it["metadata"]:
+                    path = f"/api/v1/namespaces/{it['metadata']['name']}"
+                    await _emptied(api, it["metadata"]["name"])
+                    it["spec"] = {"finalizers": []}
+                    await api.http.put(f"{path}/finalize", json=it)
+
+    task = asyncio.create_task(go_on())
+    try:
+        yield
+        assert not task.done(), task.exception()
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _ready(api: Api, workload: Json) -> None:
+    numbers = ("desiredNumberScheduled", "currentNumberScheduled", "numberReady")
+    more = ("updatedNumberScheduled", "numberAvailable")
+    status = dict.fromkeys((*numbers, *more), 1) | {"numberMisscheduled": 0}
+    status["observedGeneration"] = workload["metadata"]["generation"]
+    if workload["status"] != status:
+        await api.http.put(f"{DAEMON_SET}/status", json={**workload, "status": status})
+
+
+async def _emptied(api: Api, space: str) -> None:
+    for group, kinds in (("api/v1", ("secrets", "configmaps")), ("apis/apps/v1", ("daemonsets",))):
+        for kind in kinds:
+            await api.http.delete(f"/{group}/namespaces/{space}/{kind}")
+
+
+def _world() -> list[Json]:
+    spaces = ("istio-system", "knative-serving", "knative-eventing", "monitoring")
+    container = {"name": "app", "image": "registry.test/app:1"}
+    made = [thing("v1", "Namespace", name, None) for name in spaces]
+    for place, name in (("knative-serving", "activator"), ("knative-eventing", "job-sink")):
+        template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}}
+        spec = {"selector": {"matchLabels": {"app": name}}, "template": template}
+        made.append(thing("apps/v1", "Deployment", name, place, spec=spec))
+    return made
+
+
+async def _kubeconfig(plane: Plane, api: Api, account: str, file: Path) -> Path:
+    """One of an account of the manifests', whole in one file, as a pod has it mounted."""
+    path = f"/api/v1/namespaces/{HOME}/serviceaccounts/{account}/token"
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    answer = await api.http.post(path, json=review)
+    assert answer.status_code == 201, answer.text
+    config = json.loads(plane.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": answer.json()["status"]["token"]}
+    authority = base64.b64encode(plane.ca_file.read_bytes()).decode()
+    cluster = config["clusters"][0]["cluster"]
+    config["clusters"][0]["cluster"] = {
+        "server": cluster["server"],
+        "certificate-authority-data": authority,
+    }
+    _write(file, json.dumps(config).encode(), 0o440)
+    return file
+
+
+def _write(file: Path, content: bytes, mode: int) -> None:
+    file.write_bytes(content)
+    os.chown(file, 0, USER)
+    file.chmod(mode)
+
+
+async def test_by_the_pages_commands_a_clone_becomes_enforced_and_goes_again(
+    client: docker.DockerClient,
+    base: Any,
+    clone: Path,
+    tmp_path: Path,
+) -> None:
+    base.tag("python", "3.13-slim")  # whatever Python it is: the Dockerfile's own base
+    engine: Any = client.api
+    socket = engine._custom_adapter.socket_path
+    async with (
+        controlplane.running(istio=None) as plane,
+        plane.api() as api,
+        registry(tmp_path) as place,
+        controllers(api),
+    ):
+        await api.apply(await asyncio.to_thread(_crds, ISTIO))
+        await api.apply(_world())
+        name = f"{place}/tenant-authz"
+        newcomer = Newcomer(clone, plane, f"unix://{socket}", name)
+        image = f"{name}:{__version__}"
+        cluster, service, enforce, check, _ = commands("deploy/README.md", "Install")
+        try:
+            await newcomer.types(cluster)
+            await newcomer.types(service)
+            client.images.remove(image, force=True)  # from now on it is the registry's
+            workload, job = await _applied(api)
+            assert {_image(workload), _image(job)} == {image}
+
+            await _runs_the_job(client, plane, api, job, tmp_path)
+            before = await newcomer.types(
+                f"{check.partition('check --pre')[0]}check --pre", ok=False
+            )
+            assert "kubernetes-version: Kubernetes is 1.30 or newer: v1.37" in before.stdout
+            assert before.returncode == 1, before.stderr  # there is no istiod
+
+            await newcomer.types(enforce)
+            assert await _answers(client, plane, api, image, tmp_path) == "token-missing"
+
+            await _rotates(newcomer, api)
+            await _upgrades(newcomer, api)
+            uninstall, _ = commands("deploy/README.md", "Uninstall")
+            await newcomer.types(uninstall)
+            assert (await api.http.get(f"/api/v1/namespaces/{HOME}")).status_code == 404
+            filters = "/apis/networking.istio.io/v1alpha3/envoyfilters"
+            names = {it["metadata"]["name"] for it in (await api.read(filters))["items"]}
+            assert not names
+        finally:
+            client.images.remove("python:3.13-slim", force=True)
+            with suppress(docker.errors.ImageNotFound):
+                client.images.remove(image, force=True)
+
+
+async def _applied(api: Api) -> tuple[Json, Json]:
+    """DaemonSet and Job, as the commands have left them."""
+    job = await api.read(f"/apis/batch/v1/namespaces/{HOME}/jobs/authz-keys")
+    return await api.read(DAEMON_SET), job
+
+
+def _image(workload: Json) -> str:
+    containers = workload["spec"]["template"]["spec"]["containers"]
+    (found,) = (it["image"] for it in containers if it["name"] != "istio-proxy")
+    return str(found)
+
+
+async def _runs_the_job(
+    client: docker.DockerClient, plane: Plane, api: Api, job: Json, folder: Path
+) -> None:
+    """As a kubelet would: its image, command, account, user and KEK."""
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    secret = await api.read(f"/api/v1/namespaces/{HOME}/secrets/tenant-authz-kek")
+    (folder / "kek").mkdir()
+    _write(folder / "kek" / "kek", base64.b64decode(secret["data"]["kek"]), 0o440)
+    config = await _kubeconfig(plane, api, "authz-keys", folder / "keys.kubeconfig")
+    await asyncio.to_thread(
+        client.containers.run,
+        container["image"],
+        container["args"],
+        environment={it["name"]: it["value"] for it in container["env"]},
+        user=f"{USER}:{USER}",
+        read_only=True,
+        network_mode="host",
+        volumes=[f"{folder}/kek:/etc/tenant-authz/kek", f"{config}:{KUBECONFIG}"],
+        remove=True,
+    )
+    keys = await api.read(f"/api/v1/namespaces/{HOME}/secrets/tenant-authz-keys")
+    assert keys["data"]
+
+
+async def _answers(
+    client: docker.DockerClient, plane: Plane, api: Api, image: str, folder: Path
+) -> str:
+    """What a server of that image says at the door of `bank`, with the policy in the cluster."""
+    maps = (await api.read(f"/api/v1/namespaces/{HOME}/configmaps"))["items"]
+    (settings,) = (it for it in maps if it["metadata"]["name"].startswith("tenant-authz-settings"))
+    (folder / "settings").mkdir()
+    text = settings["data"]["settings.yaml"]
+    _write(folder / "settings" / "settings.yaml", text.encode(), 0o444)
+    config = await _kubeconfig(plane, api, "authz", folder / "authz.kubeconfig")
+    (folder / "certificates").mkdir()
+    files = Folder(folder / "certificates")
+    (folder / "agent").mkdir()
+    certificate = files.certificate
+    for name, source in (
+        ("cert-chain", certificate.cert_file),
+        ("key", certificate.key_file),
+        ("root-cert", certificate.ca_file),
+    ):
+        _write(folder / "agent" / f"{name}.pem", source.read_bytes(), 0o440)
+    container = Container(
+        client,
+        image,
+        ("serve", "--config", "/etc/tenant-authz/settings/settings.yaml"),
+        user=USER,
+        settings={"listen": "127.0.0.1:0"},
+        mounts={
+            "/etc/tenant-authz/settings": folder / "settings",
+            "/etc/tenant-authz/kek": folder / "kek",
+            "/var/lib/istio/data": folder / "agent",
+            KUBECONFIG: config,
+        },
+    )
+    try:
+        port = await asyncio.to_thread(lambda: container.port)
+        ready = f"http://{container.http}/readyz"
+        await asyncio.to_thread(at_last, lambda: http_get(ready)[0] == 200, "the server is ready")
+        request = check_request(principal="spiffe://cluster.local/ns/shop/sa/till")
+        async with connected(port, files.workload("bank")) as asking:
+            return outcome(await asking.check("verify", request))
+    finally:
+        container.remove()
+
+
+async def _rotates(newcomer: Newcomer, api: Api) -> None:
+    """Another command of `authz keys`, in place of the first."""
+    text = (ROOT / "deploy/OPERATIONS.md").read_text()
+    (block,) = (it for it in FENCE.findall(text) if it.startswith("args="))
+    typed, logs = block.rstrip().rsplit("\n", 1)
+    assert logs.startswith(f"kubectl -n {HOME} logs ")  # no kubelet has any
+    await newcomer.types(typed)
+    _, job = await _applied(api)
+    assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["keys", "rotate", "--root"]
+
+
+async def _upgrades(newcomer: Newcomer, api: Api) -> None:
+    """Another image, and nothing else changes: keys stay."""
+    path = f"/api/v1/namespaces/{HOME}/secrets/tenant-authz-keys"
+    keys, (workload, _) = (await api.read(path))["data"], await _applied(api)
+    sed = f"sed -i 's/newTag: {re.escape(__version__)}/newTag: 9.9.9/' mine/kustomization.yaml"
+    await newcomer.types(f"{sed}\nkubectl apply -k mine")
+
+    async def changed() -> bool:
+        return _image(await api.read(DAEMON_SET)).endswith(":9.9.9")
+
+    await eventually(changed, "the DaemonSet is another")
+    assert (await api.read(path))["data"] == keys
+    assert (await api.read(DAEMON_SET))["metadata"]["generation"] == (
+        workload["metadata"]["generation"] + 1
+    )
