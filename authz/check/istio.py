@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from ruamel.yaml import YAML
@@ -55,22 +56,30 @@ async def istiods(site: Site) -> list[Object]:
     return await site.pods(site.wanted.root_namespace, app="istiod")
 
 
-async def mesh_config(site: Site) -> Mapping[str, Any]:
-    """Istio's MeshConfig, as its ConfigMap has it.
+async def mesh_configs(site: Site) -> list[Mapping[str, Any]]:
+    """Istio's MeshConfigs, one for each revision, as their ConfigMaps have them.
 
     Raises:
-        KubeError: it cannot be read.
+        KubeError: they cannot be read.
     """
-    found = await site.one(CONFIG_MAPS, site.wanted.root_namespace, "istio")
-    if found is None:
+    found = [
+        (name(it), str(part(it, "data", "mesh")))
+        for it in await site.all_of(replace(CONFIG_MAPS, namespace=site.wanted.root_namespace))
+        if (name(it) == "istio" or name(it).startswith("istio-")) and part(it, "data", "mesh")
+    ]
+    if not found:
         raise KubeError(
             f"there is no ConfigMap istio in {site.wanted.root_namespace}: name Istio's root "
             "namespace by --root-namespace"
         )
+    return [_parsed(called, text) for called, text in found]
+
+
+def _parsed(called: str, text: str) -> Mapping[str, Any]:
     try:
-        said = YAML(typ="safe", pure=True).load(str(part(found, "data", "mesh") or ""))
+        said = YAML(typ="safe", pure=True).load(text)
     except YAMLError:
-        raise KubeError("the ConfigMap istio has a key `mesh` that is not YAML") from None
+        raise KubeError(f"the ConfigMap {called} has a key `mesh` that is not YAML") from None
     return said if isinstance(said, dict) else {}
 
 
@@ -136,14 +145,15 @@ async def _injector(site: Site) -> Answer:
 
 
 async def _discovery(site: Site) -> Answer:
-    selectors = items(await mesh_config(site), "discoverySelectors")
+    selectors = [items(it, "discoverySelectors") for it in await mesh_configs(site)]
     spaces = await site.all_of(NAMESPACES)
     left_out = [
         name(it)
         for it in spaces
         if (injected(it) or name(it) == site.wanted.home)
-        and selectors
-        and not any(selects(one, labels(it)) for one in selectors)
+        and not any(
+            not one_of or any(selects(one, labels(it)) for one in one_of) for one_of in selectors
+        )
     ]
     if left_out:
         return problem(
@@ -177,7 +187,8 @@ async def _gateway_clusters(site: Site) -> Answer:
     if not filtered:
         return ok("a gateway is sent every cluster, the service's among them")
     service = f"{site.wanted.home}/authz.{site.wanted.home}.svc."
-    providers = items(await mesh_config(site), "extensionProviders")
+    configs = await mesh_configs(site)
+    providers = [it for config in configs for it in items(config, "extensionProviders")]
     if any(str(part(it, "envoyExtAuthzGrpc", "service")).startswith(service) for it in providers):
         return ok("an extension provider names the service")
     found = [number for _, number in versions(pods)]
@@ -196,17 +207,17 @@ async def _gateway_clusters(site: Site) -> Answer:
 
 
 async def _trust_domain(site: Site) -> Answer:
-    told = str((await mesh_config(site)).get("trustDomain") or "cluster.local")
+    domains = {str(it.get("trustDomain") or "cluster.local") for it in await mesh_configs(site)}
     policy = site.policy
     if site.bad_policy:
         return unread("the policy cannot be used", "see the line `policy`")
-    if told not in policy.trust_domains:
+    if other := sorted(domains - policy.trust_domains):
         trusted = several(sorted(policy.trust_domains))
-        text = f"the mesh's trust domain is {told}; the policy accepts {trusted}"
+        text = f"the mesh's trust domain is {several(other)}; the policy accepts {trusted}"
         if site.before:
             return warning(text, "write yours into trust_domains, roles and exemptions")
         return problem(text, "write it into the policy's trust_domains, roles and exemptions")
-    return ok(told)
+    return ok(several(sorted(domains)))
 
 
 async def _cni(site: Site) -> Answer:

@@ -16,19 +16,20 @@ from typing import Final
 from prometheus_client.parser import text_string_to_metric_families
 
 from authz.check.forward import forwarded
-from authz.check.lines import Answer, Check, Group, ok, problem, warning
+from authz.check.lines import Answer, Check, Group, ok, problem, several, warning
 from authz.check.site import PODS, Site
 from authz.check.things import containers, full_name, items, name, part
 from authz.check.workload import servers
 from authz.kube import KubeError
 
 Values = Mapping[str, list[float]]
-"""A metric's values, over all servers; of a label `what`, as `name what`."""
+"""A metric's values, over all servers; of a label `what` or `version`, as `name what`."""
 
 CERTIFICATE_SECONDS: Final = 3600
 OLD_SECONDS: Final = 300
 """As the alerts have them."""
 _AT_MOST: Final = 20
+_BUILD: Final = "authz_build_info "
 _ALERTS: Final = "deploy/observability/README.md"
 
 
@@ -76,7 +77,7 @@ def _count(text: str, pod: str, found: defaultdict[str, list[float]]) -> None:
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                what = sample.labels.get("what", "")
+                what = sample.labels.get("what") or sample.labels.get("version", "")
                 found[f"{sample.name} {what}".rstrip()].append(sample.value)
     except (ValueError, KeyError):
         raise KubeError(f"{pod} does not answer with metrics on its side port") from None
@@ -138,9 +139,30 @@ async def _unverified(site: Site) -> Answer:
     return ok("every namespace that signs verifies, too")
 
 
+async def _version(site: Site) -> Answer:
+    versions = {it.partition(" ")[2] for it in await told(site) if it.startswith(_BUILD)}
+    if not versions:
+        raise KubeError(f"the servers tell no {_BUILD.strip()}: they may be of another version")
+    if len(versions) > 1:
+        return warning(f"several run: {several(sorted(versions))}", "wait for the rollout")
+    [version] = versions
+    if version != site.wanted.version:
+        return warning(
+            f"the servers are {version}, this program is {site.wanted.version}",
+            "check with the servers' version: filters and rules are judged by this program's own",
+        )
+    return ok(version)
+
+
 GROUP: Final = Group(
     "Servers",
     (
+        Check(
+            "server-version",
+            "they are this program's version",
+            "deploy/README.md#upgrade",
+            _version,
+        ),
         Check("certificate", "their certificates are good", _ALERTS, _certificate),
         Check("keys", "they have the keys", _ALERTS, _keys),
         Check("policy-age", "they have the policy", _ALERTS, _age),

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from authz.check.lines import Answer, Check, Group, ok, problem, several, unread, warning
+from authz.check.lines import Answer, Check, Group, ok, problem, several, warning
 from authz.check.site import DAEMON_SETS, DEPLOYMENTS, NAMESPACES, SERVICES, Site, injected
 from authz.check.things import (
     Object,
-    containers,
     full_name,
     has_proxy,
     items,
@@ -16,7 +15,6 @@ from authz.check.things import (
     mapping,
     part,
     ready,
-    tag_of,
 )
 from authz.kube import Resource
 
@@ -143,24 +141,6 @@ async def _endpoints(site: Site) -> Answer:
     return ok(f"{len(ready_ones)} endpoints")
 
 
-async def _version(site: Site) -> Answer:
-    pods = await servers(site)
-    images = {
-        str(it.get("image")) for pod in pods for it in containers(pod) if it.get("name") == NAME
-    }
-    if not images:
-        return unread("no server runs", "see the line `servers`")
-    if len(images) > 1:
-        return warning(f"several are in use: {several(sorted(images))}", "wait for the rollout")
-    [image] = images
-    if tag_of(image) != site.wanted.version:
-        return warning(
-            f"the servers are {image}, this program is {site.wanted.version}",
-            "check with the servers' version: other filters and rules may be its own",
-        )
-    return ok(image)
-
-
 GROUP: Final = Group(
     "Service",
     (
@@ -169,7 +149,6 @@ GROUP: Final = Group(
         Check("workload", "a server wherever one is wanted", _INSTALL, _workload),
         Check("servers", "its pods", _INSTALL, _pods),
         Check("endpoints", "sidecars find it", _INSTALL, _endpoints),
-        Check("image", "its version is this program's", "deploy/README.md#upgrade", _version),
     ),
     before=False,
 )

@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Final
 
-from authz import manifests
+from authz import __version__, manifests
 from authz.check import Level, Line
 from tests.admission.rows import Json, changed, thing
 from tests.check.world import HOME, METRICS, RBAC, SHOP, Fake, Key, bound, key, pod
@@ -221,6 +221,13 @@ ROWS: Final = (
         _mesh("discoverySelectors: [{matchLabels: {tenant-authz.dev/tenant: shop}}, "
               "{matchExpressions: [{key: kubernetes.io/metadata.name, operator: In, "
               "values: [authz-system]}]}]")),
+    Row("istio-discovery", PROBLEM, "does not watch authz-system", _all(
+        without(ISTIO), also(thing("v1", "ConfigMap", "istio-1-29", "istio-system",
+            data={"mesh": "discoverySelectors: [{matchLabels: {istio-injection: enabled}}, "
+                  "{matchLabels: {never: so}}]"})),
+        relabelled("Namespace", "", HOME, istio_injection="disabled"))),
+    Row("istio-trust-domain", PROBLEM, "trust domain is td.example; the",
+        also(thing("v1", "ConfigMap", "istio-1-29", "istio-system", data={"mesh": DOMAIN}))),
     Row("istio-discovery", UNREAD, "is not YAML", _mesh("a: [")),
     Row("istio-discovery", UNREAD, "no ConfigMap istio", without(ISTIO)),
     Row("istio-gateway-clusters", PROBLEM, "does not send gateways",
@@ -331,10 +338,12 @@ ROWS: Final = (
         but("Pod", HOME, "authz-1", status__conditions=_LATE)),
     Row("endpoints", PROBLEM, "has no endpoint", without(("EndpointSlice", HOME, "authz-1"))),
     Row("endpoints", PROBLEM, "no Service authz", without(("Service", HOME, "authz"))),
-    Row("image", WARNING, "the servers are tenant-authz:0.0.1",
-        imaged(HOME, "authz-1", "authz", "tenant-authz:0.0.1")),
-    Row("image", UNREAD, "no server runs", without(("Pod", HOME, "authz-1"))),
     # What the servers say
+    Row("server-version", WARNING, "the servers are 0.0.1, this program is",
+        answers=metric(f'version="{__version__}"', 'version="0.0.1"')),
+    Row("server-version", WARNING, "several run: 0.0.1, ", answers=metric(
+        "authz_keyring_refused", 'authz_build_info{version="0.0.1"} 1\nauthz_keyring_refused')),
+    Row("server-version", UNREAD, "tell no authz_build_info", answers=metric("build_info", "a")),
     Row("certificate", PROBLEM, "one expires in 59 s",
         answers=metric("expires_seconds 80000", "expires_seconds 59")),
     Row("certificate", UNREAD, "tell no authz_certificate",

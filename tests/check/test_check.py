@@ -14,6 +14,8 @@ import pytest
 import authz.kube
 from authz.check import Level, Line, Site, Wanted, asked, examine, is_well, until_well
 from authz.kube import KubeError, Resource
+from authz.observe import Metrics
+from authz.testing import ManualClock
 from tests.check.rows import EXPECTED, ROWS, Row, found
 from tests.check.world import Fake, wanted, world
 from tests.command import Run, in_process
@@ -82,6 +84,21 @@ async def test_what_may_not_be_read_is_never_ok(plural: str) -> None:
     unread = [it for it in lines if it.answer.level is Level.UNREAD]
     assert unread
     assert all(it.answer.remedy for it in unread)
+
+
+async def test_the_servers_own_metrics_are_understood() -> None:
+    clock = ManualClock(now=1_000_000.0)
+    metrics = Metrics(clock)
+    metrics.presents(clock() + 86_400)
+    metrics.uses_keyring(3)
+    metrics.refuses_keyring(False)
+    for what in ("keyring", "policy"):
+        metrics.fresh(what)
+    fake = Fake(SOUND)
+    fake.metrics = metrics.text().decode()
+    told = await examine(Site(fake, WANTED, before=False))
+    levels = {it.check.name: it.answer for it in told if it.group == "Servers"}
+    assert {it.level for it in levels.values()} == {Level.OK}, levels
 
 
 # -- waiting ---------------------------------------------------------------------------------------
@@ -171,7 +188,7 @@ def test_the_exit_code_says_whether_all_is_well(run: Run, server: Fake) -> None:
     assert "  ok       mutual-tls: mutual TLS is STRICT: STRICT\n" in done.out
     server.metrics = "<html>"
     unread = run("check", "--json")
-    assert (unread.code, unread.json["counted"]["not read"]) == (3, 4)
+    assert (unread.code, unread.json["counted"]["not read"]) == (3, 5)
     server.git_version = "v1.20.0"
     both = run("check")
     assert both.code == 1

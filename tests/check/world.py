@@ -21,12 +21,13 @@ RBAC: Final = "rbac.authorization.k8s.io/v1"
 HOME: Final = "authz-system"
 SHOP: Final = "shop"
 SIDE_PORT: Final = 9001
-METRICS: Final = """\
+METRICS: Final = f"""\
+authz_build_info{{python="3.13.1",version="{__version__}"}} 1
 authz_certificate_expires_seconds 80000
 authz_keyring_refused 0
 authz_keyring_version 3
-authz_age_seconds{what="keyring"} 4
-authz_age_seconds{what="policy"} 5
+authz_age_seconds{{what="keyring"}} 4
+authz_age_seconds{{what="policy"}} 5
 authz_unverified_namespaces 0
 """
 VERSION: Final = "v1.37.2"

@@ -27,16 +27,20 @@ def program() -> Path:
     return build.built(helm, lambda _: None)
 
 
+def folders() -> dict[str, str]:
+    """What keeps Helm out of the user's own folders."""
+    return {it: str(build.cache() / "helm") for it in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME")}
+
+
 def run(
     *arguments: str | Path, given: str = "", kubeconfig: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run Helm to its end; it writes nothing into the user's folders."""
     helm = program()
-    folders = {it: str(build.cache() / "helm") for it in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME")}
     return subprocess.run(
         [helm, *arguments],
         input=given,
-        env={**os.environ, **folders, "KUBECONFIG": str(kubeconfig or "/nowhere")},
+        env={**os.environ, **folders(), "KUBECONFIG": str(kubeconfig or "/nowhere")},
         capture_output=True,
         text=True,
         check=False,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from authz.lab.controlplane.versions import ISTIO
 from tests.admission.rows import Json, changed, thing
 from tests.deploy import helm
 from tests.deploy.helm import CHART, HOME
-from tests.deploy.manifests import DEPLOY, load, rendered
+from tests.deploy.manifests import DEPLOY, ROOT, load, rendered
+from tests.deploy.newcomer import Newcomer, commands, controllers, world
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
 
@@ -142,6 +145,28 @@ async def test_an_installation_by_kustomize_is_taken_over(cluster: Installed) ->
     assert after["metadata"]["generation"] == before["metadata"]["generation"]
     assert not await cluster.helm("uninstall", "tenant-authz")
     assert await cluster.get(SERVER) is None
+
+
+async def test_the_pages_commands_install_and_remove_it(cluster: Installed, tmp_path: Path) -> None:
+    (tmp_path / "helm").symlink_to(helm.program())
+    for name in ("deploy", "envoyfilters"):
+        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **helm.folders()}
+    newcomer = Newcomer(tmp_path, cluster.plane, "r.example/a", environment)
+    *_, install = commands("deploy/README.md", "Install")
+    _, uninstall = commands("deploy/README.md", "Uninstall")
+    assert install.count("helm ") == 3
+    async with controllers(cluster.api):
+        await cluster.api.apply(world())
+        await newcomer.types(install)
+        assert image(await cluster.has(SERVER)) == f"r.example/a:{__version__}"
+        job = await cluster.has(("batch/v1", "Job", "authz-keys", HOME))
+        assert job["spec"]["template"]["spec"]["containers"][0]["image"].startswith("r.example/a:")
+        await cluster.has(VERIFY)
+        await cluster.has(HOSTS)
+        await newcomer.types(uninstall)
+    for what in (SERVER, VERIFY, HOSTS, ("v1", "Namespace", HOME, None)):
+        assert await cluster.get(what) is None
 
 
 async def test_an_old_kubernetes_is_refused(cluster: Installed) -> None:

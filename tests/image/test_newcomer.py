@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -30,8 +29,18 @@ from authz.lab.controlplane.running import Plane, _crds
 from authz.lab.controlplane.versions import ISTIO
 from authz.lab.harness.processes import child
 from authz.testing import check_request
-from tests.admission.rows import Json, thing
+from tests.admission.rows import Json
 from tests.deploy.manifests import ROOT
+from tests.deploy.newcomer import (
+    DAEMON_SET,
+    FENCE,
+    HOME,
+    JOBS,
+    Newcomer,
+    commands,
+    controllers,
+    world,
+)
 from tests.envoy.bench import free_port
 from tests.image.container import Container
 from tests.image.engine import make_context
@@ -46,53 +55,9 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("openssl") is None, reason="there is no openssl"),
 ]
 
-HOME = "authz-system"
-FENCE = re.compile(r"```sh\n(.*?)```", re.DOTALL)
-DAEMON_SET = f"/apis/apps/v1/namespaces/{HOME}/daemonsets/authz"
 KUBECONFIG = "/tmp/.kube/config"  # noqa: S108 - the image's home
 USER = 65532
 """As the pods run."""
-
-
-def commands(page: str, title: str) -> list[str]:
-    """The commands of a section, block by block."""
-    text = (ROOT / page).read_text()
-    section = text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
-    found = FENCE.findall(section)
-    assert found, title
-    return list(found)
-
-
-class Newcomer:
-    """Who has a clone, docker, kubectl, and a registry."""
-
-    def __init__(self, clone: Path, plane: Plane, engine: str, registry: str) -> None:
-        self.clone = clone
-        self.registry = registry
-        self.environment = {
-            **os.environ,
-            "KUBECONFIG": str(plane.kubeconfig),
-            "DOCKER_HOST": engine,
-            "DOCKER_BUILDKIT": "0",  # the builder that every engine has
-        }
-
-    async def types(self, text: str, *, ok: bool = True) -> subprocess.CompletedProcess[str]:
-        """Have a shell do what a page says."""
-        text = re.sub(r"(?m)^registry=.*$", "", text)
-        done = await asyncio.to_thread(
-            subprocess.run,
-            ["bash", "-c", f"set -eu\nregistry={self.registry}\n{text}"],
-            cwd=self.clone,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert not ok or done.returncode == 0, (
-            f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-        )
-        return done
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -116,6 +81,14 @@ def clone(tmp_path: Path) -> Path:
         shutil.rmtree(folder / name, ignore_errors=True)
         shutil.copytree(ROOT / name, folder / name, symlinks=True)
     return folder
+
+
+def docker_of(socket: str) -> dict[str, str]:
+    """What leads docker to an engine, and to the builder that each has."""
+    return {
+        "DOCKER_HOST": f"unix://{socket}",
+        "DOCKER_BUILDKIT": "0",
+    }
 
 
 @asynccontextmanager
@@ -145,59 +118,6 @@ async def registry(folder: Path) -> AsyncIterator[str]:
 
         await process.until(answers)
         yield place
-
-
-@asynccontextmanager
-async def controllers(api: Api) -> AsyncIterator[None]:
-    """What a kubelet and two controllers would do: every pod is ready, every namespace ends."""
-
-    async def go_on() -> None:
-        while True:
-            await asyncio.sleep(0.1)
-            found = await api.http.get(DAEMON_SET)
-            if found.status_code == 200:
-                await _ready(api, found.json())
-            for it in (await api.read("/api/v1/namespaces"))["items"]:
-                if "deletionTimestamp" in it["metadata"]:
-                    path = f"/api/v1/namespaces/{it['metadata']['name']}"
-                    await _emptied(api, it["metadata"]["name"])
-                    it["spec"] = {"finalizers": []}
-                    await api.http.put(f"{path}/finalize", json=it)
-
-    task = asyncio.create_task(go_on())
-    try:
-        yield
-        assert not task.done(), task.exception()
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-
-async def _ready(api: Api, workload: Json) -> None:
-    numbers = ("desiredNumberScheduled", "currentNumberScheduled", "numberReady")
-    more = ("updatedNumberScheduled", "numberAvailable")
-    status = dict.fromkeys((*numbers, *more), 1) | {"numberMisscheduled": 0}
-    status["observedGeneration"] = workload["metadata"]["generation"]
-    if workload["status"] != status:
-        await api.http.put(f"{DAEMON_SET}/status", json={**workload, "status": status})
-
-
-async def _emptied(api: Api, space: str) -> None:
-    for group, kinds in (("api/v1", ("secrets", "configmaps")), ("apis/apps/v1", ("daemonsets",))):
-        for kind in kinds:
-            await api.http.delete(f"/{group}/namespaces/{space}/{kind}")
-
-
-def _world() -> list[Json]:
-    spaces = ("istio-system", "knative-serving", "knative-eventing", "monitoring")
-    container = {"name": "app", "image": "registry.test/app:1"}
-    made = [thing("v1", "Namespace", name, None) for name in spaces]
-    for place, name in (("knative-serving", "activator"), ("knative-eventing", "job-sink")):
-        template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [container]}}
-        spec = {"selector": {"matchLabels": {"app": name}}, "template": template}
-        made.append(thing("apps/v1", "Deployment", name, place, spec=spec))
-    return made
 
 
 async def _kubeconfig(plane: Plane, api: Api, account: str, file: Path) -> Path:
@@ -240,9 +160,9 @@ async def test_by_the_pages_commands_a_clone_becomes_enforced_and_goes_again(
         controllers(api),
     ):
         await api.apply(await asyncio.to_thread(_crds, ISTIO))
-        await api.apply(_world())
+        await api.apply(world())
         name = f"{place}/tenant-authz"
-        newcomer = Newcomer(clone, plane, f"unix://{socket}", name)
+        newcomer = Newcomer(clone, plane, name, docker_of(socket))
         image = f"{name}:{__version__}"
         cluster, service, enforce, check, _ = commands("deploy/README.md", "Install")
         try:
@@ -278,7 +198,7 @@ async def test_by_the_pages_commands_a_clone_becomes_enforced_and_goes_again(
 
 async def _applied(api: Api) -> tuple[Json, Json]:
     """DaemonSet and Job, as the commands have left them."""
-    job = await api.read(f"/apis/batch/v1/namespaces/{HOME}/jobs/authz-keys")
+    job = await api.read(f"{JOBS}/authz-keys")
     return await api.read(DAEMON_SET), job
 
 
