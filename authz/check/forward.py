@@ -14,6 +14,9 @@ LONGEST: Final = 16 << 20
 SECONDS: Final = 15.0
 """For all of it: kubectl itself waits for ever."""
 
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""No proxy leads to our own loopback."""
+
 
 def forwarded(
     namespace: str, pod: str, port: int, refused: KubeError, *, seconds: float = SECONDS
@@ -39,7 +42,7 @@ def forwarded(
             if local is None:
                 raise refused
             url = f"http://127.0.0.1:{local[1]}/metrics"
-            with urllib.request.urlopen(url, timeout=seconds) as answer:
+            with _direct.open(url, timeout=seconds) as answer:
                 body: bytes = answer.read(LONGEST)
         except (OSError, ValueError):
             raise refused from None

@@ -173,11 +173,10 @@ async def test_by_the_pages_commands_a_clone_becomes_enforced_and_goes_again(
             assert {_image(workload), _image(job)} == {image}
 
             await _runs_the_job(client, plane, api, job, tmp_path)
-            before = await newcomer.types(
-                f"{check.partition('check --pre')[0]}check --pre", ok=False
-            )
+            function = check.partition("check --pre")[0]
+            before = await newcomer.types(f"{function}check --pre --wait 6", ok=False)
             assert "kubernetes-version: Kubernetes is 1.30 or newer: v1.37" in before.stdout
-            assert before.returncode == 1, before.stderr  # there is no istiod
+            assert before.returncode == 1, before.stderr  # there is no istiod, twice
 
             await newcomer.types(enforce)
             assert await _answers(client, plane, api, image, tmp_path) == "token-missing"
