@@ -248,13 +248,18 @@ async def _another_upstream(here: Here) -> bool:
 
 def two_routes(config: Json) -> None:
     """Requests with a header go to another cluster."""
+    by_header(config, "x-version")
+
+
+def by_header(config: Json, header: str) -> None:
+    """Requests that have a header go to another cluster."""
     names = [it["name"] for it in config["static_resources"]["clusters"]]
     elsewhere = next(it for it in names if it.startswith("outbound|80||") and "plain" not in it)
     for manager in managers(config):
         for host in manager.get("route_config", {}).get("virtual_hosts", []):
             if any(it.startswith("plain.acme-web") for it in host["domains"]):
                 (route,) = host["routes"]
-                other = {"name": "x-version", "string_match": {"exact": "2"}}
+                other = {"name": header, "present_match": True}
                 match = {**route["match"], "headers": [other]}
                 moved = {**route["route"], "cluster": elsewhere}
                 host["routes"] = [{**route, "match": match, "route": moved}, route]
@@ -477,6 +482,28 @@ async def test_a_rule_that_is_taken_away_is_noticed(workbench: Workbench, rule: 
     changes = (*one.also, one.broken)
     async with running(workbench, one.door, *changes, config=one.config) as here:
         assert not await one.holds(here)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["as it ships", "by default"])
+async def test_no_route_is_chosen_by_the_token(workbench: Workbench, *, again: bool) -> None:
+    """The token was made for where the request goes: that must not change after it is there."""
+
+    def change(config: Json) -> None:
+        by_header(config, TOKEN)
+        for manager in managers(config):
+            for it in manager["http_filters"]:
+                if again and it["name"] == "tenant-authz.reuse":
+                    del it["typed_config"]["clear_route_cache"]
+
+    async with running(workbench, SIGN, config=change) as here:
+        for _ in range(3):
+            await here.get()
+        assert here.asked == 1
+        told = await here.proxy.envoy.admin("/stats?filter=^cluster.*upstream_rq_total$")
+    sent = {
+        name for name, count in (it.rsplit(": ", 1) for it in told.splitlines()) if count != "0"
+    }
+    assert len([it for it in sent if "outbound|80|" in it]) == (2 if again else 1)
 
 
 # The activator's sign -----------------------------------------------------------------------------
