@@ -39,13 +39,28 @@ def test_a_sound_proxy_has_no_finding(bench: Bench, pod: str, dynamic: bool) -> 
     assert examined(bench.dump(pod, dynamic=dynamic)) == []
 
 
-@pytest.mark.parametrize("overlay", ["shadow", "break-glass"])
+@pytest.mark.parametrize("overlay", ["shadow", "break-glass", "reuse"])
 @pytest.mark.parametrize("pod", [SIDECAR, GATEWAY, ACTIVATOR])
 def test_an_overlay_is_sound_where_it_is_the_one_that_is_meant(
     bench: Bench, pod: str, overlay: str
 ) -> None:
     expected = Expected(shipped(overlay), plaintext=PLAINTEXT)
     assert examined(bench.dump(pod, shipped(overlay)), expected) == []
+
+
+@pytest.mark.parametrize("pod", [SIDECAR, ACTIVATOR])
+def test_a_script_that_is_another_one_is_found(bench: Bench, pod: str) -> None:
+    documents = deepcopy(list(shipped("reuse")))
+    for document in documents:
+        if document["metadata"]["name"].startswith("tenant-authz-reuse"):
+            for patch in document["spec"]["configPatches"]:
+                source = patch["patch"].get("value", {})
+                source = source.get("typed_config", {}).get("default_source_code")
+                if source:
+                    text = source["inline_string"].replace("now >= kept.ends", "false")
+                    source["inline_string"] = text.replace("domain ~= DOMAIN", "false")
+    expected = Expected(shipped("reuse"), plaintext=PLAINTEXT)
+    assert examined(bench.dump(pod, documents), expected)
 
 
 def test_older_proxies_lack_early_data_and_are_sound(bench: Bench) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from authz.lab.harness.service import AuthzServer, Site
@@ -29,11 +30,16 @@ grants:
 
 
 @asynccontextmanager
-async def running(mesh: Mesh, directory: Path) -> AsyncIterator[AuthzServer]:
-    """Make keys and run the service as long as the block lasts, but for the crashes in between."""
+async def running(
+    mesh: Mesh, directory: Path, settings: Mapping[str, object] = MappingProxyType({})
+) -> AsyncIterator[AuthzServer]:
+    """Make keys and run the service as long as the block lasts, but for the crashes in between.
+
+    `settings` are more of its own.
+    """
     async with AsyncExitStack() as stack:
         certificate = mesh.authority.issue(AUTHZ, dns_name=AUTHZ_HOST)
-        site = Site(mesh.authz, mesh.authz_http, certificate, POLICY)
+        site = Site(mesh.authz, mesh.authz_http, certificate, POLICY, settings=settings)
         server = AuthzServer(site, directory, stack)
         await server.command("keys", "init", "--generate-kek")
         await server.start()
