@@ -26,7 +26,7 @@ _COLORS: Final = {
     "problem": typer.colors.RED,
     "not read": typer.colors.MAGENTA,
 }
-_OVERLAYS: Final = ("enforce", "shadow", "break-glass")
+_OVERLAYS: Final = ("enforce", "reuse", "shadow", "break-glass")
 
 
 @app.command(epilog="Example: authz check --pre; authz check --wait 300; authz check --json")

@@ -371,6 +371,8 @@ ROWS: Final = (
     Row("filters-current", PROBLEM, "EnvoyFilter istio-system/tenant-authz-public",
         but("EnvoyFilter", "istio-system", "tenant-authz-public", metadata__annotations=None)),
     Row("filters-current", PROBLEM, "EnvoyFilter istio-system/tenant-authz-verify", _off),
+    Row("filters-current", OK, "they are this version's", overlay("reuse")),
+    Row("filters-enforce", OK, "no answer is a denial", overlay("reuse")),
     Row("filters-enforce", WARNING, "the overlay shadow is installed", overlay("shadow")),
     Row("filters-enforce", WARNING, "the overlay break-glass", overlay("break-glass")),
     Row("filters-enforce", PROBLEM, "no filter is there",

@@ -40,7 +40,7 @@ def key(item: Json) -> Key:
 
 def wanted() -> Wanted:
     """What `authz check` looks for."""
-    overlays = {it: shipped(it) for it in ("enforce", "shadow", "break-glass")}
+    overlays = {it: shipped(it) for it in ("enforce", "reuse", "shadow", "break-glass")}
     return Wanted(
         filters=overlays["enforce"],
         usual=read_policy(directory() / "policy.yaml"),

@@ -20,7 +20,7 @@ from tests.deploy.helm import CHART
 from tests.deploy.manifests import DEPLOY, INSTALLS, Json, load, rendered, with_component
 
 pytestmark = pytest.mark.timeout(900)  # the first builds Helm
-OVERLAYS = ("shadow", "enforce", "break-glass")
+OVERLAYS = ("shadow", "enforce", "reuse", "break-glass")
 DIGEST = "sha256:" + "0a" * 32
 Key = tuple[str, str, str]
 

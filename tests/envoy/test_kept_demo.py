@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
@@ -15,15 +16,13 @@ from authz.lab.loopback import mesh, server
 from authz.lab.loopback.actions import Action
 from authz.lab.loopback.environment import Environment
 from authz.lab.loopback.scenarios import SCENARIOS
-from authz.testing import Case, Result
+from authz.testing import Case, Outcome, Result
 
 pytestmark = [pytest.mark.envoy, pytest.mark.timeout(600)]
 
 KEPT: Final = {"reuse_sign_seconds": 30, "reuse_verify_seconds": 2}
 CHANGES: Final = ("root-", "namespace-", "service-")
 """How the names of scenarios begin that change something, or come after it."""
-TRIES: Final = 3
-"""A sidecar that is not answered within a quarter of a second sends a call without a token."""
 PATIENCE: Final = 15.0
 """Seconds; a busy machine is slower than two."""
 
@@ -44,16 +43,24 @@ async def test_every_scenario_comes_out_as_without_it(tmp_path: Path) -> None:
         still = [it for it in SCENARIOS if not it.name.startswith(CHANGES)]
         assert still != list(SCENARIOS)
         for case in (*still, *still):  # cold, then warm
-            results = [await played(case)]
-            while not results[-1].ok and len(results) < TRIES:
-                results.append(await played(case))
-            assert results[-1].ok, results
+            await _comes_out(case, played)
         assert await _not_asked(envoys) > len(still) / 2
         for case in SCENARIOS:
-            begun = monotonic()
-            while not (result := await played(case)).ok:
-                assert case.name.startswith(CHANGES), result
-                assert monotonic() < begun + PATIENCE, result
+            await _comes_out(case, played)
+
+
+async def _comes_out(
+    case: Case[Action], played: Callable[[Case[Action]], Awaitable[Result[Action]]]
+) -> None:
+    """In the end. What a change takes back may be let in for as long as answers are kept.
+
+    A sidecar that is not answered within a quarter of a second sends a call without a token.
+    """
+    begun = monotonic()
+    while not (result := await played(case)).ok:
+        too_much = result.outcome.status == 200 and Outcome(case.expected).status != 200
+        assert case.name.startswith(CHANGES) or not too_much, result
+        assert monotonic() < begun + PATIENCE, result
 
 
 async def _not_asked(envoys: list[Envoy]) -> int:
