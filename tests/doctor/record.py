@@ -37,6 +37,8 @@ PODS: Final = (
     "knative-eventing/imc-dispatcher",
     "knative-serving/activator",
 )
+EDGE, EGRESS = "globex/edge", "istio-system/egress"
+"""Gateways beside Knative's: a tenant's own, and one by which the mesh is left. See `gateways`."""
 _NETWORKING: Final = "networking.istio.io/v1"
 _SECURITY: Final = "security.istio.io/v1"
 _LOGGING: Final[Json] = {
@@ -167,6 +169,95 @@ def users_objects() -> Iterator[Json]:
     )
 
 
+def gateways() -> Iterator[Json]:
+    """What makes gateways of `EDGE` and `EGRESS`."""
+    plain = "plain.globex.svc.cluster.local"
+    yield _made(
+        _NETWORKING,
+        "Gateway",
+        "edge",
+        {
+            "selector": {"istio": "edge"},
+            "servers": [
+                {
+                    "port": {"number": 8080, "name": "http", "protocol": "HTTP"},
+                    "hosts": ["shop.example.net"],
+                },
+                {
+                    "port": {"number": 8443, "name": "https", "protocol": "HTTPS"},
+                    "hosts": ["shop.example.net"],
+                    "tls": {"mode": "SIMPLE", "credentialName": "shop"},
+                },
+                {
+                    "port": {"number": 8444, "name": "clients", "protocol": "HTTPS"},
+                    "hosts": ["clients.example.net"],
+                    "tls": {"mode": "MUTUAL", "credentialName": "clients"},
+                },
+            ],
+        },
+    )
+    yield _made(
+        _NETWORKING,
+        "VirtualService",
+        "edge",
+        {
+            "hosts": ["shop.example.net", "clients.example.net"],
+            "gateways": ["edge"],
+            "http": [
+                {
+                    "match": [{"uri": {"prefix": "/shop"}}],
+                    "rewrite": {"uri": "/"},
+                    "route": [{"destination": {"host": plain, "port": {"number": 80}}}],
+                },
+            ],
+        },
+    )
+    yield _made(
+        _NETWORKING,
+        "Gateway",
+        "egress",
+        {
+            "selector": {"istio": "egress"},
+            "servers": [
+                {
+                    "port": {"number": 8443, "name": "tls", "protocol": "HTTPS"},
+                    "hosts": ["api.example.com"],
+                    "tls": {"mode": "ISTIO_MUTUAL"},
+                },
+            ],
+        },
+        "istio-system",
+    )
+    yield _made(
+        _NETWORKING,
+        "VirtualService",
+        "egress",
+        {
+            "hosts": ["api.example.com"],
+            "gateways": ["istio-system/egress"],
+            "http": [
+                {"route": [{"destination": {"host": "api.example.com", "port": {"number": 443}}}]}
+            ],
+        },
+        "istio-system",
+    )
+
+
+def gateway(node: Json, name: str) -> Json:
+    """The node of a gateway's proxy at the address of another pod's."""
+    namespace, _, short = name.partition("/")
+    made = copy.deepcopy(node)
+    metadata = made["metadata"]
+    metadata |= {"NAME": short, "NAMESPACE": namespace, "WORKLOAD_NAME": short}
+    metadata["LABELS"] = {"istio": short, "service.istio.io/canonical-name": short}
+    metadata["SERVICE_ACCOUNT"] = short
+    metadata.pop("INTERCEPTION_MODE", None)
+    address = metadata["INSTANCE_IPS"]
+    made["id"] = f"router~{address}~{short}.{namespace}~{namespace}.svc.cluster.local"
+    made["cluster"] = f"{short}.{namespace}"
+    return made
+
+
 OUTSIDE: Final = _made(
     _NETWORKING,
     "ServiceEntry",
@@ -235,7 +326,8 @@ async def record() -> None:
     there: list[Json] = []
     number = 0
     async with _running() as (api, istiods):
-        for objects_name, more in (("", ()), (", users' objects", tuple(users_objects()))):
+        users = (*users_objects(), *gateways())
+        for objects_name, more in (("", ()), (", users' objects", users)):
             plain = objects.rendered(world, (*shipped(), *more))
             wanted = [*plain, *filters]
             await api.replace(there, wanted)
@@ -254,6 +346,10 @@ async def record() -> None:
                     for name in PODS:
                         node = changed(nodes.node(world.pods[name]), mode)
                         told = await discovery.sent(node)
+                        sent[name] = Sent(node, *(tuple(told[kind]) for kind in KINDS))
+                    for name in (EDGE, EGRESS) if more else ():
+                        node = gateway(nodes.node(world.pods["mallory/plain"]), name)
+                        told = await discovery.sent(changed(node, mode))
                         sent[name] = Sent(node, *(tuple(told[kind]) for kind in KINDS))
                     title = f"{mesh}, {mode}{objects_name}"
                     writer.add(title, plain, sent, filters=True, stock=True)

@@ -123,6 +123,17 @@ def test_only_some_namespaces(run: Run, api: ApiDouble, bench: Bench) -> None:
     assert (nobody.code, "no proxy was examined" in nobody.err) == (3, True)
 
 
+def test_a_native_sidecar(run: Run, api: ApiDouble, bench: Bench) -> None:
+    put(api, bench, PLAIN)
+    native = pod(PLAIN, "app")
+    native["spec"]["initContainers"] = [{"name": "istio-init"}, {"name": "istio-proxy"}]
+    status = {"name": "istio-proxy", "state": {"running": {"startedAt": "x"}}}
+    native["status"] |= {"initContainerStatuses": [status]}
+    api.put("pods", native)
+    ran = run("doctor", "--cluster", "--json")
+    assert (ran.code, ran.json["examined"], ran.json["skipped"]) == (0, [PLAIN], {})
+
+
 def test_an_admin_port_of_ones_own(run: Run, api: ApiDouble, bench: Bench) -> None:
     env = [{"name": "PROXY_CONFIG", "value": '{"proxyAdminPort": 15999}'}]
     api.put("pods", pod(PLAIN, {"name": "istio-proxy", "env": env}))

@@ -80,6 +80,12 @@ def test_the_other_worlds_are_what_they_say() -> None:
         assert word in str(users.listeners)
     assert "request_headers_to_remove" in str(users.routes)
     assert "api.example.com" in str(users.clusters)
+    assert "inbound|7000||" in str(users.clusters)  # a Sidecar's ingress
+    world = _named(Recordings.read(FILE), "as it comes, REDIRECT, users' objects")
+    edge, egress = world["globex/edge"], world["istio-system/egress"]
+    assert edge.node["id"].startswith("router~")
+    assert "kubernetes://clients-cacert" in str(edge.listeners)
+    assert "'require_client_certificate': True" in str(egress.listeners)
 
 
 def _named(recordings: Recordings, name: str) -> Variant:
