@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from authz.doctor.dump import AGENT_PORTS, Json, Workload
@@ -14,8 +14,13 @@ _HARMLESS: Final = {
     "traffic.sidecar.istio.io/excludeInboundPorts": {"", *map(str, AGENT_PORTS)},
     "traffic.sidecar.istio.io/excludeInterfaces": {""},
     "traffic.sidecar.istio.io/includeInboundPorts": {"*"},  # nothing at all means no port
+    # Of such an interface iptables take what arrives for what leaves: it passes no filter chain of
+    # what arrives (istio/istio tools/istio-iptables/pkg/capture/run.go).
+    "istio.io/reroute-virtual-interfaces": {""},
+    "traffic.sidecar.istio.io/kubevirtInterfaces": {""},  # its older name
 }
 """What may stand there: the injector itself writes that all is captured but the agent."""
+_MODE: Final = "sidecar.istio.io/interceptionMode"
 _REVISION: Final = "serving.knative.dev/revision"
 _QUEUE_PORTS: Final = frozenset({8012, 8013})
 
@@ -34,17 +39,23 @@ def _intercepted(workload: Workload, expected: Expected) -> Iterator[Finding]:
     if not inbound:
         what = f"there is no listener {INBOUND}: connections go to the app itself"
         yield Finding(workload.name, "listeners", what, Rule.NO_CAPTURE)
-    mode = workload.metadata.get("INTERCEPTION_MODE")
-    if mode == "NONE" or workload.annotations.get("sidecar.istio.io/interceptionMode") == "NONE":
-        what = "its interception mode is NONE"
-        yield Finding(workload.name, "pod", what, Rule.NO_CAPTURE)
-    if workload.proxy.namespace in expected.own_namespaces:
+    said = dict(workload.annotations)
+    if workload.metadata.get("INTERCEPTION_MODE") == "NONE":
+        said[_MODE] = "NONE"
+    yield from annotated(workload.name, said, expected)
+
+
+def annotated(name: str, annotations: Mapping[str, str], expected: Expected) -> Iterator[Finding]:
+    """What a pod's annotations lead past its proxy, be it by its proxy or by the API server."""
+    if annotations.get(_MODE) == "NONE":
+        yield Finding(name, "pod", "its interception mode is NONE", Rule.NO_CAPTURE)
+    if name.partition("/")[0] in expected.own_namespaces:
         return  # our pods shut what they let past the proxy themselves
-    for name in _HARMLESS.keys() & workload.annotations.keys():
-        values = map(str.strip, workload.annotations[name].split(","))
-        if past := [it for it in values if it not in _HARMLESS[name]]:
-            what = f"annotation {name}: {', '.join(past)}"
-            yield Finding(workload.name, "pod", what, Rule.EXCLUDED_PORT)
+    for key in sorted(_HARMLESS.keys() & annotations.keys()):
+        values = map(str.strip, str(annotations[key]).split(","))
+        if past := [it for it in values if it not in _HARMLESS[key]]:
+            what = f"annotation {key}: {', '.join(past)}"
+            yield Finding(name, "pod", what, Rule.EXCLUDED_PORT)
 
 
 def _plaintext(workload: Workload, expected: Expected) -> Iterator[Finding]:

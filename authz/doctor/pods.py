@@ -71,7 +71,7 @@ def read_pods(text: str, source: str) -> list[Pod]:
 def pods(objects: Iterable[Json], ambient: frozenset[str] = frozenset()) -> Iterator[Pod]:
     """What matters of each pod that has not ended; `ambient` are namespaces of ambient mode."""
     for it in objects:
-        if it["status"].get("phase") in {"Succeeded", "Failed"}:
+        if has_ended(it):
             continue
         metadata, containers = it["metadata"], [*_containers(it)]
         proxy = next((one for one in containers if one["name"] == PROXY), {})
@@ -84,6 +84,11 @@ def pods(objects: Iterable[Json], ambient: frozenset[str] = frozenset()) -> Iter
             (metadata.get("labels") or {}).get("istio.io/rev")
             or (metadata.get("annotations") or {}).get("istio.io/rev", "default"),
         )
+
+
+def has_ended(pod: Json) -> bool:
+    """Whether all that was in a pod is gone."""
+    return pod["status"].get("phase") in {"Succeeded", "Failed"}
 
 
 def slim(pod: Json) -> Json:

@@ -95,7 +95,8 @@ class Report:
     def without(self, accepted: Iterable[Accepted]) -> None:
         """Leave out what is known, sort the rest."""
         known = [*accepted]
-        told = [it for it in self.findings if not any(one.fits(it) for one in known)]
+        found = dict.fromkeys(self.findings)  # what a pod says, and the API server of it
+        told = [it for it in found if not any(one.fits(it) for one in known)]
         self.findings = sorted(told, key=lambda it: (it.workload, it.where, it.what))
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from authz.doctor import around, pods
+from authz.doctor.capture import annotated
 from authz.doctor.dump import CannotRead
 from authz.doctor.expected import Expected
 from authz.doctor.finding import Finding, Rule
@@ -76,7 +77,8 @@ class _Survey:
         report = self._report
         ambient = pods.ambient_namespaces(self._listed(_NAMESPACES))
         for space in only(wanted):
-            self._pods += self._cluster.listed(Resource("pods", namespace=space), pods.slim)
+            listed = self._cluster.listed(Resource("pods", namespace=space), pods.slim)
+            self._pods += [it for it in listed if not pods.has_ended(it)]
         found = [*pods.pods(self._pods, ambient)]
         what = f"its label {pods.MODE} is ambient"
         report.findings += [
@@ -85,6 +87,10 @@ class _Survey:
             if not wanted or it in wanted
         ]
         report.findings += pods.uncovered(found)
+        for pod, it in zip(found, self._pods, strict=True):
+            if pod.standing is Standing.PROXY:
+                annotations = it["metadata"].get("annotations") or {}
+                report.findings += annotated(str(pod), annotations, self._expected)
         report.skipped |= pods.skipped(found)
         self._examine([it for it in found if it.standing is Standing.PROXY and not it.waits])
 

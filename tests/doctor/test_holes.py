@@ -622,6 +622,9 @@ def test_a_port_that_takes_plaintext_on_purpose(bench: Bench) -> None:
         ({"traffic.sidecar.istio.io/includeInboundPorts": ""}, Rule.EXCLUDED_PORT),
         ({"traffic.sidecar.istio.io/excludeInterfaces": "eth1"}, Rule.EXCLUDED_PORT),
         ({"sidecar.istio.io/interceptionMode": "NONE"}, Rule.NO_CAPTURE),
+        ({"istio.io/reroute-virtual-interfaces": "eth0"}, Rule.EXCLUDED_PORT),
+        ({"traffic.sidecar.istio.io/kubevirtInterfaces": "eth0"}, Rule.EXCLUDED_PORT),
+        ({"istio.io/reroute-virtual-interfaces": ""}, None),
         ({"traffic.sidecar.istio.io/includeInboundPorts": "*"}, None),
         ({"traffic.sidecar.istio.io/excludeInboundPorts": ""}, None),
         ({"traffic.sidecar.istio.io/excludeInboundPorts": "15020"}, None),  # the injector's own
