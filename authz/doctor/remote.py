@@ -98,21 +98,23 @@ class _Api:
         return found
 
     def dumps(self, pods: Sequence[Pod]) -> Iterator[Source]:
-        workers = self._runner.run(self._started(pods))
+        come: asyncio.Queue[Source] = asyncio.Queue(1)
+        workers = self._runner.run(self._started(pods, come))
         try:
             for _ in pods:
-                yield self._runner.run(self._come.get())
+                yield self._runner.run(come.get())
         finally:
             for it in workers:
                 it.cancel()
 
-    async def _started(self, pods: Sequence[Pod]) -> list[asyncio.Task[None]]:
-        self._come: asyncio.Queue[Source] = asyncio.Queue(1)
+    async def _started(
+        self, pods: Sequence[Pod], come: asyncio.Queue[Source]
+    ) -> list[asyncio.Task[None]]:
         left = iter(pods)
 
         async def work() -> None:
             for pod in left:
-                await self._come.put(await self._dump(pod))
+                await come.put(await self._dump(pod))
 
         return [asyncio.create_task(work()) for _ in range(_AT_ONCE)]
 
