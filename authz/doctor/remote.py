@@ -20,7 +20,6 @@ from authz.doctor.collect import LONGEST, Source
 from authz.doctor.dump import CannotRead
 from authz.doctor.pods import PROXY, Pod
 from authz.doctor.summary import Gone
-from authz.errors import AuthzError
 from authz.kube import ApiServer, KubeError, Resource
 from authz.kube.forward import get_from_pod
 
@@ -114,7 +113,11 @@ class _Api:
 
         async def work() -> None:
             for pod in left:
-                await come.put(await self._dump(pod))
+                try:
+                    source = await self._dump(pod)
+                except Exception as error:  # noqa: BLE001 - or who reads would wait for ever
+                    source = _failed(str(pod), error)
+                await come.put(source)
 
         return [asyncio.create_task(work()) for _ in range(_AT_ONCE)]
 
@@ -189,7 +192,7 @@ def _run(*arguments: str) -> str:
     return done.stdout.decode(errors="replace")
 
 
-def _failed(name: str, error: AuthzError) -> Source:
+def _failed(name: str, error: Exception) -> Source:
     def read() -> str:
         raise error
 

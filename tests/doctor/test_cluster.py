@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from authz.doctor import Expected, Report, Source
+from authz.doctor import Expected, Report, Source, remote
 from authz.envoyfilters import shipped
 from authz.lab.world import attacked as worlds
 from tests.command import Run, in_process
@@ -186,6 +186,19 @@ def test_a_proxy_that_cannot_be_read(
     [problem] = ran.json["unreadable"]
     assert HELLO in problem
     assert told in problem
+
+
+def test_what_nobody_expected_is_told_and_nobody_waits(
+    run: Run, api: ApiDouble, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(api, bench, PLAIN, HELLO)
+
+    async def broken(*_: object, **__: object) -> bytes:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(remote, "get_from_pod", broken)
+    with pytest.raises(ZeroDivisionError):
+        run("doctor", "--cluster")
 
 
 def test_a_proxy_that_says_it_is_another(run: Run, api: ApiDouble, bench: Bench) -> None:
