@@ -12,6 +12,7 @@ from authz.lab.recordings import Recordings, Sent, Variant, versions
 from tests.doctor.proxies import PLAINTEXT, as_dump
 from tests.doctor.record import FILE
 
+pytestmark = pytest.mark.timeout(600)  # a world is thirty proxies
 EXPECTED = Expected(shipped(), plaintext=PLAINTEXT)
 OURS = Patches.of(shipped())
 LIKE_OTHERS = ("acme-db/", "acme-web/", "initech/", "umbrella/")
