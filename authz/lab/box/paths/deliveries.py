@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -194,9 +195,8 @@ async def played(mesh: Mesh, delivery: Delivery, relation: Relation) -> Outcome:
     except NoAnswer:
         return Outcome.of(0)
     after = await asked_of(mesh, [pod for pod, _ in hops])
-    asked = [
-        _question(by) for hop, by in hops for _ in range(after[hop, by] - before.get((hop, by), 0))
-    ]
+    times = Counter(after) - Counter(before)
+    asked = [_question(by) for hop, by in hops for _ in range(times[hop, by])]
     seen = await mesh.seen(delivery.to)
     came = Outcome("delivered" if seen else "not delivered")
     more = [LEAKED] if any(it.header(TOKEN_HEADER) for it in seen) else []
