@@ -73,6 +73,11 @@ async def _line(site: Site, group: Group, check: Check) -> Line:
         answer = await check.ask(site)
     except KubeError as error:
         answer = unread(str(error), "give the account that checks the right to read it")
+    except Exception as error:  # noqa: BLE001 - objects are others', and what is odd is never ok
+        what = f"an object has a form that this does not understand: {type(error).__name__}"
+        answer = unread(
+            what, "look at the objects that this line is about; report it if they are fine"
+        )
     return Line(group.title, check, answer)
 
 

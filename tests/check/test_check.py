@@ -6,8 +6,11 @@ The same table is played without an API server and, with `pytest --kube`, on a r
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,6 +102,35 @@ async def test_the_servers_own_metrics_are_understood() -> None:
     told = await examine(Site(fake, WANTED, before=False))
     levels = {it.check.name: it.answer for it in told if it.group == "Servers"}
     assert {it.level for it in levels.values()} == {Level.OK}, levels
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every path in a document."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, it in pairs:
+        yield (*path, name)
+        if isinstance(it, dict | list):
+            yield from places(it, (*path, name))
+
+
+@pytest.mark.parametrize("seed", range(60))
+async def test_whatever_an_object_holds_every_line_answers(seed: int) -> None:
+    chance = random.Random(seed)
+    names = {("kind",), ("apiVersion",), ("metadata",), ("metadata", "name")}
+    names.add(("metadata", "namespace"))
+    broken = dict(SOUND)
+    for key in chance.sample(sorted(SOUND), 8):
+        item = broken[key] = deepcopy(SOUND[key])
+        if found := [it for it in places(item) if it not in names]:
+            *path, last = chance.choice(found)
+            at: Any = item
+            for step in path:
+                at = at[step]
+            at[last] = chance.choice([None, [], {}, "x", 5, True, [None], [{}], {"a": None}])
+    before = bool(seed % 2)
+    lines = await examine(Site(Fake(broken), WANTED, before=before))
+    assert [it.check for it in lines] == [check for _, check in asked(before=before)]
+    assert all(it.answer.remedy for it in lines if it.answer.level is not Level.OK)
 
 
 # -- waiting ---------------------------------------------------------------------------------------

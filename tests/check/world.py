@@ -252,7 +252,10 @@ def _named(item: Json) -> Json:
     if item["kind"] != "Namespace":
         return deepcopy(item)
     name = {"kubernetes.io/metadata.name": item["metadata"]["name"]}
-    return changed(item, {"metadata labels": item["metadata"].get("labels", {}) | name})
+    labels = item["metadata"].get("labels", {})
+    if not isinstance(labels, dict):
+        return deepcopy(item)
+    return changed(item, {"metadata labels": labels | name})
 
 
 class Seen:

@@ -21,6 +21,7 @@ ROOT: Final = Path(__file__).parents[2]
 PARTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
     "authz/REFERENCE.md": {
         "commands": reference.commands,
+        "checks": reference.checks,
         "exit codes": reference.exit_codes,
         "settings": reference.settings,
         "policy": reference.policy,

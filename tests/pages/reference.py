@@ -15,6 +15,7 @@ from typer.main import get_command
 
 import authz.cli as command_line
 from authz import wire
+from authz.check import asked
 from authz.config import KeySettings, Settings
 from authz.domain.policy import Mode, Role
 from authz.domain.reason import Reason
@@ -90,6 +91,22 @@ def _default_of(option: Any) -> str:
 def exit_codes() -> str:
     """What the command line's own docstring says of them."""
     return table(["code", "meaning"], re.findall(r"(\d) ([^,.]+)", command_line.__doc__ or ""))
+
+
+def checks() -> str:
+    """What `authz check` asks."""
+    before = {check.name for _, check in asked(before=True)}
+    every = dict.fromkeys((*asked(before=True), *asked(before=False)))
+    rows = [
+        (
+            group.title,
+            f"`{it.name}`" + (", `--pre`" if it.name in before else ""),
+            it.title,
+            f"[{it.page.partition('#')[0]}](../{it.page})",
+        )
+        for group, it in every
+    ]
+    return table(["part", "line", "ok if", "see"], rows)
 
 
 # Settings and policy ---------------------------------------------------------------------------
