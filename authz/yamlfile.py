@@ -1,4 +1,4 @@
-"""Files that people write: YAML in, a checked model out, or every problem with its line.
+"""Files that people name and write: YAML in, a checked model out, or every problem with its line.
 
 Nothing is guessed: unknown fields, duplicate keys and values of another type are errors, and so are
 fields without a value, unless a file says otherwise: what was to narrow a grant would open it. It
@@ -6,8 +6,14 @@ is plain data: aliases, which can make a small file grow without bound, and tags
 """
 
 import datetime as dt
+import errno
+import os
 import re
+import select
+import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, WithJsonSchema
@@ -22,6 +28,10 @@ from authz.errors import ProblemsError
 DEEPEST: Final = 16
 """Levels of such a file; what is documented has at most seven."""
 _LONGEST_QUOTE: Final = 80  # characters
+_PIPE_SECONDS: Final = 5.0
+"""How long a pipe may be without anybody who writes to it."""
+_PIPE_PAUSE: Final = 20  # milliseconds
+_PART: Final = 1 << 16  # bytes
 _SCALAR: Final = re.compile(r"[^\s,\[\]{}:#'\"]{1,80}")
 
 
@@ -29,6 +39,56 @@ STRICT: Final = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribu
 """The configuration of every model of such a file. What stands below a field describes it."""
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def read_input(path: Path, most: int) -> bytes:
+    """What a file holds that somebody names, or a pipe, such as of `<(command)`.
+
+    Raises:
+        OSError: it cannot be read, has more than `most` bytes, is a device, which may have no end,
+            or a pipe that nobody writes to, which would be waited for.
+    """
+    content = b"".join(chunks_of(path, most))
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most} bytes")
+    return content
+
+
+def chunks_of(path: Path, most: int | None = None) -> Iterator[bytes]:
+    """The same in parts, little more than `most` bytes of it.
+
+    Raises:
+        OSError: see `read_input`.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb", buffering=0) as file:
+        mode, told = os.fstat(handle).st_mode, 0
+        if stat.S_ISFIFO(mode):
+            first = _first_of_pipe(handle)
+            told += len(first)
+            yield first
+        elif not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise OSError(errno.EINVAL, "it is a device: name a file or a pipe")
+        os.set_blocking(handle, True)
+        while (most is None or told <= most) and (part := file.read(_PART)):
+            told += len(part)
+            yield part
+
+
+def _first_of_pipe(handle: int) -> bytes:
+    """What is in a pipe first: as long as nobody writes, to read it is to be at its end."""
+    deadline = time.monotonic() + _PIPE_SECONDS
+    events = select.poll()
+    events.register(handle, select.POLLIN)
+    while True:
+        ended = bool(events.poll(_PIPE_PAUSE))  # of a pipe that nobody has opened, nothing is told
+        try:
+            if (first := os.read(handle, _PART)) or ended:
+                return first
+        except BlockingIOError:
+            return b""  # somebody is there, and takes their time
+        if time.monotonic() > deadline:
+            raise OSError(errno.ENODATA, "it is a pipe, and nobody writes to it")
 
 
 def text_like(pattern: str, longest: int | None = None) -> WithJsonSchema:
@@ -146,6 +206,15 @@ class _MarkingConstructor(RoundTripConstructor):
             return super().construct_object(node, deep=deep)
         except ValueError as error:
             raise ConstructorError(None, None, str(error), node.start_mark) from None
+
+    def construct_number(self, node: Any) -> Any:
+        """An integer, without the underscores that YAML 1.1 had."""
+        if "_" in node.value:
+            raise ValueError(f"{node.value[:_LONGEST_QUOTE]}: write a number without _")
+        return self.construct_yaml_int(node)
+
+
+_MarkingConstructor.add_constructor("tag:yaml.org,2002:int", _MarkingConstructor.construct_number)
 
 
 def _load(text: str, what: str, wrong: type[ProblemsError]) -> Any:

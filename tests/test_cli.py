@@ -52,6 +52,7 @@ COMMANDS = [
     ["report"],
     ["serve"],
     ["demo"],
+    ["completion"],
 ]
 
 

@@ -224,11 +224,25 @@ def test_until_includes_the_day_that_it_names(day: str, last_second: int) -> Non
         ("exemptions: [{peer: me, port: 1}]", "line 1: exemptions.0.peer: 'me' is not a workload"),
         (
             f"exemptions: [{{peer: '{MONITOR}', port: 1, path: metrics}}]",
-            "line 1: exemptions.0.path: String should match pattern",
+            "line 1: exemptions.0.path: 'metrics' is the path of no request: it begins with '/'",
+        ),
+        *(
+            (f"exemptions: [{{peer: '{MONITOR}', port: 1, path: '{path}'}}]", problem)
+            for path in ("/a/../b", "/.", "/a#b", "/a b", "/ä", "/a\\\\b")
+            for problem in ("line 1: exemptions.0.path: '/",)
         ),
         (
+            "default_mode: off\nhosts: {a.b.svc.cluster.local: c}",
+            "line 2: hosts.a.b.svc.cluster.local",
+        ),
+        (
+            "hosts: {a.b.svc: c}",
+            "line 1: hosts.a.b.svc: a Service's name says its namespace itself",
+        ),
+        ("grants: [{to: a, from: b, port: 8_0}]", "line 1: not valid YAML: 8_0: write a number"),
+        (
             f"exemptions: [{{peer: '{MONITOR}', port: 1, path: '/a?b'}}]",
-            "line 1: exemptions.0.path: String should match pattern",
+            "line 1: exemptions.0.path: '/a?b' is the path of no request: it begins with '/'",
         ),
         (
             f"exemptions: [{{peer: '{MONITOR}', port: 1, user_agent: ''}}]",

@@ -1,19 +1,27 @@
 """The words that people type. Exit codes: 0 ok, 1 the answer is no, 2 usage, 3 could not start."""
 
+import os
 from importlib import import_module
 from typing import Annotated, Any
 
 import typer
+from typer.completion import completion_init  # type: ignore[attr-defined]
 from typer.core import TyperGroup
 
 from authz import __version__
 from authz.cli.output import exits
+from authz.cli.streams import guard
 
 _COMMANDS = (
-    *("check", "report", "doctor", "conformance", "serve", "demo"),
-    *("keys", "token", "policy", "tenant", "platform", "manifests"),
+    *("demo", "manifests", "check", "keys", "serve"),  # to begin with
+    *("policy", "report", "doctor", "tenant"),  # every day
+    *("token", "conformance", "platform", "completion"),  # now and then
 )
 """As the help lists them. Each is a module here, with an `app`."""
+
+
+COMPLETE = "_AUTHZ_COMPLETE"
+"""The variable by which the scripts of `authz completion` ask."""
 
 
 class _OnDemand(TyperGroup):
@@ -46,8 +54,11 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; every error on purpose becomes a text and an exit code."""
+    guard()
+    if COMPLETE in os.environ:  # a shell asks what may follow
+        completion_init()
     with exits():
-        app()
+        app(prog_name="authz")
 
 
 @app.callback(invoke_without_command=True)

@@ -4,7 +4,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -27,8 +27,10 @@ from authz.domain.reason import Reason
 from authz.envoyfilters import shipped
 from authz.errors import BadSettings, NoEvidence
 from authz.report.scrape import scrape
+from authz.yamlfile import read_input
 
 app = typer.Typer(add_completion=False)
+_LONGEST: Final = 512 << 20  # bytes of a list of pods
 
 
 @app.command(
@@ -142,7 +144,7 @@ def _of_cluster(report: Report, expected: Expected, namespaces: Sequence[str]) -
 
 def _from_pods(file: Path) -> Iterator[Finding]:
     try:
-        text = file.read_text("utf-8")
+        text = read_input(file, _LONGEST).decode("utf-8", "replace")
     except OSError as error:
         raise CannotRead(f"--pods: {file}: {error.strerror}") from None
     source = f"--pods: {file}"

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,10 +14,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from authz.cli import streams
 from authz.errors import AuthzError, BadSettings, InvalidIdentity, InvalidName, KeyringError
 
 _PIPED_COLUMNS: Final = 10_000
 """Nothing is cut off where no terminal says how wide it is."""
+
+ENOUGH: Final = 128 + signal.SIGPIPE
+"""The exit code where whoever reads the output has gone, as a shell has it for other programs."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -25,7 +30,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 def exits() -> Iterator[None]:
     """Make of every error on purpose a text and an exit code."""
     try:
-        yield
+        try:
+            yield
+        finally:
+            streams.let_go()
+    except streams.Unwritable as error:
+        if error.reader_left:
+            sys.exit(ENOUGH)
+        typer.secho(str(error), fg=typer.colors.RED, err=True)
+        sys.exit(3)
     except AuthzError as error:
         typer.secho(str(error), fg=typer.colors.RED, err=True)
         match error:

@@ -29,18 +29,26 @@ def _platform() -> None:
 )
 def estimate(
     *,
-    tenants: Annotated[int, typer.Option(min=1, help="Tenants, one namespace each.")] = 100,
-    services: Annotated[int, typer.Option(min=1, help="Knative services of a tenant.")] = 10,
-    revisions: Annotated[int, typer.Option(min=1, help="Revisions that a service keeps.")] = 2,
-    replicas: Annotated[float, typer.Option(min=0.0, help="Running pods of a service.")] = 1.0,
+    tenants: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Tenants, one namespace each.")
+    ] = 100,
+    services: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Knative services of a tenant.")
+    ] = 10,
+    revisions: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Revisions that a service keeps.")
+    ] = 2,
+    replicas: Annotated[
+        float, typer.Option(min=0.0, max=1e6, help="Running pods of a service.")
+    ] = 1.0,
     changes: Annotated[
-        float, typer.Option(min=0.0, help="Changes of services a second, in all.")
+        float, typer.Option(min=0.0, max=1e6, help="Changes of services a second, in all.")
     ] = 0.5,
     requests: Annotated[
-        float, typer.Option(min=0.0, help="Calls between services a second, in all.")
+        float, typer.Option(min=0.0, max=1e9, help="Calls between services a second, in all.")
     ] = 1000.0,
-    gateways: Annotated[int, typer.Option(min=0, help="Gateway pods.")] = 3,
-    activators: Annotated[int, typer.Option(min=0, help="Activator pods.")] = 6,
+    gateways: Annotated[int, typer.Option(min=0, max=100_000, help="Gateway pods.")] = 3,
+    activators: Annotated[int, typer.Option(min=0, max=100_000, help="Activator pods.")] = 6,
     debounce_after: Annotated[
         float, typer.Option(min=0.0, max=60.0, help="PILOT_DEBOUNCE_AFTER, seconds.")
     ] = 0.1,

@@ -9,11 +9,11 @@ from authz.cli import policy_cases, policy_prove, policy_reach, policy_schema
 from authz.cli.output import AsJson, print_json, show
 from authz.cli.policy_files import Cluster, PolicyFile, load, now
 from authz.domain.decision import markdown
-from authz.domain.identity import SpiffeId
+from authz.domain.identity import SpiffeId, is_service_account
 from authz.domain.names import PUBLIC, Namespace, parse_namespace
 from authz.domain.policy import Role
 from authz.domain.verdict import Deny, Verdict
-from authz.errors import BadPolicy
+from authz.errors import BadPolicy, BadSettings
 from authz.policysource.file import read_policy
 from authz.reach.ways import Oracle, Way
 
@@ -66,7 +66,10 @@ def explain(
     destination: Annotated[str, typer.Argument(help="Destination namespace.")],
     *,
     port: Annotated[
-        int, typer.Option(help="The pod's own port: Knative's queue-proxy has 8012 and 8013.")
+        int,
+        typer.Option(
+            min=1, max=65535, help="The pod's own port: Knative's queue-proxy has 8012 and 8013."
+        ),
     ] = 8012,
     route: Annotated[
         str, typer.Option(help="@public: whose the route at the gateway is; DESTINATION's own.")
@@ -124,7 +127,9 @@ def tables() -> None:
 
 
 def _caller(oracle: Oracle, source: str) -> SpiffeId:
-    namespace, _, account = source.partition("/")
+    namespace, slash, account = source.partition("/")
+    if slash and not is_service_account(account):
+        raise BadSettings([f"SOURCE: {account!r} is not the name of a service account"])
     domain = min(oracle.policy.trust_domains)
     return SpiffeId.parse(
         f"spiffe://{domain}/ns/{parse_namespace(namespace)}/sa/{account or 'default'}"

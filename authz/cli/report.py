@@ -1,8 +1,9 @@
 """`authz report`: may this namespace be enforced, and what would it take?"""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -11,6 +12,9 @@ from authz.errors import BadSettings, NoEvidence
 from authz.policysource.file import read_policy
 from authz.report.scrape import Counted, scrape
 from authz.report.shadow import Log, Readiness, as_policy
+from authz.yamlfile import chunks_of
+
+_LONGEST_LINE: Final = 1 << 20  # bytes
 
 app = typer.Typer(add_completion=False)
 
@@ -99,10 +103,22 @@ def _read(log: Log, file: Path) -> None:
         log.read(sys.stdin)
         return
     try:
-        with file.open(encoding="utf-8", errors="replace") as lines:
-            log.read(lines)
+        log.read(_lines(file))
     except OSError as error:
         raise BadSettings([f"LOG: {file}: {error.strerror}"]) from None
+
+
+def _lines(file: Path) -> Iterator[str]:
+    """Those of a log of any length. What is longer than a line may be comes in pieces."""
+    held = b""
+    for part in chunks_of(file):
+        *whole, held = (held + part).split(b"\n")
+        for line in whole:
+            yield line.decode("utf-8", "replace")
+        if len(held) > _LONGEST_LINE:
+            yield held.decode("utf-8", "replace")
+            held = b""
+    yield held.decode("utf-8", "replace")
 
 
 def _found(log: Log, counted: Counted) -> dict[str, Any]:

@@ -3,20 +3,34 @@
 import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 from pydantic import SecretStr, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from authz.config import PREFIX, KeySettings, Settings
+from authz.config import PREFIX, Endpoint, KeySettings, Settings
 from authz.errors import BadSettings
+from authz.policysource.location import ConfigMapKey
+from authz.yamlfile import read_input
 
 T = TypeVar("T", bound=KeySettings)
 
+_KINDS: Final[Mapping[Any, str]] = {
+    int: "INTEGER",
+    float: "NUMBER",
+    bool: "true|false",
+    Path: "PATH",
+    list[Path]: "PATH,PATH",
+    Endpoint: "HOST:PORT",
+    ConfigMapKey: "NAMESPACE/NAME/KEY",
+}
+
 _PANEL = "Settings"
+_MOST: Final = 1 << 20  # bytes of a settings file
 _Config = Annotated[
     Path | None,
     typer.Option(
@@ -67,9 +81,18 @@ def _flag(kind: type[KeySettings], name: str) -> Any:
             f"--{name.replace('_', '-')}",
             help=f"{field.description}{default}",
             show_default=False,
+            metavar=_metavar(field),
             rich_help_panel=_PANEL,
         ),
     ]
+
+
+def _metavar(field: Any) -> str:
+    """What kind of value a flag takes; the value itself is checked with all others."""
+    kind = next(it for it in _types(field) if it is not type(None))
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return "|".join(it.value for it in kind)
+    return _KINDS.get(kind, "TEXT")
 
 
 def _types(field: Any) -> tuple[Any, ...]:
@@ -120,7 +143,7 @@ def _problems(error: ValidationError) -> Iterator[str]:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        values = YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8")) or {}
+        values = YAML(typ="safe", pure=True).load(read_input(file, _MOST).decode("utf-8")) or {}
     except OSError as error:
         raise BadSettings([f"config: {file}: {error.strerror}"]) from None
     except MarkedYAMLError as error:  # its text would quote the line

@@ -7,6 +7,7 @@ import socket
 import sys
 
 from authz.cli.output import exits
+from authz.cli.streams import guard
 from authz.server import run
 from authz.server.workers import Link
 
@@ -14,6 +15,7 @@ from authz.server.workers import Link
 def main() -> None:
     """Serve until the supervisor says that it is enough, or is gone."""
     link = Link(socket.socket(fileno=sys.stdin.fileno()))
+    guard()
     with exits():
         run(link.settings, link)
 

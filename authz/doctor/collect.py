@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TextIO
 
@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from authz.doctor.dump import CannotRead
+from authz.yamlfile import read_input
 
 LONGEST: Final = 512 << 20
 """Bytes of one dump. That of a proxy that sees thousands of services is a tenth of it."""
@@ -53,7 +54,7 @@ def from_places(places: Iterable[str], stdin: TextIO = sys.stdin) -> Iterator[So
 
 def _content(file: Path) -> str:
     try:
-        return file.read_text("utf-8", errors="replace")
+        return read_input(file, LONGEST).decode("utf-8", "replace")
     except OSError as error:
         raise CannotRead(f"{file}: {error.strerror}") from None
 
@@ -65,7 +66,7 @@ def _fetched(url: str) -> str:
     try:
         with urllib.request.urlopen(url, timeout=_SECONDS) as answer:  # noqa: S310 - HTTP, see above
             body: bytes = answer.read(LONGEST + 1)
-    except (OSError, ValueError, urllib.error.URLError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise CannotRead(f"{url} does not answer: {error}") from None
     if len(body) > LONGEST:
         raise CannotRead(f"{url} answers with more than {LONGEST} bytes")

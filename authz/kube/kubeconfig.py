@@ -22,6 +22,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from authz.kube.errors import KubeError
+from authz.yamlfile import read_input
 
 MAX_BYTES: Final = 4 << 20
 """A larger kubeconfig is refused."""
@@ -187,14 +188,11 @@ def decoded(field: str, text: str) -> bytes:
 
 def _read(path: Path) -> _File | None:
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_BYTES + 1)
+        text = read_input(path, MAX_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise KubeError(f"{path}: {error.strerror}") from None
-    if len(text) > MAX_BYTES:
-        raise KubeError(f"{path} is larger than {MAX_BYTES} bytes")
     try:
         data = YAML(typ="safe", pure=True).load(text.decode("utf-8"))
     except (YAMLError, ValueError, LookupError, RecursionError, TypeError):  # quotes what it reads

@@ -4,6 +4,7 @@ Nothing is guessed, see `yamlfile`, and a file with one problem changes nothing.
 """
 
 import datetime as dt
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -33,7 +34,15 @@ from authz.domain.names import (
 from authz.domain.policy import EVERYONE, Exemption, Grant, Mode, NamespacePolicy, Policy, Role
 from authz.errors import BadPolicy, InvalidIdentity
 from authz.policysource.days import end_of, parse_day
-from authz.yamlfile import DAY, STRICT, field_name, line_of, parse_plain, text_like
+from authz.yamlfile import (
+    DAY,
+    STRICT,
+    field_name,
+    line_of,
+    parse_plain,
+    read_input,
+    text_like,
+)
 
 MAX_BYTES: Final = 2 * 1024 * 1024
 """A larger file is refused. A ConfigMap holds at most 1 MiB."""
@@ -72,6 +81,16 @@ def _day(value: object) -> object:
     return value
 
 
+def _path(text: str) -> str:
+    """A path as it arrives: Envoy has normalized it, and it stands before `?`."""
+    if _whole_path.fullmatch(text) is None:
+        raise ValueError(
+            f"{text!r} is the path of no request: it begins with '/', is printable ASCII, ends "
+            "before '?', and has no '#', no backslash, and neither '.' nor '..' between slashes"
+        )
+    return text
+
+
 def _source(text: str) -> str:
     return text if text == EVERYONE else parse_namespace(text)
 
@@ -100,6 +119,9 @@ def _service_name(name: object) -> str:
     raise ValueError(f"{name!r} is not a Service's name: write it without its namespace")
 
 
+_PATH: Final = r'/[!"$->@-\[\]-~]*'
+"""Printable ASCII without `?`, `#` and `\\`: none of these is in a path as we are asked of it."""
+_whole_path = re.compile(rf"(?!.*/\.{{1,2}}(?:/|$)){_PATH}")
 _DNS_NAME: Final = text_like(rf"{LABEL}(\.{LABEL})*", MAX_NAME)
 _ACCOUNT: Final = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
 _SPIFFE: Final = text_like(rf"spiffe://[a-z0-9._-]+/ns/{LABEL}/sa/{_ACCOUNT}")
@@ -123,6 +145,7 @@ _Source = Annotated[str, AfterValidator(_source), text_like(rf"\*|{LABEL}")]
 _ServiceAccount = Annotated[str, AfterValidator(_service_account), text_like(_ACCOUNT, MAX_NAME)]
 _Port = Annotated[int, Field(ge=1, le=65535)]
 _Public = Annotated[Any, AfterValidator(_public), _PUBLIC]
+_Path = Annotated[str, AfterValidator(_path), text_like(_PATH)]
 _Text = Annotated[str, Field(min_length=1)]
 _Day = Annotated[dt.date, BeforeValidator(_day), DAY]
 
@@ -169,7 +192,7 @@ class _ExemptionEntry(_Model):
     """The peer that needs no token. It may hold no role."""
     port: _Port
     """The pod's port."""
-    path: Annotated[str, Field(pattern=r"^/[^?#]*$")] | None = None
+    path: _Path | None = None
     """The whole path before `?`."""
     user_agent: _Text | None = None
     """What the header `User-Agent` begins with."""
@@ -256,8 +279,7 @@ def read_policy_text(file: Path) -> str:
         BadPolicy: it cannot be read.
     """
     try:
-        with file.open("rb") as opened:
-            return opened.read(MAX_BYTES + 1).decode("utf-8")
+        return read_input(file, MAX_BYTES).decode("utf-8")
     except OSError as error:
         raise BadPolicy([f"policy_file: {file}: {error.strerror}"]) from None
     except UnicodeDecodeError:
@@ -329,6 +351,17 @@ def _namespaces(file: _File) -> dict[Namespace, NamespacePolicy]:
     return known
 
 
+def _renamed(file: _File, data: Any) -> Iterator[str]:
+    """Hosts that name their namespace themselves, in the cluster or in a tenant's mind."""
+    ends = ("svc", *(f"svc.{domain}" for domain in file.cluster_domains))
+    for host in file.hosts:
+        if any(host == end or host.endswith(f".{end}") for end in ends):
+            yield (
+                f"line {line_of(data, ('hosts', host))}: hosts.{host}: a Service's name says its "
+                "namespace itself: list only names of yours outside the cluster"
+            )
+
+
 def _contradictions(file: _File, data: Any) -> Iterator[str]:
     """What each field allows and all of them together do not."""
     owner: dict[str, str] = {}
@@ -341,6 +374,7 @@ def _contradictions(file: _File, data: Any) -> Iterator[str]:
                     f"{owner[name]} already; a namespace belongs to one tenant"
                 )
             owner[name] = tenant
+    yield from _renamed(file, data)
     holders_of_roles = {peer for holders in file.roles.values() for peer in holders}
     for index, exemption in enumerate(file.exemptions):
         if exemption.peer in holders_of_roles:

@@ -13,7 +13,7 @@ from authz.domain.names import LABEL, MAX_NAME, PUBLIC, is_label, parse_namespac
 from authz.errors import BadSettings
 from authz.policysource.days import parse_day
 from authz.reach.ways import Way
-from authz.yamlfile import DAY, STRICT, line_of, parse_plain, text_like
+from authz.yamlfile import DAY, STRICT, line_of, parse_plain, read_input, text_like
 
 MAX_BYTES: Final = 2 * 1024 * 1024
 """A larger file is refused."""
@@ -130,13 +130,10 @@ def read_cases(file: Path) -> list[tuple[int, Case]]:
             `line <n>: <field>: <what is wrong>`.
     """
     try:
-        with file.open("rb") as opened:
-            text = opened.read(MAX_BYTES + 1).decode("utf-8")
+        text = read_input(file, MAX_BYTES).decode("utf-8")
     except OSError as error:
         raise BadSettings([f"CASES: {file}: {error.strerror}"]) from None
     except UnicodeDecodeError:
         raise BadSettings([f"CASES: {file} is not UTF-8 text"]) from None
-    if len(text) > MAX_BYTES:
-        raise BadSettings([f"CASES: {file} is larger than {MAX_BYTES} bytes"])
     found, data = parse_plain(text, _File, "file of cases", BadSettings)
     return [(line_of(data, ("cases", it)), case) for it, case in enumerate(found.cases)]

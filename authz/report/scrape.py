@@ -1,9 +1,9 @@
 """What running servers count: read from their /metrics, by way of the side port."""
 
-import urllib.error
 import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -66,7 +66,7 @@ def _get(url: str) -> str:
     try:
         with urllib.request.urlopen(url, timeout=_SECONDS) as answer:  # noqa: S310 - HTTP, see above
             body: bytes = answer.read(MAX_BYTES + 1)
-    except (OSError, ValueError, urllib.error.URLError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise BadSettings([f"--metrics: {url} does not answer: {error}"]) from None
     if len(body) > MAX_BYTES:
         raise BadSettings([f"--metrics: {url} answers with more than {MAX_BYTES} bytes"])

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from authz.policysource.source import ClusterPolicy
 
 _LONGEST_REASON: Final = 500  # characters
+_MOST_TOLD: Final = 50
+"""Problems of one version in the log; `authz policy check` tells all."""
 
 
 class Sources:
@@ -365,7 +367,9 @@ class Sources:
         self._note(what, "; ".join(problems))
         there_is_one = what != "policy" or self._base is not None
         stays = "the last good one stays" if there_is_one else "and there is no other: not ready"
-        self._log.error(f"new version is bad, {stays}", what=what, problems=problems)
+        told = problems[:_MOST_TOLD]
+        more = {"more": len(problems) - len(told)} if len(told) < len(problems) else {}
+        self._log.error(f"new version is bad, {stays}", what=what, problems=told, **more)
 
 
 def _counts(policy: Policy) -> dict[str, int]:

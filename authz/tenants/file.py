@@ -19,7 +19,7 @@ from authz.domain.names import (
 )
 from authz.errors import BadSettings
 from authz.policysource.merge import MOST_GRANTS
-from authz.yamlfile import STRICT, line_of, parse_plain, text_like
+from authz.yamlfile import STRICT, line_of, parse_plain, read_input, text_like
 
 MAX_BYTES: Final = 4 * 1024 * 1024
 """A larger file is refused."""
@@ -181,9 +181,7 @@ def read_tenants(file: Path) -> Tenants:
         BadSettings: it cannot be read, or see `parse_tenants`.
     """
     try:
-        with file.open("rb") as opened:
-            content = opened.read(MAX_BYTES + 1)
-        return parse_tenants(content.decode("utf-8"))
+        return parse_tenants(read_input(file, MAX_BYTES).decode("utf-8"))
     except OSError as error:
         raise BadSettings([f"--file: {file}: {error.strerror}"]) from None
     except UnicodeDecodeError:

@@ -4,6 +4,7 @@ import os
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
@@ -14,6 +15,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from authz.domain.identity import SpiffeId, workload_of_uris
 from authz.errors import BadSettings
+from authz.yamlfile import read_input
+
+_MOST: Final = 16 << 20  # bytes of a file of certificates
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,7 @@ def server_context(material: TlsMaterial) -> ssl.SSLContext:
 
 def _read(name: str, path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_input(path, _MOST)
     except OSError as error:
         raise BadSettings([f"{name}: {path}: {error.strerror}"]) from None
 

@@ -44,6 +44,7 @@ def binary() -> Path:
 class Envoy:
     """A running Envoy."""
 
+    name: str
     child: Child
     admin_address: Path
     """The file into which it writes where its admin endpoint is."""
@@ -104,6 +105,6 @@ async def running(
     argv = [*command(name, executable, config_file), "--admin-address-path", admin_address]
     log = directory / f"{name}.log"
     async with child(f"Envoy {name}", argv, log, environment(config)) as process:
-        envoy = Envoy(process, admin_address)
+        envoy = Envoy(name, process, admin_address)
         await process.until(envoy.ready)
         yield envoy

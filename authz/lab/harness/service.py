@@ -86,7 +86,7 @@ class AuthzServer:
         self.policy_file = directory / "policy.yaml"
         self.policy_file.write_text(site.policy)
         self.keys = keys or KeyFiles(directory)
-        self._log = directory / "authz.log"
+        self.log = directory / "authz.log"
         self._site = site
         self._stack = stack
         self._child: Child | None = None
@@ -105,7 +105,7 @@ class AuthzServer:
     async def start(self) -> None:
         """Run it and wait until it is ready."""
         site = self._site
-        started = serving(self.environment, self._log, ready=site.ready, prefix=site.prefix)
+        started = serving(self.environment, self.log, ready=site.ready, prefix=site.prefix)
         self._child = await self._stack.enter_async_context(started)
 
     async def stop(self) -> None:

@@ -41,7 +41,7 @@ async def play(*, once: bool, json: bool) -> bool:
         if not as_expected:
             say(report.last_words(directory))
         if not once:
-            report.invite(cluster, on_stderr=json)
+            report.invite(cluster, authz, envoys, on_stderr=json)
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
         return as_expected

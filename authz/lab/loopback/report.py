@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from authz.lab.harness import processes
+from authz.lab.harness.envoy import Envoy
+from authz.lab.harness.service import AuthzServer
 from authz.lab.loopback.mesh import Mesh
 from authz.testing import Result
 
@@ -40,7 +43,7 @@ def show(results: Sequence[Result[Any]], envoy_version: str, *, json: bool) -> N
         _print_table(results, envoy_version)
 
 
-def invite(mesh: Mesh, *, on_stderr: bool) -> None:
+def invite(mesh: Mesh, authz: AuthzServer, envoys: Sequence[Envoy], *, on_stderr: bool) -> None:
     """Say what to type while the demo stays up."""
     lines = ["", "The cluster is up. An app calls through its own sidecar:", ""]
     for source, host, why in _EXAMPLES:
@@ -49,9 +52,29 @@ def invite(mesh: Mesh, *, on_stderr: bool) -> None:
     public = f"curl -i -H 'Host: hello.acme-web.example.com' http://{mesh.gateway.outbound}/"
     lines += [f"  {public}  # from outside", "", "Every namespace's sidecar:", ""]
     lines += [f"  {name:<10}{it.outbound}" for name, it in mesh.tenants.items()]
+    lines += ["", "What can be looked at:", ""]
+    lines += [f"  log      {authz.log}", f"  metrics  http://{mesh.authz_http}/metrics"]
+    lines += [
+        f"  Envoy    http://{it.admin_address.read_text().strip()}/  # {it.name}" for it in envoys
+    ]
+    lines += ["", "Commands to try on it:", "", *(f"  {it}" for it in _commands(authz))]
     lines += ["", "Ctrl-C ends it.", ""]
     console = Console(stderr=on_stderr, soft_wrap=True, highlight=False)
     console.print("\n".join(lines), markup=False)
+
+
+def _commands(authz: AuthzServer) -> Sequence[str]:
+    """Three that work from another terminal."""
+    name = "authz" if shutil.which("authz") else f"{sys.executable} -m authz"
+    keys = " ".join(
+        f"--{setting.replace('_', '-')} {value}"
+        for setting, value in authz.keys.key_settings.items()
+    )
+    return (
+        f"{name} policy explain {authz.policy_file} globex acme-db  # why it is denied",
+        f"{name} report {authz.log} --policy {authz.policy_file}  # who was denied",
+        f"{name} keys revoke acme-web {keys}  # its tokens count no more",
+    )
 
 
 def last_words(directory: Path) -> str:

@@ -1,0 +1,266 @@
+"""Everything that people and machines do wrong at the command line: a text and an exit code.
+
+Never a traceback, and never a command that does not end.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authz.lab.harness import service
+from tests.support.processes import authz, environment
+from tests.support.waiting import PATIENCE
+
+COMMANDS = (
+    "--help",
+    "--version",
+    "serve --help",
+    "demo --help",
+    "completion bash",
+    "manifests",
+    "policy check policy.yaml",
+    "policy tables",
+    "policy schema",
+    "policy matrix policy.yaml",
+    "policy diff policy.yaml policy.yaml",
+    "policy explain policy.yaml a b",
+    "policy prove policy.yaml --no-path a b",
+    "policy test policy.yaml cases.yaml",
+    "tenant render acme-web",
+    "platform estimate",
+    "keys list --store sqlite:keys.db --kek-files kek",
+    "keys rotate --root --store sqlite:keys.db --kek-files kek",
+    "token mint a b --store sqlite:keys.db --kek-files kek",
+    "token inspect",
+    "report log",
+    "doctor policy.yaml",
+    "serve",
+)
+SILENT = {"serve", "token inspect", "report log", "doctor policy.yaml"}
+"""They have nothing to print on standard output here."""
+CASES = "cases: [{from: a, to: a, expect: allow}]\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policy.yaml").write_text("grants: [{to: b, from: a}]\n")
+    (tmp_path / "cases.yaml").write_text(CASES)
+    (tmp_path / "log").write_text("")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    made = authz("keys", "init", "--generate-kek", "--store=sqlite:keys.db", "--kek-files=kek")
+    assert made.returncode == 0, made.stderr
+    return tmp_path
+
+
+DRIVER = """
+import json, os, sys
+import authz.cli, authz.cli.streams
+from importlib import import_module
+
+for name in authz.cli._COMMANDS:
+    import_module(f"authz.cli.{name}")
+commands, ways, answers = json.loads(sys.argv[1]), json.loads(sys.argv[2]), []
+for command in commands:
+    for way in ways:
+        said = os.memfd_create("errors")
+        child = os.fork()
+        if child == 0:
+            null, full = os.open("/dev/null", os.O_RDWR), os.open("/dev/full", os.O_WRONLY)
+            left, gone = os.pipe()
+            os.close(left)
+            out = {"a full disk": full, "nobody reads": gone}.get(way, os.memfd_create("output"))
+            for number, place in enumerate((null, out, full if way == "no errors" else said)):
+                os.dup2(place, number)
+            closed = {"closed 0": 0, "closed 1": 1, "closed 2": 2}.get(way)
+            if closed is not None:
+                os.close(closed)
+                name = ("stdin", "stdout", "stderr")[closed]
+                setattr(sys, name, None)
+                setattr(sys, f"__{name}__", None)
+            sys.argv = ["authz", *command.split(" ")]
+            try:
+                authz.cli.main()
+                code = 0
+            except SystemExit as ended:
+                code = ended.code or 0
+            except BaseException:
+                code = 99
+                import traceback
+                os.write(said, traceback.format_exc().encode())
+            os._exit(code)
+        _, status = os.waitpid(child, 0)
+        text = os.pread(said, 100_000, 0).decode("utf-8", "replace")
+        os.close(said)
+        answers.append([command, way, os.waitstatus_to_exitcode(status), text])
+print(json.dumps(answers))
+"""
+WAYS = (
+    *("as it should be", "a full disk", "nobody reads", "no errors"),
+    *("closed 0", "closed 1", "closed 2"),
+)
+
+
+def test_streams_that_fail_are_told_by_text_and_code(folder: Path) -> None:
+    """Each command on each stream; forked from one process, or it would take minutes."""
+    argv = [sys.executable, "-c", DRIVER, json.dumps(COMMANDS), json.dumps(WAYS)]
+    env = environment(PYTHONIOENCODING="ascii")
+    done = subprocess.run(argv, capture_output=True, text=True, env=env, check=True)
+    seen = {(command, way): (code, said) for command, way, code, said in json.loads(done.stdout)}
+    for (command, way), (code, said) in seen.items():
+        where = f"{command}, {way}: {said}"
+        assert not any(word in said for word in ("Traceback", "Exception", "Error")), where
+        good = seen[command, "as it should be"][0]
+        assert good in {0, 1, 2, 3}, where
+        if command not in SILENT and way == "a full disk":
+            assert code == 3, where
+            assert "standard output cannot be written: No space left on device" in said
+        elif command not in SILENT and way == "nobody reads":
+            assert (code, said) == (141, ""), where
+        elif way in {"no errors", "closed 1", "closed 2"}:
+            assert code == good, where
+
+
+def test_a_process_of_its_own_ends_in_the_same_way(folder: Path) -> None:
+    """What the interpreter writes as it ends is the last of it."""
+    with Path("/dev/full").open("wb") as full:
+        for arguments in (["policy", "tables"], ["--help"], ["policy", "check", "policy.yaml"]):
+            done = subprocess.run(
+                [*service.COMMAND, *arguments],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                env=environment(),
+                check=False,
+            )
+            assert done.returncode == 3
+            said = b"standard output cannot be written: No space left on device\n"
+            assert done.stderr == said
+
+
+def test_a_closed_output_is_no_place_for_the_next_file(folder: Path) -> None:
+    """Else the key store is opened as standard output, and what is printed goes into it."""
+    rotate = " ".join(
+        [*service.COMMAND, "keys rotate --root --store sqlite:keys.db --kek-files kek"]
+    )
+    for closed in ("<&-", ">&-", "2>&-"):
+        subprocess.run(["sh", "-c", f"{rotate} {closed}"], env=environment(), check=True)
+    kept = authz("keys", "list", "--store=sqlite:keys.db", "--kek-files=kek", "--json")
+    assert kept.returncode == 0, kept.stderr
+    assert json.loads(kept.stdout)["version"] == 4
+
+
+def run(arguments: list[str], **more: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*service.COMMAND, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        **more,
+    )
+
+
+BIG = "9" * 50
+BAD: list[tuple[str, int, str]] = [
+    ("policy check folder", 1, "Is a directory"),
+    ("policy check pipe", 1, "it is a pipe, and nobody writes to it"),
+    ("policy check /dev/zero", 1, "it is a device"),
+    ("policy check /dev/null", 1, "it is a device"),
+    ("policy check \udcff\udcfe", 1, "No such file or directory"),
+    ("policy explain policy.yaml a b/", 2, "'b/' is not a namespace"),
+    ("policy explain policy.yaml a/ b", 2, "'' is not the name of a service account"),
+    ("policy explain policy.yaml a b --port 0", 2, "Invalid value"),
+    ("policy explain policy.yaml a b --port 70000", 2, "Invalid value"),
+    (f"policy explain policy.yaml a b --port {BIG}", 2, "Invalid value"),
+    ("policy test policy.yaml pipe", 2, "nobody writes to it"),
+    ("policy test policy.yaml folder", 2, "Is a directory"),
+    ("policy diff pipe policy.yaml", 3, "nobody writes to it"),
+    ("policy matrix policy.yaml --html folder", 2, "Is a directory"),
+    ("policy matrix policy.yaml --html /dev/full", 2, "No space left on device"),
+    ("report folder", 2, "Is a directory"),
+    ("report pipe", 2, "nobody writes to it"),
+    ("report /dev/zero", 2, "it is a device"),
+    ("report log --policy pipe", 3, "nobody writes to it"),
+    ("report log --grants folder", 2, "Is a directory"),
+    ("report --metrics http://[", 2, "--metrics: http://["),
+    ("report --metrics http://127.0.0.1:1/\x01", 2, "--metrics: http://127.0.0.1:1/"),
+    ("doctor pipe", 3, "nobody writes to it"),
+    ("doctor /dev/zero", 3, "it is a device"),
+    ("doctor --pods pipe", 3, "nobody writes to it"),
+    ("doctor --filters pipe policy.yaml", 3, "nobody writes to it"),
+    ("tenant render --file pipe", 2, "nobody writes to it"),
+    ("tenant render --file folder", 2, "Is a directory"),
+    ("tenant render acme-web --output log", 2, ""),
+    (f"platform estimate --tenants {BIG}", 2, "Invalid value"),
+    ("platform estimate --requests 1e308", 2, "Invalid value"),
+    ("platform estimate --requests inf", 2, "Invalid value"),
+    ("platform estimate --requests nan", 2, "Invalid value"),
+    ("platform estimate --plot folder", 2, "Is a directory"),
+    ("serve --config pipe", 2, "nobody writes to it"),
+    ("serve --config folder", 2, "Is a directory"),
+    ("serve --config /dev/zero", 2, "it is a device"),
+    (f"serve --drain-seconds {BIG}", 2, "drain_seconds: "),
+    (f"serve --listen 127.0.0.1:{BIG}", 2, "listen: write it as host:port"),
+    ("keys init --store sqlite:new.db --kek-files pipe", 3, "not a regular file"),
+    ("keys init --store sqlite:folder --kek-files kek", 3, ""),
+    ("keys init --store sqlite:/dev/full --kek-files kek", 3, ""),
+    ("keys list --store sqlite:pipe --kek-files kek", 3, ""),
+    ("completion tcsh", 2, "tcsh"),
+    ("nonsense", 2, "nonsense"),
+]
+
+
+@pytest.mark.parametrize(("command", "code", "text"), BAD, ids=[it[0][:60] for it in BAD])
+def test_a_bad_input_is_told_by_text_and_code(
+    folder: Path, command: str, code: int, text: str
+) -> None:
+    process = run(command.split(" "))
+    out, err = process.communicate(timeout=PATIENCE * 2)
+    said = (out + err).decode("utf-8", "replace")
+    assert "Traceback" not in said
+    assert process.returncode == code, said
+    assert text in said
+
+
+def test_what_a_command_prints_can_be_read_through_a_pipe(folder: Path) -> None:
+    """As `<(command)` gives it; also where the command takes its time."""
+    reading, writing = os.pipe()
+    arguments = ["policy", "check", f"/dev/fd/{reading}", "--json"]
+    process = run(arguments, pass_fds=[reading])
+    os.close(reading)
+    time.sleep(0.2)
+    os.write(writing, b"grants: ")
+    time.sleep(0.2)
+    os.write(writing, b"[]\n")
+    os.close(writing)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, (out, err)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_are_given_a_script_that_asks_us(shell: str) -> None:
+    done = authz("completion", shell)
+    assert done.returncode == 0
+    assert f"_AUTHZ_COMPLETE=complete_{shell}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("authz pol", {"policy"}),
+        ("authz policy ex", {"explain"}),
+        ("authz keys rotate --roo", {"--root"}),
+        ("authz serve --policy-kept", {"--policy-kept-file", "--policy-kept-seconds"}),
+    ],
+)
+def test_commands_and_flags_are_completed(words: str, expected: set[str]) -> None:
+    number = str(len(words.split()) - 1)
+    asked = {"_AUTHZ_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": number}
+    assert set(authz(**asked).stdout.split()) == expected
