@@ -231,14 +231,6 @@ def test_until_includes_the_day_that_it_names(day: str, last_second: int) -> Non
             for path in ("/a/../b", "/.", "/a#b", "/a b", "/ä", "/a\\\\b")
             for problem in ("line 1: exemptions.0.path: '/",)
         ),
-        (
-            "default_mode: off\nhosts: {a.b.svc.cluster.local: c}",
-            "line 2: hosts.a.b.svc.cluster.local",
-        ),
-        (
-            "hosts: {a.b.svc: c}",
-            "line 1: hosts.a.b.svc: a Service's name says its namespace itself",
-        ),
         ("grants: [{to: a, from: b, port: 8_0}]", "line 1: not valid YAML: 8_0: write a number"),
         (
             f"exemptions: [{{peer: '{MONITOR}', port: 1, path: '/a?b'}}]",
@@ -271,6 +263,13 @@ def test_until_includes_the_day_that_it_names(day: str, last_second: int) -> Non
 def test_a_bad_value_is_told_with_its_line_and_field(text: str, problem: str) -> None:
     (said,) = [line for line in problems(text) if "namespace: there is no" not in line]
     assert said.startswith(problem)
+
+
+@pytest.mark.parametrize("host", ["a.b.svc.cluster.local", "b.svc", "svc.cluster.local", "svc"])
+def test_no_service_is_given_to_another_namespace_by_its_name(host: str) -> None:
+    told = f"line 2: hosts.{host}: a Service's name says its namespace itself"
+    (problem,) = problems(f"hosts:\n  {host}: other\n  a.svc.example: other\n")
+    assert problem.startswith(told)
 
 
 def test_all_problems_are_told_at_once() -> None:
@@ -499,7 +498,7 @@ def test_no_more_than_the_limit_is_read_of_a_huge_file(tmp_path: Path) -> None:
     file = tmp_path / "policy.yaml"
     with file.open("wb") as output:
         output.truncate(1 << 40)  # a terabyte of nothing, which takes no room
-    assert file_problem(file) == f"the policy file is larger than {MAX_BYTES} bytes"
+    assert file_problem(file) == f"policy_file: {file}: it is larger than {MAX_BYTES} bytes"
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ _KINDS: Final[Mapping[Any, str]] = {
 }
 
 _PANEL = "Settings"
+_LONGEST_WORDS: Final = 20  # characters; more takes the room of the texts beside it
 _MOST: Final = 1 << 20  # bytes of a settings file
 _Config = Annotated[
     Path | None,
@@ -91,7 +92,8 @@ def _metavar(field: Any) -> str:
     """What kind of value a flag takes; the value itself is checked with all others."""
     kind = next(it for it in _types(field) if it is not type(None))
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return "|".join(it.value for it in kind)
+        words = "|".join(it.value for it in kind)
+        return words if len(words) <= _LONGEST_WORDS else "NAME"
     return _KINDS.get(kind, "TEXT")
 
 

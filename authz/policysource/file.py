@@ -121,7 +121,8 @@ def _service_name(name: object) -> str:
 
 _PATH: Final = r'/[!"$->@-\[\]-~]*'
 """Printable ASCII without `?`, `#` and `\\`: none of these is in a path as we are asked of it."""
-_whole_path = re.compile(rf"(?!.*/\.{{1,2}}(?:/|$)){_PATH}")
+_NO_DOTS: Final = r"(?!.*/\.{1,2}(?:/|$))"
+_whole_path = re.compile(rf"{_NO_DOTS}{_PATH}")
 _DNS_NAME: Final = text_like(rf"{LABEL}(\.{LABEL})*", MAX_NAME)
 _ACCOUNT: Final = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"
 _SPIFFE: Final = text_like(rf"spiffe://[a-z0-9._-]+/ns/{LABEL}/sa/{_ACCOUNT}")
@@ -145,7 +146,7 @@ _Source = Annotated[str, AfterValidator(_source), text_like(rf"\*|{LABEL}")]
 _ServiceAccount = Annotated[str, AfterValidator(_service_account), text_like(_ACCOUNT, MAX_NAME)]
 _Port = Annotated[int, Field(ge=1, le=65535)]
 _Public = Annotated[Any, AfterValidator(_public), _PUBLIC]
-_Path = Annotated[str, AfterValidator(_path), text_like(_PATH)]
+_Path = Annotated[str, AfterValidator(_path), text_like(rf"{_NO_DOTS}{_PATH}")]
 _Text = Annotated[str, Field(min_length=1)]
 _Day = Annotated[dt.date, BeforeValidator(_day), DAY]
 
