@@ -81,7 +81,7 @@ def test_every_command_is_tried_here(run: Run) -> None:
 
 
 def test_the_help_shows_the_default_of_a_setting_and_no_flag_for_the_secret(run: Run) -> None:
-    shown = run("serve", "--help").out
+    shown = " ".join(run("serve", "--help").out.replace("│", " ").split())
     for default in ("sqlite:/var/lib/tenant-authz/keys.db", "127.0.0.1:9000", "mtls", "720"):
         assert f"(default {default})" in shown
     assert "--kek " not in shown
