@@ -6,6 +6,11 @@ A text is for the operator: it names the field, what is wrong with the value and
 from collections.abc import Sequence
 
 
+def to_install(extra: str) -> str:
+    """How to get the packages of an extra: no index has this project under its name."""
+    return f"pip install '.[{extra}]' in a clone, or 'FILE.whl[{extra}]' of its wheel"
+
+
 class AuthzError(Exception):
     """Root of every error that is raised on purpose."""
 

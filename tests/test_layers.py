@@ -82,9 +82,9 @@ def test_where_the_lab_is_left_out_the_demo_says_what_to_install(tmp_path: Path)
     demo, box, others = run("demo", "--once"), run("conformance", "--box"), run("--help")
     assert (demo.returncode, demo.stdout) == (3, "")
     assert "image does not hold the demo" in demo.stderr
-    assert "pip install 'tenant-authz[demo]'" in demo.stderr
+    assert "pip install '.[demo]' in a clone" in demo.stderr
     assert box.returncode == 2
-    assert "pip install 'tenant-authz[demo]'" in box.stderr
+    assert "pip install '.[demo]' in a clone" in box.stderr
     assert others.returncode == 0, others.stderr
 
 

@@ -12,7 +12,7 @@ from authz import __version__, manifests
 from authz.cli.output import AsJson, print_json
 from authz.doctor import read_documents
 from authz.envoyfilters import directory, shipped
-from authz.errors import BadSettings
+from authz.errors import BadSettings, to_install
 from authz.policysource.file import read_policy
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def check(
         from authz.kube import ApiServer  # noqa: PLC0415 - needs its extra
     except ModuleNotFoundError as error:
         raise BadSettings(
-            [f"there is no module {error.name}: pip install 'tenant-authz[kubernetes]'"]
+            [f"there is no module {error.name}: {to_install('kubernetes')}"]
         ) from None
     overlays = {} if filters else {it: shipped(it) for it in _OVERLAYS}
     wanted = checks.Wanted(

@@ -9,7 +9,7 @@ import typer
 from authz import __version__
 from authz.cli.output import AsJson, print_json, show
 from authz.conformance import MATRIX, MUST, Driver, play
-from authz.errors import BadSettings
+from authz.errors import BadSettings, to_install
 
 app = typer.Typer(add_completion=False)
 _IMAGE = f"registry.example/tenant-authz:{__version__}"
@@ -75,7 +75,7 @@ def _kubernetes(image: str | None, labels: list[str], *, prepared: bool) -> Driv
         from authz.conformance import kubernetes  # noqa: PLC0415 - needs its extra
     except ModuleNotFoundError as error:
         raise BadSettings(
-            [f"there is no module {error.name}: pip install 'tenant-authz[kubernetes]'"]
+            [f"there is no module {error.name}: {to_install('kubernetes')}"]
         ) from None
     pairs = [it.partition("=") for it in labels]
     if bad := [name for name, equals, _ in pairs if not (name and equals)]:
@@ -98,7 +98,5 @@ def _box(*, istiod: bool) -> Driver:
             return box.driver()
         from authz.lab.live import live  # noqa: PLC0415 - needs its extra
     except ModuleNotFoundError as error:
-        raise BadSettings(
-            [f"there is no module {error.name}: pip install 'tenant-authz[demo]'"]
-        ) from None
+        raise BadSettings([f"there is no module {error.name}: {to_install('demo')}"]) from None
     return box.driver(source=live(tell=lambda line: typer.echo(line, err=True)))

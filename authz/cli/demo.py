@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from authz.errors import AuthzError
+from authz.errors import AuthzError, to_install
 
 app = typer.Typer(add_completion=False)
 
@@ -30,6 +30,6 @@ def demo(
     except ModuleNotFoundError:
         raise AuthzError(
             "authz demo: the service's image does not hold the demo: install it in a virtual "
-            "environment, pip install 'tenant-authz[demo]'"
+            f"environment, {to_install('demo')}"
         ) from None
     raise typer.Exit(playing.run(once=once, json=as_json, knative=knative, istiod=istiod))

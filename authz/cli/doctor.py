@@ -25,7 +25,7 @@ from authz.doctor import (
 )
 from authz.domain.reason import Reason
 from authz.envoyfilters import shipped
-from authz.errors import BadSettings, NoEvidence
+from authz.errors import BadSettings, NoEvidence, to_install
 from authz.report.scrape import scrape
 from authz.yamlfile import read_input
 
@@ -135,7 +135,7 @@ def _of_cluster(report: Report, expected: Expected, namespaces: Sequence[str]) -
     except ImportError as error:
         problem = (
             f"--cluster: it needs more packages, {error.name} is missing: "
-            "pip install 'tenant-authz[kubernetes]'"
+            f"{to_install('kubernetes')}"
         )
         raise BadSettings([problem]) from None
     with progress("proxies examined") as tell:

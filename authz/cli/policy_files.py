@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from authz.domain.policy import Mode, Policy
-from authz.errors import BadSettings
+from authz.errors import BadSettings, to_install
 from authz.policysource.file import read_policy
 from authz.policysource.location import ConfigMapKey
 
@@ -80,10 +80,7 @@ def _with_cluster(policy: Policy) -> Policy:
 
 
 def _missing(what: str, error: ImportError) -> BadSettings:
-    problem = (
-        f"{what}: it needs more packages, {error.name} is missing: "
-        "pip install 'tenant-authz[kubernetes]'"
-    )
+    problem = f"{what}: it needs more packages, {error.name} is missing: {to_install('kubernetes')}"
     return BadSettings([problem])
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from pydantic import SecretStr
 
 from authz.domain.names import is_dns_name, parse_namespace
-from authz.errors import InvalidName, KeyStoreError
+from authz.errors import InvalidName, KeyStoreError, to_install
 from authz.keystore.base import KeyStore
 from authz.keystore.keks import Kek, Keks, parse_kek, read_kek_file
 from authz.keystore.memory import MemoryBackend
@@ -103,6 +103,6 @@ def _secret(place: str) -> Backend:
     except ImportError as error:
         raise KeyStoreError(
             f"the key store kubernetes:{place} needs more packages, {error.name} is missing: "
-            "pip install 'tenant-authz[kubernetes]'"
+            f"{to_install('kubernetes')}"
         ) from None
     return KubernetesBackend(name, namespace or None)

@@ -12,7 +12,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Final
 
-from authz.errors import AuthzError
+from authz.errors import AuthzError, to_install
 
 if TYPE_CHECKING:
     from authz.lab.box.istio.mesh import Source
@@ -50,7 +50,7 @@ def run(*, once: bool, json: bool, knative: bool = False, istiod: bool = False) 
             playing = play(once=once, json=json)
         return AS_EXPECTED if asyncio.run(playing) else DIFFERENT
     except ModuleNotFoundError as error:
-        return _give_up(f"there is no module {error.name}: pip install 'tenant-authz[lab]'")
+        return _give_up(f"there is no module {error.name}: {to_install('lab')}")
     except AuthzError as error:
         return _give_up(str(error))
     except (KeyboardInterrupt, asyncio.CancelledError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from authz.domain.policy import Policy
-from authz.errors import BadSettings
+from authz.errors import BadSettings, to_install
 from authz.observe import Metrics
 from authz.policysource.location import ConfigMapKey
 
@@ -58,8 +58,7 @@ def cluster_policy(
 
 def _missing(setting: str, error: ImportError) -> BadSettings:
     problem = (
-        f"{setting}: it needs more packages, {error.name} is missing: "
-        "pip install 'tenant-authz[kubernetes]'"
+        f"{setting}: it needs more packages, {error.name} is missing: {to_install('kubernetes')}"
     )
     return BadSettings([problem])
 

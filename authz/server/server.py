@@ -13,7 +13,7 @@ import structlog
 from authz.config import Endpoint, IdentitySource, Settings, Transport, UnixSocket
 from authz.domain.decision import Rules
 from authz.domain.identity import SpiffeId
-from authz.errors import ProblemsError
+from authz.errors import BadSettings, ProblemsError
 from authz.extauthz import AuthorizationService, is_native
 from authz.observe import AuditLog, HandshakeLog, Metrics, Sampler, SidePort
 from authz.server.process import bindable
@@ -198,7 +198,12 @@ class Server:
         settings, tls, listen = self._settings, self._sources.tls, self._settings.listen
         caller_of, limits = _caller_source(settings), self._limits()
         if settings.transport is Transport.GRPCIO:
-            from authz.transport.reference import GrpcioListener  # noqa: PLC0415 - it takes 8 MB
+            try:
+                from authz.transport.reference import GrpcioListener  # noqa: PLC0415 - it takes 8 MB
+            except ModuleNotFoundError:
+                raise BadSettings(
+                    ["transport: grpcio is not installed, nor is it in the image: use http2"]
+                ) from None
 
             assert isinstance(listen, Endpoint)  # noqa: S101 - nothing else goes with grpcio
             host, port = bindable(listen)

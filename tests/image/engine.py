@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -27,6 +26,8 @@ from tests.support.waiting import at_last
 ROOT = Path(__file__).parents[2]
 SUITE, PYTHON = "bookworm", "3.11"  # a Debian and its Python
 BASE = "tenant-authz-test-base"
+LOCKS = ("requirements.txt", "build-requirements.txt")
+"""What the image installs and what builds it, in deploy/image."""
 _NOT_NEEDED = ("./dev/*", "./var/cache/apt/*", "./var/lib/apt/lists/*", "./var/log/*",
                "./usr/share/doc/*", "./usr/share/locale/*", "./usr/share/man/*")  # fmt: skip
 
@@ -125,15 +126,13 @@ def make_context(folder: Path) -> None:
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         elif source.exists():
             shutil.copy(source, folder / name)
-    text = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    project, system = text["project"], text["build-system"]
-    needed = [*project["dependencies"], *project["optional-dependencies"].get("kubernetes", [])]
-    needed += [*system["requires"], "pip"]
-    wheelhouse = folder / "wheelhouse"
-    done = _run(sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:",
-                f"--python-version={PYTHON}", f"--dest={wheelhouse}", *needed)  # fmt: skip
-    if done.returncode:
-        pytest.skip(f"the image's packages cannot be fetched: {_last_line(done.stdout)}")
+    wheelhouse, image = folder / "wheelhouse", ROOT / "deploy" / "image"
+    locked = [f"--requirement={image / name}" for name in LOCKS]
+    for needed in (locked, ["pip"]):
+        done = _run(sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:",
+                    f"--python-version={PYTHON}", f"--dest={wheelhouse}", *needed)  # fmt: skip
+        if done.returncode:
+            pytest.skip(f"the image's packages cannot be fetched: {_last_line(done.stdout)}")
 
 
 def let_through() -> list[str]:

@@ -114,7 +114,7 @@ def test_the_lab_and_its_demo_are_not_in_it(content: dict[str, tarfile.TarInfo],
     assert not [path for path in content if "/authz/lab" in path]
     demo = run("demo", "--once")
     assert demo.ended() == 3
-    assert "pip install 'tenant-authz[demo]'" in demo.output
+    assert "pip install '.[demo]' in a clone" in demo.output
 
 
 def test_it_need_not_compile_python_at_each_start(content: dict[str, tarfile.TarInfo]) -> None:

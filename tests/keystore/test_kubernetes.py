@@ -961,5 +961,5 @@ def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "authz.keystore.kubernetes")
     monkeypatch.setitem(sys.modules, "httpx2", None)
-    with pytest.raises(KeyStoreError, match=r"pip install 'tenant-authz\[kubernetes\]'"):
+    with pytest.raises(KeyStoreError, match=r"pip install '\.\[kubernetes\]' in a clone"):
         open_store("kubernetes:ns/name", KEKS)

