@@ -8,6 +8,7 @@ import resource
 import signal
 import socket
 import stat
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -274,6 +275,16 @@ async def test_who_changed_keys_and_why_is_logged_and_also_that_nobody_noted_it(
 
 def revoke_shop(old: Keyring) -> Keyring:
     return rotation.revoke_namespace(old, Namespace("shop"), time.time())  # noqa: TID251
+
+
+async def test_a_transport_that_is_not_installed_is_a_setting_to_change(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await folder.make_keys()
+    monkeypatch.setitem(sys.modules, "authz.transport.reference", None)
+    with pytest.raises(BadSettings, match="transport: grpcio is not installed"):
+        async with live(folder, transport="grpcio"):
+            pass
 
 
 async def test_without_a_policy_file_every_namespace_is_on_its_own(folder: Folder) -> None:

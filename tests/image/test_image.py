@@ -11,6 +11,7 @@ import docker
 import pytest
 from docker.utils import exclude_paths
 
+from authz import __version__
 from authz.testing import check_request
 from tests.image.conftest import Run
 from tests.image.engine import ROOT, let_through
@@ -67,8 +68,11 @@ def test_it_says_what_it_is_and_runs_as_nobody(image: Any) -> None:
     assert (config["Entrypoint"], config["Cmd"]) == (["authz"], ["serve"])
     assert config["StopSignal"] == "SIGTERM"
     assert set(config["ExposedPorts"]) == {"9000/tcp", "9001/tcp"}
-    assert config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
-    assert config["Labels"]["org.opencontainers.image.version"]
+    labels = config["Labels"]
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert labels["org.opencontainers.image.version"] == __version__
+    assert labels["org.opencontainers.image.base.name"].startswith("tenant-authz-test-base")
+    assert all(labels.values())
     assert config["Healthcheck"]["Test"][0] == "CMD"
 
 
@@ -171,6 +175,24 @@ async def test_without_keys_it_says_so_and_is_not_healthy(run: Run) -> None:
     server = run()
     server.line("key store not usable")
     at_last(lambda: server.health == "unhealthy", "the container is unhealthy")
+
+
+def test_help_and_tables_need_nothing_that_is_left_out(run: Run) -> None:
+    for command in (["--help"], ["keys", "--help"], ["policy", "tables"], ["keys", "nonsense"]):
+        ran = run(*command)
+        assert ran.ended() == (2 if "nonsense" in command else 0), ran.output
+        assert "Traceback" not in ran.output
+
+
+def test_the_reference_transport_is_not_in_it_and_that_is_said(
+    content: dict[str, tarfile.TarInfo], run: Run
+) -> None:
+    assert not [path for path in content if "site-packages/grpc" in path]
+    assert [path for path in content if path.endswith("pygments/lexers/__init__.py")]
+    assert not [path for path in content if path.endswith("pygments/lexers/python.py")]
+    server = run(transport="grpcio")
+    assert server.ended() == 2
+    assert "transport: grpcio is not installed, nor is it in the image" in server.output
 
 
 def test_what_is_wrong_with_the_settings_is_told(run: Run) -> None:
