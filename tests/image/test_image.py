@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.timeout(600),  # the first run makes a base image
 ]
 
-MOST = 100_000_000
+MOST = 75_000_000
 """Bytes that we may add to the base."""
 
 COMPILERS = {"as", "c++", "c99", "cc", "clang", "cpp", "g++", "gcc", "go", "ld", "make", "rustc"}
