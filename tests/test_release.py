@@ -94,11 +94,12 @@ def locked(name: str) -> dict[str, tuple[str, int]]:
 
 def needed(requirements: list[str], extras: frozenset[str] = frozenset()) -> Iterator[Requirement]:
     """What these need, and what that needs, on Linux with CPython, as it is installed here."""
-    environment = {**default_environment(), "extra": ""}
+    environment: dict[str, str] = {**default_environment(), "extra": ""}  # type: ignore[dict-item]
     for text in requirements:
         one = Requirement(text)
         wanted = [{**environment, "extra": extra} for extra in (extras or {""})]
-        if one.marker is not None and not any(map(one.marker.evaluate, wanted)):
+        marker = one.marker
+        if marker is not None and not any(marker.evaluate(each) for each in wanted):
             continue
         yield one
         try:
@@ -127,7 +128,7 @@ def test_what_the_image_installs_is_locked_with_hashes(name: str, requirements: 
     assert wanted - {"colorama"} <= set(pins)
     assert not LEFT_OUT & set(pins)
     for one in needed(requirements):
-        package = canonicalize_name(one.name)
+        package = str(canonicalize_name(one.name))
         if package in pins:
             assert one.specifier.contains(pins[package][0]), one
     assert min(hashes for _, hashes in pins.values()) >= 1
