@@ -150,6 +150,7 @@ async def test_by_the_pages_commands_a_clone_becomes_enforced_and_goes_again(
     clone: Path,
     tmp_path: Path,
 ) -> None:
+    own = _of_that_name(client)
     base.tag("python", "3.13-slim")  # whatever Python it is: the Dockerfile's own base
     engine: Any = client.api
     socket = engine._custom_adapter.socket_path
@@ -191,8 +192,17 @@ async def test_by_the_pages_commands_a_clone_becomes_enforced_and_goes_again(
             assert not names
         finally:
             client.images.remove("python:3.13-slim", force=True)
+            if own is not None:
+                own.tag("python", "3.13-slim")
             with suppress(docker.errors.ImageNotFound):
                 client.images.remove(image, force=True)
+
+
+def _of_that_name(client: docker.DockerClient) -> Any:
+    """The image that an engine of the user's has by that name; `None` if there is none."""
+    with suppress(docker.errors.ImageNotFound):
+        return client.images.get("python:3.13-slim")
+    return None
 
 
 async def _applied(api: Api) -> tuple[Json, Json]:
