@@ -30,7 +30,7 @@ UNREAD: Final = 32_768
 
 
 class Owner(Answering, Protocol):
-    """What a peer needs of its listener."""
+    """What a connection needs of its listener."""
 
     @property
     def http2_limits(self) -> http2.Limits:
@@ -47,7 +47,7 @@ class Owner(Answering, Protocol):
         """How long a request may take to arrive, and an answer to be taken."""
         ...
 
-    def opened(self, peer: "Peer") -> tuple[Share, float]:
+    def opened(self, connection: "ServerConnection") -> tuple[Share, float]:
         """Take a connection in: its share, and when it will be too old.
 
         Raises:
@@ -55,11 +55,11 @@ class Owner(Answering, Protocol):
         """
         ...
 
-    def lost(self, peer: "Peer", reason: str) -> None:
+    def lost(self, connection: "ServerConnection", reason: str) -> None:
         """The connection is gone."""
         ...
 
-    def holds(self, peer: "Peer", size: int) -> None:
+    def holds(self, connection: "ServerConnection", size: int) -> None:
         """It keeps so many bytes now, which it did not before."""
         ...
 
@@ -76,7 +76,7 @@ class Refused(Exception):
     """A connection may not stay, for a reason of one word."""
 
 
-class Peer(asyncio.Protocol):
+class ServerConnection(asyncio.Protocol):
     """A client's connection."""
 
     __slots__ = (
@@ -317,15 +317,15 @@ def _keep_less(transport: asyncio.Transport) -> None:
     transport.set_read_buffer_limits(high=UNREAD)  # type: ignore[attr-defined]
 
 
-def _sending(peer: "weakref.ref[Peer]") -> Callable[[], None]:
-    """Has a peer send. Calls keep this, and would keep the peer, which keeps them.
+def _sending(connection: "weakref.ref[ServerConnection]") -> Callable[[], None]:
+    """Has a connection send. Calls keep this, and would keep the connection, which keeps them.
 
     What is in no circle is freed when the connection ends, buffers of TLS included: up to half a
     megabyte. The collector of circles may come much later.
     """
 
     def send() -> None:
-        alive = peer()
+        alive = connection()
         if alive is not None:
             alive._send()  # noqa: SLF001
 

@@ -11,7 +11,7 @@ from authz.domain.identity import SpiffeId
 from authz.domain.names import Namespace
 from authz.transport.acceptor import Acceptor
 from authz.transport.callers import CallerSource
-from authz.transport.connection import Peer, Refused
+from authz.transport.connection import Refused, ServerConnection
 from authz.transport.fairness import TURN_SECONDS, Share, Shares
 from authz.transport.health import Health
 from authz.transport.interface import Limits, Service
@@ -87,8 +87,8 @@ class Http2Listener:
         self._context = None if tls is None else server_context(tls)
         self._closed = closed
         self._refused = refused
-        self._peers: dict[Peer, None] = {}
-        self._memory: Memory[Peer] = Memory(limits.buffered_bytes)
+        self._connections: dict[ServerConnection, None] = {}
+        self._memory: Memory[ServerConnection] = Memory(limits.buffered_bytes)
         self.holds = self._memory.note
         self._count = 0
         self._draining = False
@@ -101,7 +101,7 @@ class Http2Listener:
     @property
     def connections(self) -> int:
         """How many are open."""
-        return len(self._peers)
+        return len(self._connections)
 
     async def start(self, *, reuse_port: bool = False) -> int:
         """See `Listener.start`. A Unix socket has port 0, and cannot be shared."""
@@ -114,7 +114,7 @@ class Http2Listener:
         self._sweeper = self._loop.create_task(self._sweep(_SWEEP), name="sweep")
         self._acceptor = Acceptor(
             listening,
-            lambda: Peer(self, self._loop),
+            lambda: ServerConnection(self, self._loop),
             context=self._context,
             handshakes=self._limits.handshakes,
             handshake_seconds=self._limits.handshake_seconds,
@@ -142,12 +142,12 @@ class Http2Listener:
             remove_unix(self._path)
         self._sweeper.cancel()
         self._sweeper = self._loop.create_task(self._sweep(_SWEEP_WHILE_DRAINING), name="drain")
-        for peer in list(self._peers):
-            peer.retire("drain")
+        for connection in list(self._connections):
+            connection.retire("drain")
         if not await self._all_gone(acceptor, grace):
             acceptor.abort()
-            for peer in list(self._peers):
-                peer.abort()
+            for connection in list(self._connections):
+                connection.abort()
             await self._all_gone(acceptor, _ABORT_SECONDS)
         self._sweeper.cancel()
 
@@ -156,7 +156,7 @@ class Http2Listener:
         try:
             async with asyncio.timeout(seconds):
                 await acceptor.greeted()
-                while self._peers:
+                while self._connections:
                     self._gone.clear()
                     await self._gone.wait()
         except TimeoutError:
@@ -165,33 +165,33 @@ class Http2Listener:
 
     # -- connections ---------------------------------------------------------------------------
 
-    def opened(self, peer: Peer) -> tuple[Share, float]:
+    def opened(self, connection: ServerConnection) -> tuple[Share, float]:
         """See `Owner.opened`."""
         limits = self._limits
-        if len(self._peers) >= limits.connections:
+        if len(self._connections) >= limits.connections:
             raise Refused("limit")
         if self.caller_of is None:
-            share = self._shares.of(_tenant_of(peer.caller))
+            share = self._shares.of(_tenant_of(connection.caller))
             if share.connections >= limits.connections_per_namespace:
                 raise Refused("namespace_limit")
         else:
             share = Share(0, self._loop)  # its connection takes turns with others
         share.connections += 1
-        self._peers[peer] = None
+        self._connections[connection] = None
         self._count += 1
         # Up to a tenth earlier than allowed, or all that came together would go together.
         early = limits.connection_age * (self._count * _GOLDEN % 1) / 10
         if self._draining:
-            self._loop.call_soon(peer.retire, "drain")
+            self._loop.call_soon(connection.retire, "drain")
         return share, self._loop.time() + limits.connection_age - early
 
-    def lost(self, peer: Peer, reason: str) -> None:
+    def lost(self, connection: ServerConnection, reason: str) -> None:
         """See `Owner.lost`."""
-        if peer in self._peers:
-            del self._peers[peer]
-            self._memory.note(peer, 0)
-            peer.tenant.connections -= 1
-            if not self._peers:
+        if connection in self._connections:
+            del self._connections[connection]
+            self._memory.note(connection, 0)
+            connection.tenant.connections -= 1
+            if not self._connections:
                 self._gone.set()
         self._closed(reason)
 
@@ -201,8 +201,8 @@ class Http2Listener:
             await asyncio.sleep(every)
             now = self._loop.time()
             began = thread_time()
-            for peer in list(self._peers):
-                peer.tend(now)
+            for connection in list(self._connections):
+                connection.tend(now)
                 if thread_time() - began >= TURN_SECONDS:
                     await asyncio.sleep(0)
                     began = thread_time()

@@ -264,8 +264,8 @@ async def test_resets_that_a_sidecar_passes_on_do_not_end_what_all_share() -> No
         assert await client.ask(10_001) == "0"
         assert client.goaways == []
         assert server.http2.connections == 1
-        (peer,) = server.http2._peers
-        assert peer._connection.open_streams == 0
+        (connection,) = server.http2._connections
+        assert connection._connection.open_streams == 0
 
 
 async def test_answers_that_nobody_waits_for_are_forgotten() -> None:
@@ -274,8 +274,8 @@ async def test_answers_that_nobody_waits_for_are_forgotten() -> None:
         for stream_id in range(1, 2001, 2):
             client.write(client.request(stream_id) + wire.rst(stream_id))
         assert await client.ask(2001) == "0"
-        (peer,) = server.http2._peers
-        assert peer._connection.open_streams == 0
+        (connection,) = server.http2._connections
+        assert connection._connection.open_streams == 0
 
 
 # Floods of frames ------------------------------------------------------------------------------

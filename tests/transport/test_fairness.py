@@ -242,11 +242,11 @@ async def test_to_take_answers_late_is_no_way_around_a_debt(issuer: Issuer) -> N
         raw(server.port, h2_context(issuer.issue(SHOP))) as client,
     ):
         assert await client.ask(1) == "0"
-        (peer,) = server.http2._peers
-        peer.pause_writing()
-        peer.data_received(client.request(3))
-        peer.tenant.charge(LIMITS.checks_per_second)
-        peer.resume_writing()
+        (connection,) = server.http2._connections
+        connection.pause_writing()
+        connection.data_received(client.request(3))
+        connection.tenant.charge(LIMITS.checks_per_second)
+        connection.resume_writing()
         assert len(server.asked.requests) == 1
         await client.until(lambda: 3 in client.statuses)
         assert server.limited["rate"] == 1
@@ -265,8 +265,8 @@ async def test_how_long_checks_took_is_told_once_a_turn_and_the_wait_counts(
         assert len(server.took) < 50
         assert min(seconds for seconds, _ in server.took) > 0
         before = len(server.took)
-        (peer,) = server.http2._peers
-        peer.tenant.charge(LIMITS.checks_per_second)  # a second's worth
+        (connection,) = server.http2._connections
+        connection.tenant.charge(LIMITS.checks_per_second)  # a second's worth
         assert await client.ask(201) == "0"
         (waited,) = server.took[before:]
         assert waited[0] > 10 * min(server.took)[0]
@@ -310,7 +310,7 @@ async def test_what_is_no_request_does_not_hold_up_others_either() -> None:
             ids = range(1, 120_001, 2)
             greedy.write(b"".join(wire.frame(wire.HEADERS, ends, i, no_grpc) for i in ids))
             await greedy.until(lambda: len(greedy.frames) > 5)
-            refused = list(server.http2._peers)[-1]._connection._streams
+            refused = list(server.http2._connections)[-1]._connection._streams
             before = refused.highest
             assert await honest.ask(3) == "0"
             assert before < refused.highest < before + 2 * 15_000

@@ -214,7 +214,7 @@ async def test_connections_that_came_together_do_not_age_together() -> None:
         for one in entered:
             assert await one.ask(1) == "0"
         now = asyncio.get_running_loop().time()
-        ages = sorted(peer._too_old - now for peer in server.http2._peers)
+        ages = sorted(connection._too_old - now for connection in server.http2._connections)
         assert 899 < ages[0] < ages[-1] <= 1000
         assert ages[-1] - ages[0] > 80
         assert max(b - a for a, b in itertools.pairwise(ages)) < 15
@@ -297,7 +297,7 @@ async def test_a_client_that_goes_away_mid_request_costs_nothing() -> None:
 
 
 async def test_h2_is_chosen_of_what_istio_offers(issuer: Issuer) -> None:
-    context = h2_context(issuer.issue(SHOP), "istio-peer-exchange", "istio", "h2")
+    context = h2_context(issuer.issue(SHOP), "istio-connection-exchange", "istio", "h2")
     async with (
         listening(tls=material(issuer.server())) as server,
         raw(server.port, context) as client,
@@ -306,7 +306,7 @@ async def test_h2_is_chosen_of_what_istio_offers(issuer: Issuer) -> None:
         assert await client.ask(1) == "0"
 
 
-@pytest.mark.parametrize("protocols", [("http/1.1",), ("istio-peer-exchange", "istio"), None])
+@pytest.mark.parametrize("protocols", [("http/1.1",), ("istio-connection-exchange", "istio"), None])
 async def test_who_does_not_agree_on_h2_is_not_served(
     issuer: Issuer, protocols: tuple[str, ...] | None
 ) -> None:
@@ -459,7 +459,7 @@ async def test_an_error_ends_its_own_connection_without_an_answer(
 ) -> None:
     async with listening() as server, raw(server.port) as first, raw(server.port) as second:
         assert [await first.ask(1), await second.ask(1)] == ["0", "0"]
-        seam.append(next(iter(server.http2._peers))._connection)
+        seam.append(next(iter(server.http2._connections))._connection)
         first.write(first.requests(3, 100))
         await first.rest()
         assert list(first.statuses) == [1]

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from authz.testing import workload
-from authz.transport.connection import Peer
+from authz.transport.connection import ServerConnection
 from authz.transport.memory import Memory
 from tests.http2 import wire
 from tests.support.certificates import Issuer
@@ -117,16 +117,16 @@ async def test_a_connection_that_is_gone_is_freed_without_the_collector(
         try:
             async with raw(server.port, context) as client:
                 assert await client.ask(1) == "0"
-                (peer,) = server.http2._peers
-                seen = weakref.ref(peer)
-                del peer
+                (connection,) = server.http2._connections
+                seen = weakref.ref(connection)
+                del connection
             await eventually(lambda: says(server.closed, "client"), "it is gone")
             await eventually(lambda: freed(seen), "it is freed")
         finally:
             gc.enable()
 
 
-async def freed(seen: "weakref.ref[Peer]") -> bool:
+async def freed(seen: "weakref.ref[ServerConnection]") -> bool:
     return seen() is None
 
 
@@ -134,7 +134,7 @@ async def says(said: Sequence[str], what: str) -> bool:
     return what in said
 
 
-async def forgotten(memory: Memory[Peer]) -> bool:
+async def forgotten(memory: Memory[ServerConnection]) -> bool:
     return memory.total == 0
 
 
