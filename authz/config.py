@@ -74,7 +74,9 @@ class Endpoint(NamedTuple):
     def is_loopback(self) -> bool:
         """Whether only this host, or this pod, can reach it."""
         try:
-            return ipaddress.ip_address(self.host).is_loopback
+            address = ipaddress.ip_address(self.host)
+            # Pythons disagree on IPv4 within IPv6.
+            return address.is_loopback and getattr(address, "ipv4_mapped", None) is None
         except ValueError:
             return self.host == "localhost"
 
