@@ -15,6 +15,8 @@ from typing import Any, Final
 from loadtest.bench import Measured
 from loadtest.client_run import histogram
 
+BUSY: Final = 0.9
+"""Clients that are busier than that may be what was measured."""
 PERCENTILES: Final = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9, "max": 100.0}
 
 _MIB: Final = 1 << 20

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeAlias, TypeVar
+from typing import Annotated, Any, TypeAlias, TypeVar
 
 import typer
 from rich.console import Console
@@ -18,9 +18,6 @@ from loadtest.stack import Stack
 
 T = TypeVar("T")
 Tell: TypeAlias = Callable[[str], None]
-
-BUSY: Final = 0.9
-"""Clients that are busier than that may be what was measured."""
 
 JsonFile = Annotated[
     Path | None,

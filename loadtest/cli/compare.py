@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from authz.cli.output import show
-from loadtest.cli.common import BUSY, JsonFile, note, with_stack, wrong
+from loadtest.cli.common import JsonFile, note, with_stack, wrong
 from loadtest.compare.page import page as page_of
 from loadtest.compare.results import View, report
 from loadtest.compare.rounds import compare as run_compare
@@ -129,6 +129,8 @@ def compare(  # noqa: PLR0917 - Typer makes options of them
         if made.get("kind") != "compare":
             raise BadPlan(f"{stored}: was not written by compare")
     view = View(made)
+    for text in view.warnings():
+        note(text)
     if json_file is not None:
         write(made, json_file)
     if page is not None:
@@ -164,8 +166,6 @@ def _measured(variants: list[Variant], schedule: Schedule) -> dict[str, object]:
 
 def _end(view: View) -> None:
     """Say what went wrong, and fail for it."""
-    if view.busiest_client() > BUSY:
-        note("the clients were the bottleneck at times, give more --processes")
     problems = view.problems()
     for problem in problems:
         wrong(problem)

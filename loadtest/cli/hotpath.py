@@ -11,10 +11,10 @@ import typer
 from authz.cli.output import show
 from authz.config import IdentitySource, Transport
 from loadtest.bench import Measured
-from loadtest.cli.common import BUSY, JsonFile, note, with_stack, wrong
+from loadtest.cli.common import JsonFile, note, with_stack, wrong
 from loadtest.hotpath import hotpath as run_hotpath
 from loadtest.plan import MAX_CALLS, Ask, Plan
-from loadtest.result import figures, machine, spreads, stored
+from loadtest.result import BUSY, figures, machine, spreads, stored
 from loadtest.stored import STDOUT, Result, write
 
 _DEFAULT: Final = Plan()

@@ -38,6 +38,7 @@ def page(view: View) -> str:
 <h1>What authorization between two sidecars costs</h1>
 <p class="soft">The same HTTP requests through two real Envoys, signed in the first and verified in
 the second, with one way of authorization or another.<br>{_where(view)}</p>
+{"".join(map(_warning, view.warnings()))}
 <section class="tiles">{"".join(_tiles(view))}</section>
 <ul class="legend">{keys}</ul>
 <section class="plots">{"".join(map(_figure, plots(view)))}</section>
@@ -57,6 +58,10 @@ def _where(view: View) -> str:
     here = view.report["machine"]
     facts = (f"Envoy {view.report['envoy']}", f"{here['cpus']} x {here['cpu']}", here["date"][:10])
     return " · ".join(f'<span class="fact">{escape(fact)}</span>' for fact in facts)
+
+
+def _warning(text: str) -> str:
+    return f'<p class="warning" role="alert">{escape(text)}</p>'
 
 
 def _tiles(view: View) -> Iterator[str]:

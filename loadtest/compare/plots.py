@@ -49,10 +49,9 @@ def _percentiles(view: View, point: Point) -> Plot:
 
     drawn = []
     for variant in view.variants:
-        found = view.latencies(variant, point)
         values = []
-        for at in _PERCENTILES:
-            value = max(float(found.get_value_at_percentile(at)), 1.0)
+        found = view.percentiles(variant, point, _PERCENTILES)
+        for at, value in zip(_PERCENTILES, (max(it, 1.0) for it in found), strict=True):
             tip = f"{variant}: p{at:g} {duration(value)}"
             values.append(Value(scale(at), value, value, value, tip))
         drawn.append(Line(colour(view, variant), values))
@@ -65,7 +64,7 @@ def _percentiles(view: View, point: Point) -> Plot:
             if point.rate
             else "Each answer begins the next request."
         )
-        + " All repeats together.",
+        + " Medians of the repeats.",
         svg.lines(drawn, ticks, "share of requests that were faster", title),
     )
 

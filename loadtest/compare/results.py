@@ -6,17 +6,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from statistics import median
 from typing import Any, Final
 
 from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]
 
-from loadtest.client_run import added, histogram
+from loadtest.client_run import histogram
 from loadtest.compare.schedule import OPEN_CONNECTIONS, Comparison, Point, Sample
-from loadtest.result import PERCENTILES, Spread
+from loadtest.result import BUSY, PERCENTILES, Spread
 from loadtest.stored import Result
 
 KIND: Final = "compare"
 _KEPT_UP: Final = 0.95
+BUSY_BEFORE: Final = 0.5
+"""Load for each CPU before anything is measured: from here on other work shows."""
 PARTS: Final = {
     "client_envoy_us": "client's Envoy",
     "server_envoy_us": "server's Envoy",
@@ -61,7 +64,7 @@ def report(done: Comparison, machine: Mapping[str, Any], command: str) -> dict[s
                     **asdict(made),
                     "requests": sum(sample.outcome.right for sample in samples),
                     "problems": dict(problems),
-                    "latencies": added(sample.outcome.latencies for sample in samples),
+                    "latencies": [sample.outcome.latencies for sample in samples],
                 }
             )
     return {
@@ -126,9 +129,11 @@ class View:
         """A figure over the repeats."""
         return Spread.of(self._results[name_of(variant, str(point))]["figures"][figure])
 
-    def latencies(self, variant: str, point: Point) -> HdrHistogram:
-        """Of all repeats together, in microseconds."""
-        return histogram(self._results[name_of(variant, str(point))]["latencies"])
+    def percentiles(self, variant: str, point: Point, at: Sequence[float]) -> list[float]:
+        """Latencies in microseconds: of each percentile the median of the repeats."""
+        repeats = self._results[name_of(variant, str(point))]["latencies"]
+        found: list[HdrHistogram] = [histogram(each) for each in repeats]
+        return [median(float(it.get_value_at_percentile(each)) for it in found) for each in at]
 
     def problems(self) -> list[str]:
         """What went wrong."""
@@ -141,6 +146,22 @@ class View:
     def busiest_client(self) -> float:
         """How busy the client processes were in the worst run, from 0 to 1."""
         return max(float(max(each["figures"]["client_busy"])) for each in self._results.values())
+
+    def warnings(self) -> list[str]:
+        """Why the figures may be the machine's rather than the variants'."""
+        here, found = self.report["machine"], []
+        if here["load"] > here["cpus"] * BUSY_BEFORE:
+            found.append(
+                f"The machine was busy before the first run: a load of {here['load']:.1f} on "
+                f"{here['cpus']} CPUs. Compare variants with each other, not figures with those of "
+                "another day."
+            )
+        if self.busiest_client() > BUSY:
+            found.append(
+                f"The clients were the bottleneck at times, {self.busiest_client():.0%} busy: give "
+                "more --processes."
+            )
+        return found
 
     def facts(self) -> Sequence[tuple[str, str]]:
         """Where and with what it was measured."""

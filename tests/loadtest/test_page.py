@@ -108,6 +108,25 @@ def test_the_common_rate_is_one_that_everybody_kept_up_with() -> None:
     assert View(made(rates=())).common == Point(1)
 
 
+def test_a_page_has_one_p99_of_a_load() -> None:
+    view = View(made())
+    for variant in view.variants:
+        for point in (*view.closed, *view.open):
+            (p99,) = view.percentiles(variant, point, [99])
+            assert p99 == view.spread(variant, point, "p99_us").median
+
+
+def test_a_busy_machine_is_told_at_the_top() -> None:
+    report = made()
+    report["machine"]["load"] = 0.0
+    assert 'role="alert"' not in page(View(report))
+    report["machine"]["load"] = float(report["machine"]["cpus"])
+    top, _, _ = page(View(report)).partition('class="tiles"')
+    assert "The machine was busy before the first run" in top
+    report["results"][0]["figures"]["client_busy"] = [0.99, 0.2]
+    assert len(View(report).warnings()) == 2
+
+
 def test_the_table_has_a_cell_for_every_head() -> None:
     for view in (View(made()), View(made(rates=()))):
         heads = table.columns(view)
