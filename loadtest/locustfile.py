@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from pathlib import Path
 from typing import Any, Final
 
 from grpc.experimental import gevent as grpc_gevent
@@ -17,8 +18,9 @@ from authz.errors import AuthzError
 from loadtest.swarm.direct import DirectCheck, NewTenant
 from loadtest.swarm.expect import KEPT, UNSIGNED, WINDOW
 from loadtest.swarm.http import ThroughEnvoy
+from loadtest.swarm.report import put, timeline, verdict
 from loadtest.swarm.result import Result, unanswered
-from loadtest.swarm.session import session
+from loadtest.swarm.session import now, session
 from loadtest.swarm.shapes import SHAPES, Chosen
 
 __all__ = ["Chosen", "DirectCheck", "NewTenant", "ThroughEnvoy"]
@@ -103,9 +105,11 @@ class _Judge:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._running = False
+        self._report: tuple[str, ...] = ()
         environment.events.test_start.add_listener(self._start)
         environment.events.test_stop.add_listener(self._stop)
         environment.events.quitting.add_listener(self._quit)
+        environment.events.quit.add_listener(self._written)
 
     def _start(self, **_: Any) -> None:
         session.begin()
@@ -145,10 +149,21 @@ class _Judge:
         for problem in broken:
             _log.error("FAILED: %s", problem)
         environment.process_exit_code = 1 if broken else 0
+        happened = timeline(session.happened, session.began, now())
+        self._report = (verdict(result, broken), happened)
 
     def _quit(self, **_: Any) -> None:
         self._stop()
         session.end()
+
+    def _written(self, **_: Any) -> None:
+        """Locust has written its report, if it was to."""
+        options = self._environment.parsed_options
+        assert options is not None  # noqa: S101
+        if not options.html_file or not self._report:
+            return
+        if not put(Path(options.html_file), *self._report):
+            _log.warning("--html: this Locust's report has no place for verdict and events")
 
 
 def _result(stats: RequestStats) -> Result:

@@ -22,6 +22,7 @@ from locust.runners import MasterRunner
 from authz.testing import Outcome
 from loadtest.swarm.control import PATIENCE, StackFailed, tell
 from loadtest.swarm.expect import WINDOW, Change, Timeline, Worth, judge
+from loadtest.swarm.report import Happened
 
 _ROOT: Final = Path(__file__).parent.parent.parent
 _LEAD: Final = 0.3  # seconds in which a message reaches all of Locust's processes
@@ -39,6 +40,10 @@ class Session:
         self.timeline = Timeline()
         self.problems: list[str] = []
         """What could not be done on the stack in this run."""
+        self.began = 0.0
+        """When this run did, in seconds since the epoch."""
+        self.happened: list[Happened] = []
+        """What its shape did."""
         self.facts: dict[str, Any] = {}
         """What the stack said of itself when the run began."""
         self.window = WINDOW
@@ -104,7 +109,7 @@ class Session:
 
     def begin(self) -> None:
         """Forget the last run and what it has changed."""
-        self.problems = []
+        self.problems, self.happened, self.began = [], [], now()
         self.tell("policy", granted=True)
         self.announce([])
         self.facts = self.tell("facts")

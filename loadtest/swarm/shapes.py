@@ -14,7 +14,8 @@ from authz.errors import AuthzError
 from loadtest.swarm.changed import GRANT, INITECH, KEYS
 from loadtest.swarm.direct import DirectCheck, NewTenant
 from loadtest.swarm.http import ThroughEnvoy
-from loadtest.swarm.session import session
+from loadtest.swarm.report import Happened
+from loadtest.swarm.session import now, session
 
 _log: Final = logging.getLogger(__name__)
 
@@ -178,8 +179,10 @@ class Chosen(LoadTestShape):
 
 def _do(event: Event, seconds: float) -> None:
     _log.info("now: %s", event.what)
+    began = now()
     try:
         event.act(seconds)
     except AuthzError as error:
         session.problems.append(f"{event.what}: {error}")
+    session.happened.append(Happened(event.what, began, now()))
     _log.info("done: %s", event.what)

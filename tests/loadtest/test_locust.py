@@ -86,7 +86,10 @@ def test_rotation_is_noticed_by_nobody(stack: str, tmp_path: Path) -> None:
     found = {(row["Type"], row["Name"]) for row in rows(tmp_path / "run")}
     assert {("HTTP", "own namespace"), ("HTTP", "foreign"), ("CHECK", "verify, stolen")} <= found
     assert {kind for kind, _ in found} == {"HTTP", "CHECK"}
-    assert "own namespace" in page.read_text()
+    html = page.read_text()
+    assert "own namespace" in html
+    assert html.count("GOOD: ") == 1
+    assert html.count("<li>all keys are rotated: from ") == 2
 
 
 def test_revocation_counts_within_its_window_in_all_processes(stack: str, tmp_path: Path) -> None:

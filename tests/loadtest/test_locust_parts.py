@@ -14,6 +14,7 @@ from authz.lab.world.model import Json
 from authz.testing import Outcome
 from loadtest.swarm.control import StackFailed, listening, tell
 from loadtest.swarm.expect import Change, Timeline, Worth, judge
+from loadtest.swarm.report import Happened, put, timeline, verdict
 from loadtest.swarm.result import Result, unanswered
 from loadtest.swarm.stack import _with_endpoints
 
@@ -142,3 +143,20 @@ def test_sidecars_have_our_cluster_as_istiod_sent_it_but_for_where_endpoints_com
 
 def _ours(config: Json) -> list[Json]:
     return [it for it in config["static_resources"]["clusters"] if it["name"] == demo.AUTHZ_CLUSTER]
+
+
+def test_the_report_says_why_a_run_was_bad_and_what_happened(tmp_path: Path) -> None:
+    file = tmp_path / "run.html"
+    file.write_text('<body><div id="root"></div></body>')
+    result = Result(10, 1, 1, 0, 0, 1.0, 2.0)
+    happened = [Happened("<b>rotated", 101.0, 102.5)]
+    assert put(file, verdict(result, ["wrong outcomes: <1>"]), timeline(happened, 100.0, 110.0))
+    text = file.read_text()
+    assert text.index("FAILED: 10 legitimate") < text.index('id="root"')
+    assert "<li>wrong outcomes: &lt;1&gt;</li>" in text
+    assert "<li>&lt;b&gt;rotated: from 1.0 s to 2.5 s</li>" in text
+    assert 'x="100.0" y="6" width="150.0"' in text
+    assert "<b>" not in text
+    file.write_text("another Locust's")
+    assert not put(file, verdict(result, []))
+    assert file.read_text() == "another Locust's"
