@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import urllib.request
+from http.client import HTTPException
 from threading import Timer
 from typing import Final
 
 from authz.kube import KubeError
+from authz.kube.credentials import environment_of_others
 
 LONGEST: Final = 16 << 20
 SECONDS: Final = 15.0
@@ -29,7 +31,11 @@ def forwarded(
     command = ["kubectl", "port-forward", f"--namespace={namespace}", f"pod/{pod}", f":{port}"]
     try:
         process = subprocess.Popen(  # noqa: S603 - no shell, and names come from the API server
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment_of_others(),
         )
     except OSError:
         raise refused from None
@@ -44,7 +50,7 @@ def forwarded(
             url = f"http://127.0.0.1:{local[1]}/metrics"
             with _direct.open(url, timeout=seconds) as answer:
                 body: bytes = answer.read(LONGEST)
-        except (OSError, ValueError):
+        except (OSError, ValueError, HTTPException):
             raise refused from None
         finally:
             end.cancel()

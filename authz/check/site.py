@@ -80,8 +80,8 @@ class Site:
         self.wanted = wanted
         self.before = before
         """Whether the service is not installed yet."""
-        self.told: Mapping[str, list[float]] | KubeError | None = None
-        """What the servers' metrics say, once they were read."""
+        self.told: Sequence[Mapping[str, list[float]]] | KubeError | None = None
+        """What each server's metrics say, once they were read."""
         self.policy = wanted.policy or wanted.usual
         """The policy in force; before, the one that will be; see `read_policy`."""
         self.bad_policy = ""

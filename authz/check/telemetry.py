@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -23,7 +23,7 @@ from authz.check.workload import servers
 from authz.kube import KubeError
 
 Values = Mapping[str, list[float]]
-"""A metric's values, over all servers; of a label `what` or `version`, as `name what`."""
+"""A metric's values at one server; of a label `what` or `version`, as `name what`."""
 
 CERTIFICATE_SECONDS: Final = 3600
 OLD_SECONDS: Final = 300
@@ -33,8 +33,8 @@ _BUILD: Final = "authz_build_info "
 _ALERTS: Final = "deploy/observability/README.md"
 
 
-async def told(site: Site) -> Values:
-    """What the servers' metrics say; of many servers, the first twenty's.
+async def told(site: Site) -> Sequence[Values]:
+    """What each server's metrics say; of many servers, the first twenty's.
 
     Raises:
         KubeError: a server's metrics cannot be read.
@@ -49,11 +49,11 @@ async def told(site: Site) -> Values:
     return site.told
 
 
-async def _read(site: Site) -> Values:
+async def _read(site: Site) -> Sequence[Values]:
     pods = sorted(await servers(site), key=name)[:_AT_MOST]
     if not pods:
         raise KubeError("no server runs, so none tells")
-    found: defaultdict[str, list[float]] = defaultdict(list)
+    found: list[Values] = []
     for pod in pods:
         port, home = _side_port(pod), site.wanted.home
         try:
@@ -61,7 +61,7 @@ async def _read(site: Site) -> Values:
             text = await site.server.page(where, port, "metrics")
         except KubeError as refused:
             text = await asyncio.to_thread(forwarded, home, name(pod), port, refused)
-        _count(text.decode("utf-8", "replace"), full_name(pod), found)
+        found.append(_counted(text.decode("utf-8", "replace"), full_name(pod)))
     return found
 
 
@@ -73,7 +73,8 @@ def _side_port(pod: dict[str, object]) -> int:
     return 9001
 
 
-def _count(text: str, pod: str, found: defaultdict[str, list[float]]) -> None:
+def _counted(text: str, pod: str) -> Values:
+    found: defaultdict[str, list[float]] = defaultdict(list)
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
@@ -81,23 +82,41 @@ def _count(text: str, pod: str, found: defaultdict[str, list[float]]) -> None:
                 found[f"{sample.name} {what}".rstrip()].append(sample.value)
     except (ValueError, KeyError):
         raise KubeError(f"{pod} does not answer with metrics on its side port") from None
+    return found
 
 
 async def _of(site: Site, metric: str) -> list[float]:
-    values = (await told(site)).get(metric, [])
-    if not values or any(map(math.isnan, values)):
-        raise KubeError(f"the servers tell no {metric}: they may be of another version")
+    """A metric's values at all servers that were asked; one that lacks it is not made up for."""
+    each = [it.get(metric, []) for it in await told(site)]
+    values = [value for it in each for value in it]
+    if not all(each) or any(map(math.isnan, values)):
+        raise KubeError(f"a server tells no {metric}: it has none yet, or is of another version")
     return values
 
 
+async def _asked(site: Site) -> str:
+    """What an `ok` says where not all servers were asked."""
+    number = len(await servers(site))
+    return f"; asked were {_AT_MOST} of {number:,} servers" if number > _AT_MOST else ""
+
+
+def _behind_a_sidecar(pod: dict[str, object]) -> bool:
+    """Whether a server leaves TLS to its sidecar, as deploy/overlays/xfcc has it."""
+    identity = {"name": "AUTHZ_IDENTITY", "value": "xfcc"}
+    return any(identity in items(it, "env") for it in containers(pod))
+
+
 async def _certificate(site: Site) -> Answer:
+    pods = await servers(site)
+    if pods and all(map(_behind_a_sidecar, pods)):
+        return ok("their sidecars have them (identity: xfcc)")
     left = min(await _of(site, "authz_certificate_expires_seconds"))
     if left < CERTIFICATE_SECONDS:
         return problem(
             f"one expires in {left:,.0f} s, or did",
             "see the log of istio-proxy in the server's pod, and whether istiod signs",
         )
-    return ok(f"good for {left / 3600:,.0f} h or more")
+    return ok(f"good for {left / 3600:,.0f} h or more{await _asked(site)}")
 
 
 async def _keys(site: Site) -> Answer:
@@ -116,7 +135,7 @@ async def _keys(site: Site) -> Answer:
         return warning(
             "servers use different keyrings", "look again in a minute; then at their log"
         )
-    return ok(f"version {versions.pop():.0f}, seen {age:,.0f} s ago")
+    return ok(f"version {versions.pop():.0f}, seen {age:,.0f} s ago{await _asked(site)}")
 
 
 async def _age(site: Site) -> Answer:
@@ -126,7 +145,7 @@ async def _age(site: Site) -> Answer:
             f"the policy was last seen {age:,.0f} s ago",
             "see the servers' log: a policy that is not good is not used",
         )
-    return ok(f"seen {age:,.0f} s ago")
+    return ok(f"seen {age:,.0f} s ago{await _asked(site)}")
 
 
 async def _unverified(site: Site) -> Answer:
@@ -136,13 +155,17 @@ async def _unverified(site: Site) -> Answer:
             f"{number:,.0f} namespaces have signed and never verified",
             "`authz doctor --cluster` finds the pods that let everybody in",
         )
-    return ok("every namespace that signs verifies, too")
+    return ok(f"every namespace that signs verifies, too{await _asked(site)}")
 
 
 async def _version(site: Site) -> Answer:
-    versions = {it.partition(" ")[2] for it in await told(site) if it.startswith(_BUILD)}
-    if not versions:
-        raise KubeError(f"the servers tell no {_BUILD.strip()}: they may be of another version")
+    each = [
+        {it.partition(" ")[2] for it in values if it.startswith(_BUILD)}
+        for values in await told(site)
+    ]
+    if not all(each):
+        raise KubeError(f"a server tells no {_BUILD.strip()}: it may be of another version")
+    versions = set().union(*each)
     if len(versions) > 1:
         return warning(f"several run: {several(sorted(versions))}", "wait for the rollout")
     [version] = versions
@@ -151,7 +174,7 @@ async def _version(site: Site) -> Answer:
             f"the servers are {version}, this program is {site.wanted.version}",
             "check with the servers' version: filters and rules are judged by this program's own",
         )
-    return ok(version)
+    return ok(f"{version}{await _asked(site)}")
 
 
 GROUP: Final = Group(

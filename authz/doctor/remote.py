@@ -21,6 +21,7 @@ from authz.doctor.dump import CannotRead
 from authz.doctor.pods import PROXY, Pod
 from authz.doctor.summary import Gone
 from authz.kube import ApiServer, KubeError, Resource
+from authz.kube.credentials import environment_of_others
 from authz.kube.forward import get_from_pod
 
 Json = dict[str, Any]
@@ -183,6 +184,7 @@ def _run(*arguments: str) -> str:
             capture_output=True,
             check=False,
             timeout=_SECONDS,
+            env=environment_of_others(),
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise CannotRead(f"kubectl {' '.join(arguments)}: {error}") from None

@@ -86,7 +86,9 @@ def _server(cluster: Cluster) -> httpx.URL:
         raise KubeError("clusters: server is missing")
     server = httpx.URL(text if "://" in text else f"https://{text}")
     if server.scheme != "https" and not _is_loopback(server.host):
-        raise KubeError(f"{server} would get our token unencrypted: use https")
+        # Without user and password, which a URL may have.
+        place = f"{server.scheme}://{server.netloc.decode()}"
+        raise KubeError(f"{place} would get our token unencrypted: use https")
     return server
 
 

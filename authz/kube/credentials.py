@@ -90,6 +90,14 @@ def credentials(user: User, cluster: Cluster) -> Credentials:
     return Credentials(Bearer(again, token) if token else None, own_pair or pair, headers)
 
 
+def environment_of_others() -> dict[str, str]:
+    """For a program that is not ours: without our settings, which may hold a key-encryption key.
+
+    Settings are read in small letters, too.
+    """
+    return {k: v for k, v in os.environ.items() if not k.upper().startswith("AUTHZ_")}
+
+
 def token_in(file: Path) -> str:
     """The token in a file.
 
@@ -218,10 +226,8 @@ def _environment(plugin: Plugin, cluster: Cluster, *, interactive: bool) -> dict
             if value
         }
     info = {"apiVersion": plugin.version, "kind": "ExecCredential", "spec": spec}
-    # Our settings may hold a key-encryption key.
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("AUTHZ_")}
     given = {variable.name: variable.value for variable in plugin.env or ()}
-    return {**ours, **given, "KUBERNETES_EXEC_INFO": json.dumps(info)}
+    return {**environment_of_others(), **given, "KUBERNETES_EXEC_INFO": json.dumps(info)}
 
 
 def _ca_data(cluster: Cluster) -> str:

@@ -343,10 +343,10 @@ ROWS: Final = (
         answers=metric(f'version="{__version__}"', 'version="0.0.1"')),
     Row("server-version", WARNING, "several run: 0.0.1, ", answers=metric(
         "authz_keyring_refused", 'authz_build_info{version="0.0.1"} 1\nauthz_keyring_refused')),
-    Row("server-version", UNREAD, "tell no authz_build_info", answers=metric("build_info", "a")),
+    Row("server-version", UNREAD, "tells no authz_build_info", answers=metric("build_info", "a")),
     Row("certificate", PROBLEM, "one expires in 59 s",
         answers=metric("expires_seconds 80000", "expires_seconds 59")),
-    Row("certificate", UNREAD, "tell no authz_certificate",
+    Row("certificate", UNREAD, "tells no authz_certificate",
         answers=metric("authz_certificate_expires_seconds 80000\n", "")),
     Row("certificate", UNREAD, "does not answer with metrics", answers=says("metrics", "<html>\n")),
     Row("certificate", UNREAD, "so none tells", without(("Pod", HOME, "authz-1"))),

@@ -19,8 +19,9 @@ from authz.check import Level, Line, Site, Wanted, asked, examine, is_well, unti
 from authz.kube import KubeError, Resource
 from authz.observe import Metrics
 from authz.testing import ManualClock
+from tests.admission.rows import changed
 from tests.check.rows import EXPECTED, ROWS, Row, found
-from tests.check.world import Fake, wanted, world
+from tests.check.world import HOME, METRICS, Fake, wanted, world
 from tests.command import Run, in_process
 from tests.deploy.manifests import ROOT
 
@@ -102,6 +103,59 @@ async def test_the_servers_own_metrics_are_understood() -> None:
     told = await examine(Site(fake, WANTED, before=False))
     levels = {it.check.name: it.answer for it in told if it.group == "Servers"}
     assert {it.level for it in levels.values()} == {Level.OK}, levels
+
+
+class Uneven(Fake):
+    """Servers of which all but the first lack some metrics."""
+
+    def __init__(self, number: int, lacking: str = "(none)") -> None:
+        server = SOUND["Pod", HOME, "authz-1"]
+        names = [f"authz-{it}" for it in range(1, number + 1)]
+        more = {("Pod", HOME, it): changed(server, {"metadata name": it}) for it in names}
+        super().__init__({**SOUND, **more})
+        self._lacking = lacking
+
+    async def page(self, pod: Resource, port: int, path: str) -> bytes:
+        text = await super().page(pod, port, path)
+        if pod.name == "authz-1":
+            return text
+        return b"".join(it for it in text.splitlines(True) if self._lacking.encode() not in it)
+
+
+@pytest.mark.parametrize(
+    ("name", "lacking"),
+    [
+        ("server-version", "build_info"),
+        ("certificate", "certificate"),
+        ("keys", 'what="keyring"'),
+        ("policy-age", 'what="policy"'),
+        ("unverified", "unverified"),
+    ],
+)
+async def test_one_server_that_tells_nothing_is_not_hidden_by_the_others(
+    name: str, lacking: str
+) -> None:
+    told = await examine(Site(Uneven(2, lacking), WANTED, before=False))
+    assert found(told, name).answer.level is Level.UNREAD
+    assert "a server tells no" in found(told, name).answer.what
+
+
+async def test_how_many_of_many_servers_were_asked_is_said() -> None:
+    for number, said in ((20, False), (21, True)):
+        told = await examine(Site(Uneven(number), WANTED, before=False))
+        for it in (it for it in told if it.group == "Servers"):
+            assert it.answer.level is Level.OK
+            assert ("asked were 20 of 21 servers" in it.answer.what) is said
+
+
+async def test_a_server_behind_a_sidecar_has_no_certificate_of_its_own() -> None:
+    server = deepcopy(SOUND["Pod", HOME, "authz-1"])
+    (own,) = (it for it in server["spec"]["containers"] if it["name"] == "authz")
+    own["env"] = [{"name": "AUTHZ_IDENTITY", "value": "xfcc"}]
+    fake = Fake({**SOUND, ("Pod", HOME, "authz-1"): server})
+    fake.metrics = "".join(it for it in METRICS.splitlines(True) if "certificate" not in it)
+    told = await examine(Site(fake, WANTED, before=False))
+    assert found(told, "certificate").answer.level is Level.OK
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -44,7 +45,8 @@ def kubectl(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Path:
     """A kubectl that does this, and writes down how it was called."""
     told = folder / "told"
     file = folder / "kubectl"
-    file.write_text(f'#!/bin/sh\necho "$@" > {told}\n{script}\n')
+    file.write_text(f'#!/bin/sh\necho "$@$AUTHZ_KEK" > {told}\n{script}\n')
+    monkeypatch.setenv("AUTHZ_KEK", "a secret that kubectl and its plug-ins need not know")
     file.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     return told
@@ -74,6 +76,24 @@ def test_what_kubectl_cannot_do_is_told_as_the_api_server_told_it(
     kubectl(tmp_path, monkeypatch, script)
     with pytest.raises(KubeError, match="could not get pods/proxy"):
         forwarded(HOME, "authz-1", 9001, REFUSED, seconds=0.3)
+
+
+def test_what_is_no_http_is_told_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"nothing\r\n\r\n")
+
+        thread = Thread(target=answer)
+        thread.start()
+        port = listener.getsockname()[1]
+        kubectl(tmp_path, monkeypatch, f"echo 'Forwarding from 127.0.0.1:{port} -> 9001'; exec cat")
+        with pytest.raises(KubeError, match="could not get pods/proxy"):
+            forwarded(HOME, "authz-1", 9001, REFUSED)
+        thread.join()
 
 
 def test_without_kubectl_it_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,6 +164,7 @@ async def test_the_pages_commands_install_and_remove_it(cluster: Installed, tmp_
         assert job["spec"]["template"]["spec"]["containers"][0]["image"].startswith("r.example/a:")
         await cluster.has(VERIFY)
         await cluster.has(HOSTS)
+        assert "\ndefault_mode: enforce\n" in (await cluster.has(POLICY))["data"]["policy.yaml"]
         await newcomer.types(uninstall)
     for what in (SERVER, VERIFY, HOSTS, ("v1", "Namespace", HOME, None)):
         assert await cluster.get(what) is None

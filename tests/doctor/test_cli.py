@@ -254,7 +254,8 @@ def test_upstreams_that_the_servers_could_not_read(run: Run) -> None:
 
 
 KUBECTL = """#!{python}
-import json, pathlib, sys
+import json, os, pathlib, sys
+assert "AUTHZ_KEK" not in os.environ
 here = pathlib.Path({here!r})
 with (here / "asked").open("a") as asked:
     asked.write(json.dumps(sys.argv[1:]) + "\\n")
@@ -275,6 +276,7 @@ def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     made.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AUTHZ_KEK", "a secret that kubectl and its plug-ins need not know")
     monkeypatch.delenv("KUBECONFIG", raising=False)
     return tmp_path
 

@@ -201,6 +201,7 @@ async def test_the_server_may_be_known_by_another_name(
         ({"proxy-url": "ftp://a"}, "proxy-url: ftp is none of http, https, socks5"),
         ({"proxy-url": "http://[a"}, "proxy-url is no URL"),
         ({"server": "http://203.0.113.1"}, "would get our token unencrypted: use https"),
+        ({"server": "http://jane:pw@203.0.113.1:80"}, "http://203.0.113.1 would get our token"),
     ],
 )
 async def test_a_cluster_that_is_not_taken_is_told_by_its_field(
@@ -424,8 +425,10 @@ async def test_a_plugin_logs_us_in(
     place: Place, monkeypatch: pytest.MonkeyPatch, plugin: Make, version: str
 ) -> None:
     monkeypatch.setenv("AUTHZ_KEK", "a key")
+    monkeypatch.setenv("authz_kek", "a key")  # settings are read in small letters, too
     script = (
-        'printf "%s" "$KUBERNETES_EXEC_INFO" > info; printf "%s" "$1 $LOGIN_AS $AUTHZ_KEK" > given'
+        'printf "%s" "$KUBERNETES_EXEC_INFO" > info; '
+        'printf "%s" "$1 $LOGIN_AS $AUTHZ_KEK$authz_kek" > given'
     )
     user = plugin(
         f'cd "{place.folder}"; {script}',
