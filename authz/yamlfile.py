@@ -129,7 +129,7 @@ def parse_plain(
     except ValidationError as error:
         lines = text.splitlines()
         told = [
-            (_place(problem), _said(problem, lines, data))
+            (_place(problem), _message(problem, lines, data))
             for problem in error.errors(include_url=False, include_context=False)
             if problem["loc"] not in problems
         ]
@@ -265,7 +265,7 @@ def _written(lines: list[str], data: Any, problem: Mapping[str, Any]) -> str:
     return found[0] if found else ""
 
 
-def _said(problem: Mapping[str, Any], lines: list[str], data: Any) -> str:
+def _message(problem: Mapping[str, Any], lines: list[str], data: Any) -> str:
     text = str(problem["msg"]).removeprefix("Value error, ")
     match problem["type"]:
         case "missing":

@@ -29,7 +29,7 @@ def _lacking(policy: Policy, pods: list[Object], *roles: Role) -> list[str]:
     return list(lacking.values())
 
 
-def _told(site: Site, lacking: list[str], fine: str) -> Answer:
+def _answer(site: Site, lacking: list[str], fine: str) -> Answer:
     if site.bad_policy:
         return unread("the policy cannot be used", "see the line `policy`")
     if not lacking:
@@ -55,7 +55,7 @@ async def _gateway(site: Site) -> Answer:
     if not pods:
         return problem("no gateway runs", "see the line `gateway`")
     lacking = _lacking(site.policy, pods, Role.GATEWAY, Role.TRANSIT)
-    return _told(site, lacking, "the gateway's account may ask public and transit")
+    return _answer(site, lacking, "the gateway's account may ask public and transit")
 
 
 async def _activator(site: Site) -> Answer:
@@ -65,7 +65,7 @@ async def _activator(site: Site) -> Answer:
     if not pods:
         return problem("no activator runs", "see the line `activator-sidecar`")
     lacking = _lacking(site.policy, pods, Role.TRANSIT)
-    return _told(site, lacking, "the activator's account may ask transit")
+    return _answer(site, lacking, "the activator's account may ask transit")
 
 
 async def _eventing(site: Site) -> Answer:
@@ -81,7 +81,7 @@ async def _eventing(site: Site) -> Answer:
         if who.namespace == EVENTING:
             theirs = [it for it in pods if account(it) == who.service_account]
             lacking += _lacking(site.policy, theirs, *sorted(roles))
-    return _told(site, sorted({*lacking}), f"{len(hops)} hops of Eventing have theirs")
+    return _answer(site, sorted({*lacking}), f"{len(hops)} hops of Eventing have theirs")
 
 
 def _asks_transit(thing: Object) -> bool:

@@ -91,7 +91,7 @@ def explain(
         ways = _from_outside(oracle, to, port, _Route(service, by, host))
     else:
         ways = _within(oracle, _caller(oracle, source), to, port, service)
-    rows = [{"way": way, **_said(verdict)} for way, verdict in ways.items()]
+    rows = [{"way": way, **_verdict_row(verdict)} for way, verdict in ways.items()]
     show(rows, title=f"{source} to {destination}:{port}", as_json=as_json)
     if not all(row["allowed"] for row in rows):
         raise typer.Exit(1)
@@ -168,7 +168,7 @@ def _from_outside(
     return ways or {_OUTSIDE: None}
 
 
-def _said(verdict: Verdict | None) -> dict[str, object]:
+def _verdict_row(verdict: Verdict | None) -> dict[str, object]:
     """What is decided, by which row of the decision table, and by which grant if by one.
 
     `kept` is whether a proxy may give the answer again by itself, where settings let it.

@@ -7,8 +7,8 @@ import typer
 from authz.cli.output import AsJson, print_json, show
 from authz.cli.policy_files import Cluster, Enforced, PolicyFile, load, now
 from authz.reach.proof import Paths, Step
-from authz.reach.said import day, plain, told
 from authz.reach.ways import Way
+from authz.reach.words import as_columns, day, plain
 
 
 def prove(
@@ -50,7 +50,7 @@ def prove(
     elif path is None:
         typer.echo(f"proven: no path from {start} to {goal}")
     else:
-        steps = [{"from": it.source, "to": it.to, **told(it.line), **_why(it)} for it in path]
+        steps = [{"from": it.source, "to": it.to, **as_columns(it.line), **_why(it)} for it in path]
         show(steps, title=f"A path from {start} to {goal}", as_json=False)
     if path is not None:
         raise typer.Exit(1)

@@ -16,8 +16,8 @@ from authz.reach.matrix import Matrix
 from authz.reach.page import page
 from authz.reach.pairs import Opening
 from authz.reach.rows import Row, rows
-from authz.reach.said import MOST_NAMES, Words, day, plain, told
 from authz.reach.ways import Way
+from authz.reach.words import MOST_NAMES, Words, as_columns, day, plain
 
 
 def matrix(
@@ -119,7 +119,7 @@ def _is_outside(row: Row[Any]) -> bool:
 
 def _rows(some: Iterable[Row[Any]], words: Words) -> list[dict[str, object]]:
     return [
-        {"from": source, "to": to, **told(row.line), **_why(row.line.value)}
+        {"from": source, "to": to, **as_columns(row.line), **_why(row.line.value)}
         for row in some
         for source, to in words.ends(row)
     ]

@@ -140,7 +140,7 @@ def _contradicting(
 
 def _problems(error: ValidationError) -> Iterator[str]:
     for problem in error.errors(include_url=False):
-        yield from _said(problem)
+        yield from _messages(problem)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def _read(file: Path) -> dict[str, Any]:
     return values
 
 
-def _said(problem: Mapping[str, Any]) -> list[str]:
+def _messages(problem: Mapping[str, Any]) -> list[str]:
     text = str(problem["msg"]).removeprefix("Value error, ")
     if not problem["loc"]:  # found by looking at several settings: each line names its own
         return text.splitlines()

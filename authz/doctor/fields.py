@@ -42,12 +42,12 @@ def differences(
     ours, theirs = dict(_flat(wanted)), dict(_flat(found))
     kind = "typed_config.@type"
     if ours.get(kind) != theirs.get(kind):  # no field can be compared
-        yield Rule.FIELD, [_told(kind, theirs.get(kind), ours.get(kind))]
+        yield Rule.FIELD, [_difference(kind, theirs.get(kind), ours.get(kind))]
         return
     by_rule: dict[Rule, list[str]] = {}
     for path in sorted({*ours, *theirs}):
         if ours.get(path) != theirs.get(path):
-            text = _told(path, theirs.get(path), ours.get(path))
+            text = _difference(path, theirs.get(path), ours.get(path))
             by_rule.setdefault(_rule(path, found, wanted), []).append(text)
     yield from by_rule.items()
 
@@ -63,7 +63,7 @@ def _rule(path: str, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Rul
     return rule
 
 
-def _told(path: str, found: Any, wanted: Any) -> str:
+def _difference(path: str, found: Any, wanted: Any) -> str:
     return f"{path.removeprefix('typed_config.')} is {_short(found)}, must be {_short(wanted)}"
 
 

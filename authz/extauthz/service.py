@@ -83,14 +83,14 @@ class AuthorizationService:
     def _answered(self, request: bytes, asked: Asked, rules: Rules) -> bytes | None:
         caller = asked.caller
         if caller is None:
-            return self._told(_denied(asked, Reason.CALLER_UNTRUSTED))
+            return self._recorded(_denied(asked, Reason.CALLER_UNTRUSTED))
         try:
             message = CheckRequest.FromString(request)
         except DecodeError:
             verdict = decide_in_doubt(
                 Reason.REQUEST_MALFORMED, asked.question, caller, rules.policy
             )
-            return self._told(DecisionEvent(asked.question, verdict, caller, "", asked.trace))
+            return self._recorded(DecisionEvent(asked.question, verdict, caller, "", asked.trace))
         facts = facts_of(
             message, caller, asked, token_header=self._token_header, policy=rules.policy
         )
@@ -107,7 +107,7 @@ class AuthorizationService:
         recorded = isinstance(verdict, Deny) or verdict.would_deny is not None
         request_id = request_id_of(message) if recorded else ""  # allows are counted, not logged
         event = DecisionEvent(asked.question, verdict, caller, request_id, asked.trace)
-        response = self._told(event)
+        response = self._recorded(event)
         if not recorded and self._sample is not None and self._sample():
             self._show(message, asked, verdict)
         if response is not None:
@@ -121,7 +121,7 @@ class AuthorizationService:
                 Reason.INTERNAL_ERROR, asked.question, asked.caller, rules.policy
             )
             event = DecisionEvent(asked.question, verdict, asked.caller, "", asked.trace)
-            return self._told(event)
+            return self._recorded(event)
         except Exception:  # noqa: BLE001 - not even that worked: say that we could not decide
             return None
 
@@ -132,7 +132,7 @@ class AuthorizationService:
         for recorder in self._recorders:
             recorder.sampled(event)
 
-    def _told(self, event: DecisionEvent) -> bytes | None:
+    def _recorded(self, event: DecisionEvent) -> bytes | None:
         """Record first: what nobody could have seen is not let through."""
         self._record(event)
         return answer(event.verdict, token_header=self._token_header, request_id=event.request_id)

@@ -27,7 +27,7 @@ class Latency:
     def __init__(self) -> None:
         self._counts = [0] * len(BOUNDS)
         self._sum = 0.0
-        self._told = [0] * len(BOUNDS), 0.0
+        self._exported = [0] * len(BOUNDS), 0.0
 
     def took(self, seconds: float, checks: int) -> None:
         """So many Checks took so long, each."""
@@ -36,8 +36,8 @@ class Latency:
 
     def changes(self) -> tuple[list[int], float]:
         """What was counted since the last time."""
-        counts, total = self._told
-        self._told = self._counts.copy(), self._sum
+        counts, total = self._exported
+        self._exported = self._counts.copy(), self._sum
         pairs = zip(self._counts, counts, strict=True)
         return [now - before for now, before in pairs], self._sum - total
 

@@ -82,7 +82,9 @@ def grant_of(thing: dict[str, Any], destination: Namespace) -> Grant | str:
     try:
         spec = _Spec.model_validate(thing.get("spec"))
     except ValidationError as error:
-        return "; ".join(_said(problem) for problem in error.errors(include_url=False))[:_LONGEST]
+        return "; ".join(_message(problem) for problem in error.errors(include_url=False))[
+            :_LONGEST
+        ]
     return Grant(
         destination,
         Namespace(spec.from_),
@@ -108,7 +110,7 @@ def claim_of(thing: dict[str, Any]) -> tuple[str, Namespace] | None:
     return None if host is None else (host, namespace)
 
 
-def _said(problem: Any) -> str:
+def _message(problem: Any) -> str:
     field = ".".join(str(step) for step in ("spec", *problem["loc"]))
     match problem["type"]:
         case "extra_forbidden":

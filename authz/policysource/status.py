@@ -43,13 +43,13 @@ class StatusWriter:
         self._backoff = Backoff(pace.uniform)
         self._objects: dict[GrantName, Object] = {}
         self._wanted: Mapping[GrantName, GrantStatus] = {}
-        self._said: dict[GrantName, tuple[Any, Any, GrantStatus]] = {}
+        self._written: dict[GrantName, tuple[Any, Any, GrantStatus]] = {}
         self._to_do = asyncio.Event()
 
     def saw(self, where: GrantName, thing: Object) -> None:
         """This is what the object says now."""
         self._objects[where] = thing
-        uid, generation, _ = self._said.get(where, (None, None, None))
+        uid, generation, _ = self._written.get(where, (None, None, None))
         metadata = thing["metadata"]
         if where in self._wanted and (metadata.get("uid"), metadata.get("generation")) != (
             uid,
@@ -60,7 +60,7 @@ class StatusWriter:
     def forget(self, where: GrantName) -> None:
         """The object is gone."""
         self._objects.pop(where, None)
-        self._said.pop(where, None)
+        self._written.pop(where, None)
 
     def want(self, statuses: Mapping[GrantName, GrantStatus]) -> None:
         """This is what became of the grants."""
@@ -94,7 +94,7 @@ class StatusWriter:
         metadata = thing["metadata"]
         generation = metadata.get("generation")
         saying = metadata.get("uid"), generation, wanted
-        if self._said.get(where) == saying:
+        if self._written.get(where) == saying:
             return False
         conditions = _conditions(thing)
         before = next((c for c in conditions if c.get("type") == TYPE), None)
@@ -106,7 +106,7 @@ class StatusWriter:
             **({} if generation is None else {"observedGeneration": generation}),
         }
         if before is not None and said.items() <= before.items():
-            self._said[where] = saying
+            self._written[where] = saying
             return False
         same = before is not None and before.get("status") == said["status"]
         since = before["lastTransitionTime"] if before and same else _moment(self._now())
@@ -120,7 +120,7 @@ class StatusWriter:
             if error.status not in (404, 409):
                 raise
             return True
-        self._said[where] = saying
+        self._written[where] = saying
         return True
 
 

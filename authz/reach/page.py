@@ -11,8 +11,8 @@ from authz.reach.lines import Line, lines
 from authz.reach.matrix import Matrix
 from authz.reach.pairs import Answers, Opening
 from authz.reach.rows import Row
-from authz.reach.said import OUTSIDE, Words, day, told
 from authz.reach.ways import Way
+from authz.reach.words import OUTSIDE, Words, as_columns, day
 
 _STYLE: Final = Path(__file__).with_name("page.css")
 _MOST_GROUPS: Final = 300
@@ -116,7 +116,7 @@ def _inside(answers: Answers) -> Iterator[Line[Opening]]:
 
 
 def _words(line: Line[Opening]) -> str:
-    parts = [f"{name} {said}" for name, said in told(line).items() if said]
+    parts = [f"{name} {said}" for name, said in as_columns(line).items() if said]
     until = day(line.value.until)
     return ", ".join([line.value.because, *parts, *([f"until {until}"] if until else [])])
 
@@ -132,7 +132,7 @@ def _rows(rows: Sequence[Row[Opening]], words: Words) -> Iterator[str]:
         if row.among is (Among.BLOCK if outside else Among.ITSELF):
             continue  # what is so of every namespace or tenant
         opening = row.line.value
-        texts = (*next(words.ends(row)), *told(row.line).values(), day(opening.until) or "")
+        texts = (*next(words.ends(row)), *as_columns(row.line).values(), day(opening.until) or "")
         cells = "".join(f"<td>{escape(it)}</td>" for it in texts)
         kind = _KINDS[opening.because]
         yield f'<tr>{cells}<td class="{kind}">{escape(opening.because)}</td></tr>'

@@ -6,7 +6,7 @@ import re
 import time
 from pathlib import Path
 
-from authz.reach.said import listed
+from authz.reach.words import listed
 from tests.command import Run
 from tests.reach.policies import TEXT
 

@@ -123,7 +123,7 @@ def listed(names: list[str], most: int | None) -> str:
     return f"{', '.join(names[:most])} and {len(names) - most:,} more"
 
 
-def told(line: Line[Any]) -> dict[str, str]:
+def as_columns(line: Line[Any]) -> dict[str, str]:
     """What is asked for, in a table's columns."""
     ports = "" if line.ports.is_all else str(line.ports)
     if line.services is not None and not line.services.is_all:
