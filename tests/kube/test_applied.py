@@ -46,6 +46,7 @@ STANDS_ON: Final = {
     "deploy/components/policy-from-cluster": "deploy/base",
     "envoyfilters/components/cert-manager": "envoyfilters/base",
     "envoyfilters/components/eventing": "envoyfilters/base",
+    "envoyfilters/components/reuse": "envoyfilters/base",
     "envoyfilters/components/sidecar-scope": "envoyfilters/base",
     "envoyfilters/components/strict-mtls": "envoyfilters/base",
     "envoyfilters/components/values": "envoyfilters/base",
@@ -124,14 +125,6 @@ async def test_what_knative_says_itself_stays_beside_what_the_platform_sets(
         assert "SYSTEM_NAMESPACE" in {it["name"] for it in container["env"]}
     config = await installed.get(thing("v1", "ConfigMap", "config-autoscaler", "knative-serving"))
     assert config["data"].keys() > {"_example", "target-burst-capacity"}
-
-
-@session
-async def test_the_job_for_keys_is_taken(installed: Installed) -> None:
-    done = await installed.kubectl(
-        *("create", "--validate=strict", "--dry-run=server", "-f"), DEPLOY / "keys" / "job.yaml"
-    )
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 @session
