@@ -12,7 +12,6 @@ from authz.check.things import (
     full_name,
     has_proxy,
     mapping,
-    name,
     namespace,
     part,
     ready,
@@ -67,12 +66,12 @@ async def _mutual(site: Site) -> Answer:
 
 
 async def _exceptions(site: Site) -> Answer:
-    ours = {name(it) for it in site.wanted.filters}
+    ours = {full_name(it) for it in site.wanted.filters}
     loose = [
         full_name(it)
         for it in await site.all_of(PEER_AUTHENTICATIONS)
         if namespace(it) != site.wanted.root_namespace
-        and name(it) not in ours
+        and full_name(it) not in ours
         and any(mode in _LOOSE for mode in _modes(it))
     ]
     if loose:

@@ -1,8 +1,8 @@
 """Who may write what the service trusts, by reading RBAC as the API server does.
 
 Source: kubernetes.io/docs/reference/access-authn-authz/rbac. Someone with a right in every
-namespace by a ClusterRoleBinding is the platform, unless it is given to everybody or to a tenant's
-account.
+namespace by a ClusterRoleBinding, or in a namespace of the platform's, is the platform, unless it
+is given to everybody or to a tenant's accounts.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ ROLE_BINDINGS: Final = Resource("rolebindings", _GROUP)
 CLUSTER_ROLE_BINDINGS: Final = Resource("clusterrolebindings", _GROUP)
 
 _WRITES: Final = frozenset({"create", "update", "patch"})
+_DELETES: Final = frozenset({"delete", "deletecollection"})
+_ACCOUNT: Final = "system:serviceaccount:"  # NAMESPACE:NAME, a user
+_ACCOUNTS: Final = "system:serviceaccounts:"  # NAMESPACE, the group of all its accounts
 _EVERYBODY: Final = frozenset(
     {"system:authenticated", "system:unauthenticated", "system:serviceaccounts", "system:anonymous"}
 )
@@ -33,6 +36,7 @@ class Right(NamedTuple):
 
     group: str
     resource: str
+    verbs: frozenset[str] = _WRITES
 
     def given_by(self, rule: Any) -> bool:
         """Whether a rule of a role gives it, be it for some names only."""
@@ -44,17 +48,20 @@ class Right(NamedTuple):
         return (
             bool({"*", self.group} & set(items(rule, "apiGroups")))
             and bool(wanted & resources)
-            and bool(({"*"} | _WRITES) & set(items(rule, "verbs")))
+            and bool(({"*"} | self.verbs) & set(items(rule, "verbs")))
         )
 
 
-ISTIO: Final = (
-    *(Right("networking.istio.io", it) for it in ("envoyfilters", "virtualservices", "sidecars")),
-    *(Right("networking.istio.io", it) for it in ("destinationrules", "gateways")),
-    *(Right("networking.istio.io", it) for it in ("serviceentries", "workloadentries")),
-    *(Right("security.istio.io", it) for it in ("peerauthentications", "authorizationpolicies")),
+ISTIO: Final = tuple(
+    Right(group, it, _WRITES | _DELETES)
+    for group, kinds in (
+        ("networking.istio.io", ("envoyfilters", "virtualservices", "sidecars", "gateways")),
+        ("networking.istio.io", ("destinationrules", "serviceentries", "workloadentries")),
+        ("security.istio.io", ("peerauthentications", "authorizationpolicies")),
+    )
+    for it in kinds
 )
-"""What of Istio's no tenant may write: with it, sidecars stop asking."""
+"""What of Istio's no tenant may write or delete: with it, sidecars stop asking."""
 INGRESS: Final = (
     Right("networking.k8s.io", "ingresses"),
     Right("gateway.networking.k8s.io", "httproutes"),
@@ -93,21 +100,23 @@ async def holders(site: Site, rights: tuple[Right, ...]) -> list[Holder]:
     for binding in (*await site.all_of(ROLE_BINDINGS), *await site.all_of(CLUSTER_ROLE_BINDINGS)):
         place = namespace(binding)
         of = part(binding, "roleRef", "kind"), str(part(binding, "roleRef", "name"))
-        if (place if of[0] == "Role" else "", of[1]) in giving and not (
-            place and site.is_platform(place)
-        ):
+        if (place if of[0] == "Role" else "", of[1]) in giving:
             found.update(_subjects(site, binding, place))
     return sorted(found)
 
 
 def _subjects(site: Site, binding: Mapping[str, Any], place: str) -> Iterator[Holder]:
+    in_a_tenants = bool(place) and not site.is_platform(place)
     for subject in items(dict(binding), "subjects"):
         called = str(part(subject, "name"))
         if part(subject, "kind") == "ServiceAccount":
             home = str(part(subject, "namespace") or place)
             if not site.is_platform(home):
                 yield Holder(f"{home}/{called}", place)
-        elif called in _EVERYBODY or (place and not called.startswith("system:")):
+        elif called.startswith((_ACCOUNT, _ACCOUNTS)):
+            if not site.is_platform(called.split(":")[2]):
+                yield Holder(called, place)
+        elif called in _EVERYBODY or (in_a_tenants and not called.startswith("system:")):
             yield Holder(called, place)
 
 
@@ -150,9 +159,7 @@ async def _guarded(
             "kubectl apply -k deploy/platform/admission",
         )
     spaces = {name(it): it for it in await site.tenants()}
-    bare = [
-        str(it) for it in found if it.namespace in spaces and not is_tenant(spaces[it.namespace])
-    ]
+    bare = [str(it) for it in found if it.namespace and not is_tenant(spaces.get(it.namespace, {}))]
     everywhere = [str(it) for it in found if not it.namespace]
     if bare or everywhere:
         return problem(

@@ -175,6 +175,19 @@ def _developer(*rules: Json) -> Edit:
     return but("Role", SHOP, "developer", rules=[*rules])
 
 
+def _given(kind: str, name: str, rule: Json, place: str | None = "istio-system") -> Edit:
+    """A right in a namespace of the platform's, or in all."""
+    prefix = "" if place else "Cluster"
+    binding = bound(f"{prefix}RoleBinding", "given", place, f"{prefix}Role/given", name)
+    subject: Json = {"kind": kind, "name": name}
+    if kind == "ServiceAccount":
+        subject["namespace"] = "lab-1"
+    else:
+        subject["apiGroup"] = "rbac.authorization.k8s.io"
+    binding["subjects"] = [subject]
+    return also(thing(RBAC, f"{prefix}Role", "given", place, rules=[rule]), binding)
+
+
 def _rbac(group: str, resource: str, verb: str = "create") -> Json:
     return {"apiGroups": [group], "resources": [resource], "verbs": [verb]}
 
@@ -263,6 +276,9 @@ ROWS: Final = (
         but("PeerAuthentication", "istio-system", "default", spec=_PLAIN),
         but("ConfigMap", "knative-serving", "config-network",
             data={"mesh-compatibility-mode": "enabled"}))),
+    Row("plaintext", WARNING, "take plaintext: shop/tenant-authz-webhook", also(thing(
+        "security.istio.io/v1", "PeerAuthentication", "tenant-authz-webhook", SHOP,
+        spec={"mtls": {"mode": "PERMISSIVE"}}))),
     Row("plaintext", WARNING, "take plaintext: shop/open",
         also(thing(_PEER, "PeerAuthentication", "open", SHOP, spec=_PLAIN))),
     Row("plaintext", WARNING, "take plaintext: shop/port", also(thing(
@@ -305,6 +321,21 @@ ROWS: Final = (
         _rbac("networking.istio.io", "envoyfilters"))),
     Row("may-istio", PROBLEM, "system:authenticated everywhere",
         _anywhere("everybody", _rbac("*", "peerauthentications", "*"))),
+    Row("may-istio", PROBLEM, "system:authenticated everywhere",
+        _anywhere("everybody", _rbac("networking.istio.io", "envoyfilters", "delete"))),
+    Row("may-istio", PROBLEM, "lab-1/app in istio-system",
+        _given("ServiceAccount", "app", _rbac("networking.istio.io", "envoyfilters"))),
+    Row("may-istio", PROBLEM, "system:authenticated in istio-system",
+        _given("Group", "system:authenticated", _rbac("networking.istio.io", "*"))),
+    Row("may-istio", PROBLEM, "system:serviceaccounts:lab-1 everywhere",
+        _given("Group", "system:serviceaccounts:lab-1", _rbac("*", "sidecars"), None)),
+    Row("may-istio", PROBLEM, "system:serviceaccount:lab-1:app everywhere",
+        _given("User", "system:serviceaccount:lab-1:app", _rbac("*", "sidecars"), None)),
+    Row("may-istio", OK, "no tenant may", _given("User", "ann", _rbac("*", "sidecars"))),
+    Row("may-istio", OK, "no tenant may",
+        _given("Group", "system:serviceaccounts:knative-serving", _rbac("*", "sidecars"), None)),
+    Row("may-alias", PROBLEM, "where no admission rule looks: lab-1/app in istio-system",
+        _given("ServiceAccount", "app", _rbac("", "services"))),
     Row("may-label", PROBLEM, "system:authenticated everywhere",
         _anywhere("everybody", _rbac("", "namespaces", "patch"))),
     Row("may-ingress", PROBLEM, "Ingresses and routes, and tenant-authz-hosts is not in force",
