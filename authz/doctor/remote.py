@@ -20,7 +20,7 @@ from authz.doctor.collect import LONGEST, Source
 from authz.doctor.dump import CannotRead
 from authz.doctor.pods import PROXY, Pod
 from authz.doctor.summary import Gone
-from authz.kube import ApiServer, KubeError, Resource
+from authz.kube import ApiServer, KubeError, NoCluster, Resource
 from authz.kube.credentials import environment_of_others
 from authz.kube.forward import get_from_pod
 
@@ -68,7 +68,9 @@ def reached() -> Iterator[Cluster]:
         server = ApiServer()
         try:
             runner.run(server.namespace())
-        except KubeError:
+        except NoCluster:
+            # Never for a configuration that we refuse: kubectl takes an API server that proves
+            # nothing, and whoever answers there may send sound dumps.
             if shutil.which("kubectl") is None:
                 raise
             yield _Kubectl()

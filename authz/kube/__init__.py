@@ -16,7 +16,7 @@ Only what uses Kubernetes imports it: httpx2 is an extra.
 """
 
 from authz.kube.api import ApiServer, Resource
-from authz.kube.errors import Gone, Interrupted, KubeError
+from authz.kube.errors import Gone, Interrupted, KubeError, NoCluster
 from authz.kube.follow import Alive, Changed, Failed, Listed, Pace, Seen, follow
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Interrupted",
     "KubeError",
     "Listed",
+    "NoCluster",
     "Pace",
     "Resource",
     "Seen",

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx2 as httpx
 
 from authz.kube.credentials import Bearer, Credentials, credentials, token_in
-from authz.kube.errors import KubeError
+from authz.kube.errors import KubeError, NoCluster
 from authz.kube.kubeconfig import Chosen, Cluster, User, choose, decoded, named_files
 from authz.kube.proxies import proxy_of_environment
 
@@ -41,12 +41,14 @@ def connect() -> tuple[httpx.AsyncClient, str]:
     mount whenever it is refused; else `~/.kube/config`.
 
     Raises:
-        KubeError: there is no such configuration, or it cannot be used.
+        NoCluster: there is no such configuration.
+        KubeError: it cannot be used.
     """
     try:
         return _connect()
     except (KubeError, OSError) as error:
-        raise KubeError(
+        kind = NoCluster if isinstance(error, NoCluster) else KubeError
+        raise kind(
             f"no Kubernetes cluster can be used: {error}. Set KUBECONFIG to the file that kubectl "
             "uses, or run in a pod with a service account's token"
         ) from None

@@ -21,6 +21,10 @@ class KubeError(AuthzError):
         return self.status is None or self.status >= 500
 
 
+class NoCluster(KubeError):
+    """No configuration names a cluster. One that is there and cannot be used is something else."""
+
+
 class Gone(KubeError):
     """The API server has forgotten what we want to go on from: list again."""
 

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from authz.kube.errors import KubeError
+from authz.kube.errors import KubeError, NoCluster
 from authz.yamlfile import read_input
 
 MAX_BYTES: Final = 4 << 20
@@ -128,7 +128,8 @@ def choose(files: Iterable[Path]) -> Chosen:
     """The current context of these files together; what is not there is passed over.
 
     Raises:
-        KubeError: none is there, one cannot be read, or they name no cluster.
+        NoCluster: none is there.
+        KubeError: one cannot be read, or they name no cluster.
     """
     merged = _Merged()
     files = list(files)
@@ -136,7 +137,7 @@ def choose(files: Iterable[Path]) -> Chosen:
         merged.add(path)
     names = ", ".join(map(str, files))
     if not merged.found:
-        raise KubeError(f"{names} not found")
+        raise NoCluster(f"{names} not found")
     if not merged.current:
         raise KubeError(f"{names}: no current-context: choose one with kubectl config use-context")
     if (context := merged.contexts.get(merged.current)) is None:

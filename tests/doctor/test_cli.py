@@ -281,6 +281,26 @@ def kubectl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_a_cluster_that_is_refused_is_not_asked_by_kubectl_either(
+    run: Run, kubectl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {
+        "current-context": "a",
+        "contexts": [{"name": "a", "context": {"cluster": "a"}}],
+        "clusters": [
+            {
+                "name": "a",
+                "cluster": {"server": "https://203.0.113.1", "insecure-skip-tls-verify": True},
+            }
+        ],
+    }
+    (kubectl / "config").write_text(json.dumps(config))
+    monkeypatch.setenv("KUBECONFIG", str(kubectl / "config"))
+    ran = run("doctor", "--cluster")
+    assert (ran.code, "insecure-skip-tls-verify" in ran.err) == (3, True)
+    assert not (kubectl / "asked").exists()
+
+
 def test_where_no_credentials_are_found_kubectl_is_asked(
     run: Run, sound: Path, kubectl: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
