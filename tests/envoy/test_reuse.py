@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from random import randrange
 from time import monotonic
 from typing import Final, NamedTuple
@@ -36,6 +37,7 @@ from tests.envoy.bench import (
 )
 from tests.envoy.keeping import DENIED, TOKEN, Change, Here, kept, running
 from tests.envoy.scripted import allowing
+from tests.support.waiting import eventually
 
 UPSTREAM: Final = "x-tenant-authz-upstream"
 ACTIVATOR_OUT: Final = Door(
@@ -364,6 +366,58 @@ async def _refused_often(here: Here) -> bool:
     return not await here.asks()
 
 
+async def _asked_before_all_was_forgotten(here: Here) -> bool:
+    """A token of before the revocation does not come back with a response that took long."""
+    let_go = asyncio.Event()
+
+    async def held(_request: CheckRequest, _context: object) -> CheckResponse:
+        await let_go.wait()
+        return kept(token="v1.before")
+
+    here.workbench.authz.answer = held
+    slow = asyncio.create_task(here.get(at(1000)))
+    await eventually(partial(_asked_once, here), "the first is asked about")
+    here.answer(kept(token="v1.ours"))
+    await here.get(at(1001), ("x-refused", "yes"), host="other.example")
+    let_go.set()
+    await slow
+    return await here.asks(at(1001))
+
+
+async def _asked_once(here: Here) -> bool:
+    return here.asked == 1
+
+
+async def _set_back(here: Here) -> bool:
+    """What has ended is not good again when the clock comes by for the second time."""
+    await here.get(at(1000))
+    await here.get(at(500), (TOKEN, "other"))
+    return await here.asks(at(1000))
+
+
+def at(now: int) -> tuple[str, str]:
+    """A request at a time, with `CLOCK`."""
+    return "x-clock", str(now)
+
+
+CLOCK: Final = (
+    (
+        "local UPSTREAM =",
+        "local clock = 0\nlocal os = {time = function() return clock end}\nlocal UPSTREAM =",
+    ),
+    (
+        "function envoy_on_request(handle)\n",
+        "function envoy_on_request(handle)\n  clock = tonumber(handle:headers():get('x-clock'))\n",
+    ),
+)
+"""Requests say what time it is."""
+
+
+def refusing_patiently(config: Json) -> None:
+    patiently(config)
+    refusing(config)
+
+
 def refusing(config: Json) -> None:
     """An app that refuses the token of a request with a certain header."""
     script = """
@@ -458,6 +512,16 @@ RULES: Final[dict[str, Rule]] = {
         ("if now > forgot then", "if true then"),
         refusing,
         also=(("local now = os.time()  ", "local now = math.floor(os.time() / 1000)  "),),
+    ),
+    "what was asked before is not kept after": Rule(
+        SIGN,
+        _asked_before_all_was_forgotten,
+        (" or since < forgot then", " then"),
+        refusing_patiently,
+        also=CLOCK,
+    ),
+    "a clock that is set back forgets": Rule(
+        VERIFY, _set_back, ("if now < latest then", "if false then"), also=CLOCK
     ),
     "a share is for one namespace": Rule(
         VERIFY,

@@ -27,7 +27,7 @@ local function turn(now)
 end
 
 local function forget_all()
-  young, old, size, used = {}, {}, 0, {}
+  young, old, size, used, turned = {}, {}, 0, {}, 0
 end
 
 -- The answer for a key, while it is good. Before its end one request asks, and the others go on.
@@ -88,6 +88,7 @@ local key_of = {
 -- -- a request -------------------------------------------------------------------------------------
 
 local waiting, last_asked = 0, 0                 -- how many were asked about and not answered yet
+local latest, forgot = 0, 0                      -- when a request came, and when all was forgotten
 
 local function skip(metadata)
   -- The key by which scrape.yaml, too, says that there is no question: a filter has one.
@@ -96,6 +97,11 @@ end
 
 function envoy_on_request(handle)
   local headers, now = handle:headers(), os.time()
+  if now < latest then                           -- set back: what has ended would be good once more
+    forget_all()
+    forgot = 0
+  end
+  latest = now
   local room, key = key_of[QUESTION](handle, headers)
   if key == nil or #key > LONGEST then return end
   local metadata = handle:streamInfo():dynamicMetadata()
@@ -116,8 +122,6 @@ function envoy_on_request(handle)
 end
 
 -- -- and what became of it -------------------------------------------------------------------------
-
-local forgot = 0
 
 function envoy_on_response(handle)
   if QUESTION == 'sign' and handle:headers():get(REASON) == 'token-invalid' then
@@ -142,7 +146,7 @@ function envoy_on_response(handle)
   end
   seconds = math.min(math.floor(seconds), MAX_SECONDS)
   local ends = since + seconds                   -- from when it was asked: it may be old by now
-  if now < since or now >= ends then return end
+  if now < since or now >= ends or since < forgot then return end
   local renew = since + math.max(1, math.floor(seconds * 3 / 4))
   keep(asked.room, key, {since = since, renew = renew, ends = ends, token = answer.tenant_authz_token}, now)
 end
