@@ -12,7 +12,12 @@ import httpx
 from authz._proto.ext_authz_pb2 import CheckResponse
 from authz.lab.world.model import Json
 from authz.wire import REUSE, REUSED_TOKEN
-from tests.envoy.bench import Door, Proxy, Workbench, managers
+from tests.envoy.bench import (
+    Door,
+    Proxy,
+    Workbench,
+    managers,
+)
 from tests.envoy.scripted import allowing, always, denying
 
 TOKEN: Final = "x-tenant-token"
@@ -98,3 +103,11 @@ def edited(config: Json, old: str, new: str) -> int:
                 count += old in source["inline_string"]
                 source["inline_string"] = source["inline_string"].replace(old, new)
     return count
+
+
+def patiently(config: Json) -> None:
+    """The service may take its time."""
+    for manager in managers(config):
+        for it in manager["http_filters"]:
+            if it["name"].startswith("tenant-authz.") and "grpc_service" in it["typed_config"]:
+                it["typed_config"]["grpc_service"]["timeout"] = "10s"

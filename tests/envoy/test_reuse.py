@@ -35,7 +35,7 @@ from tests.envoy.bench import (
     seen_by_app,
     values,
 )
-from tests.envoy.keeping import DENIED, TOKEN, Change, Here, kept, running
+from tests.envoy.keeping import DENIED, TOKEN, Change, Here, kept, patiently, running
 from tests.envoy.scripted import allowing
 from tests.support.waiting import eventually
 
@@ -64,14 +64,6 @@ def in_plaintext(config: Json) -> None:
             chain.pop("transport_socket", None)
             chain.get("filter_chain_match", {}).pop("transport_protocol", None)
             chain.get("filter_chain_match", {}).pop("application_protocols", None)
-
-
-def patiently(config: Json) -> None:
-    """The service may take its time."""
-    for manager in managers(config):
-        for it in manager["http_filters"]:
-            if it["name"].startswith("tenant-authz.") and "grpc_service" in it["typed_config"]:
-                it["typed_config"]["grpc_service"]["timeout"] = "10s"
 
 
 # What is given again ----------------------------------------------------------------------------
