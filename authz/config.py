@@ -430,7 +430,11 @@ class Settings(KeySettings):
                 f"policy_configmap: policy_file is set, too ({self.policy_file}), and there is one "
                 "policy: remove one of the two"
             )
-        if self.policy_kept_file is not None and self.policy_kept_file == self.policy_file:
+        if (
+            self.policy_kept_file is not None
+            and self.policy_file is not None
+            and self.policy_kept_file.absolute().resolve() == self.policy_file.absolute().resolve()
+        ):
             yield (
                 f"policy_kept_file: {self.policy_kept_file} is policy_file, which nobody here "
                 "writes: name another file"

@@ -107,12 +107,23 @@ class KeptPolicy:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
-            os.utime(fresh, (now, now))
+                file.flush()
+                os.utime(fresh, (now, now))
+                os.fsync(handle)
             fresh.replace(self._file)
+            self._sync_folder()
         except OSError:
             with suppress(OSError):
                 fresh.unlink()
             raise
+
+    def _sync_folder(self) -> None:
+        """Else an older policy could be there again after the power was lost."""
+        folder = os.open(self._file.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def _read(self) -> tuple[bytes, os.stat_result]:
         handle = os.open(self._file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

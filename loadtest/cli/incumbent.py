@@ -16,7 +16,7 @@ app = typer.Typer()
 def incumbent(*, as_json: AsJson = False) -> None:
     """Play every path and attack with AuthorizationPolicies for each tenant, and with ours.
 
-    A real istiod, which Go builds once, feeds the box's Envoys. It needs root and takes some five
+    A real istiod, which Go builds once, feeds the box's Envoys. It needs root and takes some four
     minutes. Exit code 1 if something gets in with ours that may not.
     """
     from authz.lab.live import live  # noqa: PLC0415 - needs the extra
