@@ -256,6 +256,15 @@ def test_there_is_one_policy() -> None:
     )
 
 
+@pytest.mark.parametrize("kept", ["/p/policy.yaml", "/p/x/../policy.yaml", "//p/./policy.yaml"])
+def test_the_policy_file_is_not_written(kept: str) -> None:
+    (told,) = problems({**TLS, "policy_file": "/p/policy.yaml", "policy_kept_file": kept})
+    assert told == (
+        f"policy_kept_file: {Path(kept)} is policy_file, which nobody here writes: "
+        "name another file"
+    )
+
+
 def test_a_missing_file_is_told(file: Path) -> None:
     assert problems({}, file) == [f"config: {file}: No such file or directory"]
 

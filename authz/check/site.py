@@ -172,7 +172,13 @@ class Site:
     async def _listed(self, resource: Resource) -> list[Object]:
         if resource not in self._read:
             try:
-                keep = _slim if resource.plural == "pods" else _whole
+                keep = (
+                    _names
+                    if resource.metadata_only
+                    else _slim
+                    if resource.plural == "pods"
+                    else _whole
+                )
                 self._read[resource] = (await self.server.list(resource, keep))[0]
             except KubeError as error:
                 self._read[resource] = error
@@ -197,6 +203,12 @@ def is_tenant(space: Object) -> bool:
 
 def _whole(thing: Object) -> Object:
     return thing
+
+
+def _names(thing: Object) -> Object:
+    """Not its annotations: kubectl writes what it applied into one, a Secret's content, too."""
+    metadata = part(thing, "metadata") or {}
+    return {"metadata": {it: metadata.get(it) for it in ("name", "namespace", "labels")}}
 
 
 def _slim(pod: Object) -> Object:

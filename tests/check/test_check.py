@@ -16,6 +16,7 @@ import pytest
 
 import authz.kube
 from authz.check import Level, Line, Site, Wanted, asked, examine, is_well, until_well
+from authz.check.site import _names
 from authz.kube import KubeError, Resource
 from authz.observe import Metrics
 from authz.testing import ManualClock
@@ -336,3 +337,10 @@ def test_a_fake_is_asked_as_the_real_one_is() -> None:
     wanted_of: Wanted = WANTED
     assert wanted_of.filter("public")["metadata"]["namespace"] == "istio-system"
     assert wanted_of.filter("nothing") == {}
+
+
+def test_of_a_secret_nothing_is_remembered_but_its_name() -> None:
+    """What kubectl applied stands in an annotation of what it applied, data and all."""
+    applied = {"kubectl.kubernetes.io/last-applied-configuration": '{"data": {"kek": "c2VjcmV0"}}'}
+    secret = {"metadata": {"name": "kek", "namespace": "authz", "annotations": applied}}
+    assert _names(secret) == {"metadata": {"name": "kek", "namespace": "authz", "labels": None}}
