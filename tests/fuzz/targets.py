@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -121,7 +122,8 @@ def config_dump(data: bytes) -> None:
     else:
         root = json.loads(_sound(first[0] % 3))
         while len(step := steps.read(4)) == 4:
-            _change(root, int.from_bytes(step[:2]), step[2] % 4, VALUES[step[3] % len(VALUES)])
+            value = deepcopy(VALUES[step[3] % len(VALUES)])  # or it could come to stand in itself
+            _change(root, int.from_bytes(step[:2]), step[2] % 4, value)
         text = json.dumps(root)
     with suppress(CannotRead):
         examine(read_dump(text, "fuzzed"), _EXPECTED)
