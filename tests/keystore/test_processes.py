@@ -108,8 +108,8 @@ async def test_a_killed_writer_loses_no_change_that_it_reported(path: Path) -> N
     await store.close()
     chance = random.Random()
     reported, in_mid_change = 0, 0
-    end = time.monotonic() + 8
-    while time.monotonic() < end:
+    end = time.monotonic() + 60
+    while in_mid_change < 5 and time.monotonic() < end:
         with Child(write_for_ever, path) as child:
             reported = child.hear()
             child.process.join(chance.uniform(0, 0.03))  # its last moments
@@ -137,9 +137,10 @@ async def test_a_killed_creator_leaves_a_store_or_the_place_for_one(tmp_path: Pa
         start = time.monotonic()
         assert child.hear() == "done"
         undisturbed = time.monotonic() - start
-    outcomes = set()
-    for number in range(60):
-        path = tmp_path / f"{number}.db"
+    outcomes: list[bool] = []
+    while len(outcomes) < 30 or len(set(outcomes)) < 2:
+        assert len(outcomes) < 300, "all died before it, or all after: the test shows nothing"
+        path = tmp_path / f"{len(outcomes)}.db"
         with Child(create_once, path) as child:
             assert child.hear() == "ready"
             child.process.join(chance.uniform(0, 2 * undisturbed))  # its last moments
@@ -155,6 +156,5 @@ async def test_a_killed_creator_leaves_a_store_or_the_place_for_one(tmp_path: Pa
             assert "authz keys init" in left
             left = await store.compare_and_swap(None, RING)
         assert left == Snapshot(RING, 1)
-        outcomes.add(done)
+        outcomes.append(done)
         await store.close()
-    assert outcomes == {True, False}

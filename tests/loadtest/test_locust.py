@@ -132,7 +132,7 @@ def test_a_threshold_that_breaks_fails_the_run(stack: str) -> None:
 def test_wrong_outcomes_fail_the_run_of_a_stack_of_its_own(tmp_path: Path) -> None:
     policy = tmp_path / "policy.yaml"
     policy.write_text(f"{POLICY}  - {{to: acme-db, from: globex}}\n")
-    code, said = run("-t", "2s", "--policy-file", str(policy), "--max-fail-ratio", "1")
+    code, said = run("-t", "5s", "--policy-file", str(policy), "--max-fail-ratio", "1")
     assert code == 1
     assert "wrong outcome: foreign: 200 acme-db, and should be 403 not-allowed" in said
     assert re.search(r"FAILED: wrong outcomes: [1-9]", said)

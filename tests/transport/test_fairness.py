@@ -200,7 +200,7 @@ async def test_a_namespace_is_answered_at_its_rate_over_all_of_its_connections(
         assert passed > (1200 - BURST - 2 * 64) / 1000
         assert set(first.statuses.values()) | set(second.statuses.values()) == {"0"}
         assert first.goaways == second.goaways == []
-        assert server.limited["rate"] >= 10
+        assert server.limited["rate"] >= 1
 
 
 async def test_a_namespace_that_is_gone_is_forgotten(issuer: Issuer) -> None:
