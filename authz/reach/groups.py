@@ -142,7 +142,11 @@ class Grouping:
         alone = len(set(tenants.values())) == 1 and not any(
             self._links.get(name) or self._is_special(name) for name in members
         )
-        common = frozenset(Counter(map(self._pairs.profile, members)).items()) if alone else None
+        common = None
+        if alone:
+            # Under which policies any two of them are of one tenant, and what is said of each.
+            joined = [it is not None for it in tenants[block]] if len(members) > 1 else ()
+            common = tuple(joined), frozenset(Counter(map(self._pairs.profile, members)).items())
         parts: defaultdict[object, list[Namespace]] = defaultdict(list)
         for name in members:
             profile = self._pairs.profile(name)
@@ -152,12 +156,9 @@ class Grouping:
             )
         yield from parts.items()
 
-    def _tenants(self, name: Namespace) -> tuple[object, ...]:
-        """Its tenant under each policy; itself where it is one of its own."""
-        return tuple(
-            name if (tenant := said.policy.of(name).tenant) is None else (tenant,)
-            for said in self._pairs.said
-        )
+    def _tenants(self, name: Namespace) -> tuple[str | None, ...]:
+        """Its tenant under each policy; `None` where it is one of its own, as others may be."""
+        return tuple(said.policy.of(name).tenant for said in self._pairs.said)
 
     def _is_special(self, name: Namespace) -> bool:
         return any(it.special or it.route_owner for it in self._pairs.profile(name))

@@ -48,3 +48,14 @@ def test_what_is_alike_is_looked_at_once() -> None:
     groups = Matrix([Policy(namespaces=tenants, grants=(linked,))], NOW).groups
     sizes = sorted(len(it.members) for it in groups if not it.unnamed)
     assert sizes == [1, 1, 1, 1, 7, 196]  # t0, t1, the platform's namespaces, all others
+
+
+def test_two_of_a_tenant_to_be_are_not_alike_with_two_of_one_that_is() -> None:
+    """Nor are as many namespaces without a tenant as many groups."""
+    names = [Namespace(f"{tenant}{number}") for tenant in "ab" for number in range(100)]
+    of = [{it: NamespacePolicy(it[0]) for it in names if it[0] in has} for has in ("a", "ab")]
+    matrix = Matrix([Policy(namespaces=each) for each in of], NOW)
+    assert sorted(len(it.members) for it in matrix.groups if not it.unnamed) == [7, 100, 100]
+    for tenant, expected in (("a", [True, True]), ("b", [False, True])):
+        answers = matrix.look_up(Namespace(f"{tenant}0"), Namespace(f"{tenant}1"))
+        assert [bool(each) for each in answers.open] == expected
