@@ -449,6 +449,8 @@ class ApiDouble:
             return 409, _status(409, f'{request.plural} "{key[2]}" already exists')
         if problem := _too_large(request.body):
             return problem
+        if "dryRun" in request.params:
+            return 201, request.body
         return 201, await self._put(key, request.body, _manager(request))
 
     async def _update(self, request: Request) -> tuple[int, Object]:
@@ -466,6 +468,8 @@ class ApiDouble:
             return 409, _status(409, "the object has been modified; please apply your changes")
         if problem := _too_large(request.body):
             return problem
+        if "dryRun" in request.params:
+            return 200, request.body
         if subresource:
             return 200, await self._put(key, {**before, "status": request.body.get("status")})
         return 200, await self._put(key, request.body, _manager(request))

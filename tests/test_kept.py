@@ -13,7 +13,7 @@ import pytest
 
 from authz.errors import BadPolicy
 from authz.lab.harness.certs import Certificate
-from authz.policysource.kept import Kept, KeptPolicy
+from authz.policysource.kept import Kept, KeptPolicy, NotKept
 from authz.testing import ManualClock, check_request, workload
 from tests.kube_double import ApiDouble
 from tests.support.clients import connected, http_get, outcome, token_in
@@ -173,11 +173,42 @@ def test_where_a_newer_one_cannot_be_written_the_older_is_taken_away(
     one = kept()
     one.keep(OPEN)
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(NotKept, match=r"No space left on device$") as caught:
         one.keep(CLOSED)
+    assert not caught.value.older
     assert list(tmp_path.iterdir()) == []
     one.seen()
     assert "No such file" in why_not(one)
+
+
+def test_where_it_cannot_be_taken_away_either_that_is_told(
+    kept: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a volume that turned read-only; the same policy again is no older one."""
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    one = kept()
+    one.keep(OPEN)
+    monkeypatch.setattr("tempfile.mkstemp", read_only)
+    monkeypatch.setattr(Path, "unlink", read_only)
+    with pytest.raises(NotKept, match=r"Read-only file system$"):
+        one.keep(OPEN)
+    with pytest.raises(NotKept, match="An older policy is still in it, which a restart uses"):
+        one.keep(CLOSED)
+    assert kept().last().text == OPEN
+
+
+def test_what_a_killed_process_left_is_removed_and_what_others_write_is_not(
+    kept: Make, tmp_path: Path, clock: ManualClock
+) -> None:
+    names = {".kept.json-old": 601, ".kept.json-new": 599, ".other.json-old": 601, "kept.json": 0}
+    for name, age in names.items():
+        (tmp_path / name).write_text("{")
+        os.utime(tmp_path / name, (clock.now - age,) * 2)
+    kept().keep(OPEN)
+    assert {it.name for it in tmp_path.iterdir()} == names.keys() - {".kept.json-old"}
 
 
 # -- servers -----------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -156,14 +156,14 @@ def test_a_closed_output_is_no_place_for_the_next_file(folder: Path) -> None:
     assert json.loads(kept.stdout)["version"] == 4
 
 
-def run(arguments: list[str], **more: Any) -> subprocess.Popen[bytes]:
+def run(arguments: list[str], pass_fds: Sequence[int] = (), **more: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [*service.COMMAND, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment(),
-        **more,
+        env=environment(**more),
+        pass_fds=pass_fds,
     )
 
 
@@ -227,6 +227,32 @@ def test_a_bad_input_is_told_by_text_and_code(
     assert "Traceback" not in said
     assert process.returncode == code, said
     assert text in said
+
+
+NO_CLUSTER = (
+    *("doctor --cluster", "check", "check --pre --wait 86400", "conformance --image x"),
+    *("policy explain policy.yaml a b --cluster", "policy matrix policy.yaml --cluster"),
+    *(
+        "policy diff policy.yaml configmap:a/b/c",
+        "keys list --store kubernetes:a/b --kek-files kek",
+    ),
+)
+
+
+@pytest.mark.parametrize("command", NO_CLUSTER)
+def test_without_a_kubeconfig_it_is_told_in_one_line(folder: Path, command: str) -> None:
+    """Where a kubectl is not configured either, its own words are not shown."""
+    kubectl = "#!/bin/sh\necho 'E1128 memcache.go: localhost:8080 refused' >&2\nexit 1\n"
+    (folder / "kubectl").write_text(kubectl)
+    (folder / "kubectl").chmod(0o755)
+    process = run(command.split(" "), HOME=str(folder), PATH=f"{folder}:{os.environ['PATH']}")
+    out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (3, b"")
+    store = "key store kubernetes:a/b: " if command.startswith("keys") else ""
+    assert err.decode() == (
+        f"{store}no Kubernetes cluster can be used: {folder}/.kube/config not found. Set "
+        "KUBECONFIG to the file that kubectl uses, or run in a pod with a service account's token\n"
+    )
 
 
 def test_what_a_command_prints_can_be_read_through_a_pipe(folder: Path) -> None:

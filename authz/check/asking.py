@@ -24,7 +24,7 @@ from authz.check import (
 from authz.check.lines import Check, Group, Level, Line, unread
 from authz.check.site import Site
 from authz.errors import AuthzError
-from authz.kube import KubeError
+from authz.kube import KubeError, NoCluster
 
 GROUPS: Final[Sequence[Group]] = (
     apiserver.GROUP,
@@ -104,6 +104,8 @@ async def until_well(
         lines: list[Line] = []
         try:
             lines = await look()
+        except NoCluster:
+            raise  # nor will there be one in a moment
         except AuthzError as error:
             failed = error
         if failed is None and is_well(lines):

@@ -10,6 +10,7 @@ from authz.check.things import Object, labels, lives, name, namespace, part
 from authz.domain.policy import PLATFORM, Policy
 from authz.errors import BadPolicy
 from authz.kube import KubeError, Resource
+from authz.kube.forward import Upgrading
 from authz.policysource.file import parse_policy
 from authz.wire import TENANT_LABEL
 
@@ -28,7 +29,7 @@ INJECTION: Final = ("istio-injection", "istio.io/rev")
 """Labels of a namespace by which its pods get sidecars."""
 
 
-class Server(Protocol):
+class Server(Upgrading, Protocol):
     """As much of `kube.ApiServer` as checks need."""
 
     async def version(self) -> Object:

@@ -1,12 +1,11 @@
 """What the servers say of themselves: certificate, keys, policy, whom they never saw verify.
 
 Read from each server's metrics by way of the API server (`pods/proxy`). Where that may not reach
-the pods, as the shipped NetworkPolicy has it on many networks, `kubectl port-forward` does.
+the pods, as the shipped NetworkPolicy has it on many networks, by `pods/portforward`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,12 +14,12 @@ from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from authz.check.forward import forwarded
 from authz.check.lines import Answer, Check, Group, ok, problem, several, warning
 from authz.check.site import PODS, Site
 from authz.check.things import containers, full_name, items, name, part
 from authz.check.workload import servers
 from authz.kube import KubeError
+from authz.kube.forward import get_from_pod
 
 Values = Mapping[str, list[float]]
 """A metric's values at one server; of a label `what` or `version`, as `name what`."""
@@ -29,6 +28,8 @@ CERTIFICATE_SECONDS: Final = 3600
 OLD_SECONDS: Final = 300
 """As the alerts have them."""
 _AT_MOST: Final = 20
+_LONGEST: Final = 16 << 20
+_SECONDS: Final = 15.0
 _BUILD: Final = "authz_build_info "
 _ALERTS: Final = "deploy/observability/README.md"
 
@@ -55,14 +56,22 @@ async def _read(site: Site) -> Sequence[Values]:
         raise KubeError("no server runs, so none tells")
     found: list[Values] = []
     for pod in pods:
-        port, home = _side_port(pod), site.wanted.home
-        try:
-            where = replace(PODS, namespace=home, name=name(pod))
-            text = await site.server.page(where, port, "metrics")
-        except KubeError as refused:
-            text = await asyncio.to_thread(forwarded, home, name(pod), port, refused)
+        text = await _metrics(site, pod)
         found.append(_counted(text.decode("utf-8", "replace"), full_name(pod)))
     return found
+
+
+async def _metrics(site: Site, pod: dict[str, object]) -> bytes:
+    port, home = _side_port(pod), site.wanted.home
+    try:
+        where = replace(PODS, namespace=home, name=name(pod))
+        return await site.server.page(where, port, "metrics")
+    except KubeError as refused:
+        place = (home, name(pod), port, "/metrics")
+        try:
+            return await get_from_pod(site.server, *place, longest=_LONGEST, seconds=_SECONDS)
+        except KubeError as error:
+            raise KubeError(f"{refused}; by port-forward: {error}") from None
 
 
 def _side_port(pod: dict[str, object]) -> int:

@@ -30,7 +30,8 @@ _SECONDS: Final = 60.0
 _AT_ONCE: Final = 8  # each is a stream through the API server and a node
 _TARGET: Final = "/config_dump"
 _ADMIN: Final = ("pilot-agent", "request", "GET", "config_dump")
-
+_NOWHERE: Final = "localhost:8080"
+"""Whom kubectl asks where it is not configured either."""
 
 Keep: TypeAlias = Callable[[Json], Json]
 
@@ -68,12 +69,12 @@ def reached() -> Iterator[Cluster]:
         server = ApiServer()
         try:
             runner.run(server.namespace())
-        except NoCluster:
+        except NoCluster as error:
             # Never for a configuration that we refuse: kubectl takes an API server that proves
             # nothing, and whoever answers there may send sound dumps.
             if shutil.which("kubectl") is None:
                 raise
-            yield _Kubectl()
+            yield _Kubectl(error)
             return
         try:
             yield _Api(runner, server)
@@ -152,6 +153,10 @@ class _Kubectl:
 
     sees_objects = False
 
+    def __init__(self, why: NoCluster) -> None:
+        self._why = why
+        """Why our own client is not asked."""
+
     def listed(self, resource: Resource, keep: Keep = everything) -> list[Json]:
         if resource.namespace:
             places = [f"--namespace={resource.namespace}"]
@@ -159,7 +164,12 @@ class _Kubectl:
             places = ["--all-namespaces"]
         kind = f"{resource.plural}.{resource.group}" if resource.group else resource.plural
         name = [resource.name] if resource.name else []
-        text = _run("get", kind, *name, *places, "--output=json")
+        try:
+            text = _run("get", kind, *name, *places, "--output=json")
+        except CannotRead as error:
+            if _NOWHERE in str(error):
+                raise self._why from None
+            raise
         try:
             found = json.loads(text)
             return [keep(it) for it in ([found] if resource.name else found["items"])]

@@ -76,8 +76,8 @@ class KubernetesBackend:
         except KubeError as error:
             raise self._explained(error) from None
 
-    async def write(self, record: bytes, *, replaces: bytes | None) -> None:
-        """See `Backend.write`."""
+    async def write(self, record: bytes, *, replaces: bytes | None, rehearse: bool = False) -> None:
+        """See `Backend.write`. A rehearsal goes by the API server's `dryRun`, admission and all."""
         try:
             secret = await self._secret()
         except KubeError as error:
@@ -87,11 +87,11 @@ class KubernetesBackend:
         elif self._record(secret) != replaces:
             raise self._overtaken()
         try:
-            await self._put(secret, record)
+            await self._put(secret, record, dry_run=rehearse)
         except KubeError as error:
             if error.status == 409:
                 raise self._overtaken() from None
-            if error.unknown_outcome and await self._is_stored(record):
+            if error.unknown_outcome and not rehearse and await self._is_stored(record):
                 return
             raise self._explained(error) from None
 
@@ -146,7 +146,7 @@ class KubernetesBackend:
         objects, _ = await self._api.list(await self._resource())
         return objects[0] if objects else None
 
-    async def _put(self, secret: Object | None, record: bytes) -> None:
+    async def _put(self, secret: Object | None, record: bytes, *, dry_run: bool) -> None:
         data = _data(secret)
         data[KEY] = base64.b64encode(record).decode()
         size = sum(_decoded_size(str(value)) for value in data.values())
@@ -156,14 +156,14 @@ class KubernetesBackend:
         if secret is None:
             metadata: Any = {"name": self._name, "namespace": self._namespace}
             made = {"apiVersion": "v1", "kind": "Secret", "type": "Opaque"}
-            await self._api.create(resource, {**made, "metadata": metadata, "data": data})
+            thing = {**made, "metadata": metadata, "data": data}
+            await self._api.create(resource, thing, dry_run=dry_run)
         else:
             metadata = dict(secret["metadata"])
             metadata.pop("managedFields", None)  # the API server keeps its own record of these
             kind = {"apiVersion": "v1", "kind": "Secret"}  # items of a list do not say it
-            await self._api.replace(
-                resource, {**secret, **kind, "metadata": metadata, "data": data}
-            )
+            thing = {**secret, **kind, "metadata": metadata, "data": data}
+            await self._api.replace(resource, thing, dry_run=dry_run)
 
     async def _is_stored(self, record: bytes) -> bool:
         """Whether a change was made although its answer was lost. No two records are the same."""

@@ -37,7 +37,7 @@ class MemoryBackend:
             raise NoKeyring(f"{self} holds no keyring yet")
         return self._memory.record
 
-    async def write(self, record: bytes, *, replaces: bytes | None) -> None:
+    async def write(self, record: bytes, *, replaces: bytes | None, rehearse: bool = False) -> None:
         """See `Backend.write`."""
         if self._memory.record != replaces:
             raise Conflict(
@@ -45,7 +45,8 @@ class MemoryBackend:
                 if replaces is None
                 else f"{self} was changed by somebody else: repeat the change"
             )
-        self._memory.record = record
+        if not rehearse:
+            self._memory.record = record
 
     def put_by(self) -> str | None:
         """See `Backend.put_by`."""

@@ -13,7 +13,6 @@ from authz.errors import InvalidName, KeyStoreError, to_install
 from authz.keystore.base import KeyStore
 from authz.keystore.keks import Kek, Keks, parse_kek, read_kek_file
 from authz.keystore.memory import MemoryBackend
-from authz.keystore.rehearsal import Rehearsal
 from authz.keystore.sealed import Backend, SealedStore
 from authz.keystore.sqlite import SqliteBackend
 
@@ -65,13 +64,12 @@ def open_store(url: str, keks: Keks, *, rehearse: bool = False) -> SealedStore:
         url: `sqlite:<path>`; `kubernetes:<namespace>/<name>` for a Secret, without the namespace
             for one in our own; or `memory:` for a store of this process alone.
         keks: the KEKs that are readable here.
-        rehearse: whether nothing is to be changed in it, whatever is written.
+        rehearse: whether changes are only tried, and nothing is written.
 
     Raises:
         KeyStoreError: the URL is not one of these.
     """
-    backend = _backend(url)
-    return SealedStore(Rehearsal(backend) if rehearse else backend, keks)
+    return SealedStore(_backend(url), keks, rehearse=rehearse)
 
 
 def _backend(url: str) -> Backend:

@@ -39,8 +39,11 @@ class Backend(Protocol):
         """When it was seen, in seconds since the epoch, by a clock that is not this machine's."""
         ...
 
-    async def write(self, record: bytes, *, replaces: bytes | None) -> None:
+    async def write(self, record: bytes, *, replaces: bytes | None, rehearse: bool = False) -> None:
         """Store `record` durably, if `replaces` is what is stored now; `None` means nothing is.
+
+        With `rehearse`, find out as far as the place lets us whether it would be taken, and leave
+        everything as it is.
 
         Raises:
             Conflict: something else is stored.
@@ -68,11 +71,12 @@ class _History(NamedTuple):
 
 
 class SealedStore:
-    """A `KeyStore` in one sealed record."""
+    """A `KeyStore` in one sealed record. With `rehearse`, changes are only tried: see `Backend`."""
 
-    def __init__(self, backend: Backend, keks: Keks) -> None:
+    def __init__(self, backend: Backend, keks: Keks, *, rehearse: bool = False) -> None:
         self._backend = backend
         self._keks = keks
+        self._rehearse = rehearse
 
     async def load(self) -> Snapshot:
         """See `KeyStore.load`."""
@@ -206,7 +210,7 @@ class SealedStore:
     ) -> Snapshot:
         history = past.until if past.note is None else noted(past.until, version, past.note)
         record = await asyncio.to_thread(seal, keyring, version, kek, history)
-        await self._backend.write(record, replaces=replaces)
+        await self._backend.write(record, replaces=replaces, rehearse=self._rehearse)
         return Snapshot(keyring, version, history=history)
 
 

@@ -47,9 +47,10 @@ class SqliteBackend:
         """See `Backend.read`."""
         return await self._run(self._file.read)
 
-    async def write(self, record: bytes, *, replaces: bytes | None) -> None:
-        """See `Backend.write`."""
-        await self._run(self._file.write, record, replaces)
+    async def write(self, record: bytes, *, replaces: bytes | None, rehearse: bool = False) -> None:
+        """See `Backend.write`. A rehearsal is a transaction that is rolled back."""
+        write = self._file.rehearse if rehearse else self._file.write
+        await self._run(write, record, replaces)
 
     def put_by(self) -> str | None:
         """See `Backend.put_by`."""

@@ -4,6 +4,7 @@ import errno
 import os
 import sqlite3
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -88,25 +89,43 @@ class SqliteFile:
             made = replaces is None and self._make_file()
             connection = self._open()
             self._data_version = None  # it does not tell of our own changes
-            connection.execute("BEGIN IMMEDIATE")
-            if replaces is None:
-                self._create(connection, made=made)
-                connection.execute("INSERT INTO keyring VALUES (1, ?)", (record,))
-            elif self._select(connection) == replaces:
-                connection.execute("UPDATE keyring SET record = ?", (record,))
+            self._change(connection, record, replaces, made=made)
+            if replaces is not None:
                 # If we are killed on the way, either of the two is ours.
                 self._mark.put_down(replaces, record)
-            else:
-                raise Conflict(f"{self} was changed by somebody else: repeat the change")
             connection.execute("COMMIT")
             with suppress(OSError, sqlite3.Error):  # the change is made
                 self._put_down(connection, record)
+
+    def rehearse(self, record: bytes, replaces: bytes | None) -> None:
+        """Do what `write` does as far as it leaves no trace, and take it back."""
+        with self._explained():
+            if replaces is not None or os.path.lexists(self._path):
+                connection = self._open()
+                self._change(connection, record, replaces, made=False)
+                connection.execute("ROLLBACK")
+            # As for a new store and for the mark; a file without a name leaves no trace.
+            with tempfile.TemporaryFile(dir=Path(os.path.realpath(self._path)).parent) as file:
+                file.write(record)
 
     def close(self) -> None:
         """Close the file. The next call opens it again."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _change(
+        self, connection: sqlite3.Connection, record: bytes, replaces: bytes | None, *, made: bool
+    ) -> None:
+        """The change itself, in a transaction that stays open."""
+        connection.execute("BEGIN IMMEDIATE")
+        if replaces is None:
+            self._create(connection, made=made)
+            connection.execute("INSERT INTO keyring VALUES (1, ?)", (record,))
+        elif self._select(connection) == replaces:
+            connection.execute("UPDATE keyring SET record = ?", (record,))
+        else:
+            raise Conflict(f"{self} was changed by somebody else: repeat the change")
 
     def _open(self) -> sqlite3.Connection:
         status = self._path.stat()

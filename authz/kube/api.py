@@ -115,8 +115,17 @@ class ApiServer:
                 return objects, _resource_version(answer, resource)
             params["continue"] = str(following)
 
-    async def replace(self, resource: Resource, changed: Object, *, subresource: str = "") -> None:
+    async def replace(
+        self,
+        resource: Resource,
+        changed: Object,
+        *,
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> None:
         """Put an object in the place of the one with its `metadata.resourceVersion`.
+
+        With `dry_run`, everything is done but the storing: see api-concepts, dry-run.
 
         Raises:
             KubeError: it was not replaced; with status 409, it has another version by now. See
@@ -126,15 +135,17 @@ class ApiServer:
         if subresource:
             path = f"{path}/{subresource}"
             resource = replace(resource, plural=f"{resource.plural}/{subresource}")
-        await self._request("update", resource, "PUT", path, body=changed)
+        params = _dry(dry_run)
+        await self._request("update", resource, "PUT", path, params=params, body=changed)
 
-    async def create(self, resource: Resource, made: Object) -> Object:
-        """Make an object, or have a review answered; it as it then is.
+    async def create(self, resource: Resource, made: Object, *, dry_run: bool = False) -> Object:
+        """Make an object, or have a review answered; it as it then is. `dry_run`: see `replace`.
 
         Raises:
             KubeError: it was not made; with status 409, there is one already.
         """
-        return await self._request("create", resource, "POST", resource.path, body=made)
+        path, params = resource.path, _dry(dry_run)
+        return await self._request("create", resource, "POST", path, params=params, body=made)
 
     async def version(self) -> Object:
         """What the API server says of its version: `gitVersion` and more.
@@ -392,6 +403,10 @@ def _missing_rule(verb: str, resource: Resource) -> str:
 def _selector(resource: Resource) -> dict[str, str]:
     # RBAC lets a rule with resourceNames pass only where the request selects the name like this.
     return {"fieldSelector": f"metadata.name={resource.name}"} if resource.name else {}
+
+
+def _dry(dry_run: bool) -> dict[str, str]:
+    return {"dryRun": "All"} if dry_run else {}
 
 
 def _parsed(content: bytes, resource: Resource) -> Any:

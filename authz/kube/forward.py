@@ -9,18 +9,19 @@ import asyncio
 import base64
 import hashlib
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
-from typing import Final
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
+from typing import Final, Protocol
 
 import h11
 import httpcore2
+import httpx2 as httpx
 from wsproto import ConnectionType
 from wsproto.connection import Connection
 from wsproto.events import BytesMessage, CloseConnection, Ping
 from wsproto.utilities import ProtocolError
 
-from authz.kube.api import ApiServer, Resource
+from authz.kube.api import Resource
 from authz.kube.errors import KubeError, TooMuch
 
 PORT_FORWARD: Final = "portforward"
@@ -32,8 +33,22 @@ _PART: Final = 1 << 16
 _LONGEST_ERROR: Final = 300
 
 
+class Upgrading(Protocol):
+    """As much of `ApiServer` as this needs."""
+
+    def upgraded(
+        self,
+        resource: Resource,
+        path: str,
+        *,
+        params: Mapping[str, str],
+        headers: Mapping[str, str],
+    ) -> AbstractAsyncContextManager[httpx.Response]:
+        """See `ApiServer.upgraded`."""
+
+
 async def get_from_pod(
-    server: ApiServer,
+    server: Upgrading,
     namespace: str,
     pod: str,
     port: int,
@@ -102,7 +117,7 @@ def _request(target: str) -> h11.Request:
 
 
 async def _forwarded(
-    server: ApiServer, namespace: str, pod: str, port: int, target: str
+    server: Upgrading, namespace: str, pod: str, port: int, target: str
 ) -> AsyncGenerator[bytes, None]:
     """What the port says to the request.
 

@@ -4,6 +4,7 @@ It is the text that an operator had in force, with the place that it is from, an
 ever written. The file's time of modification says when that place was last seen to hold it.
 """
 
+import glob
 import json
 import os
 import stat
@@ -13,13 +14,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from authz.errors import BadPolicy
+from authz.errors import AuthzError, BadPolicy
 from authz.policysource.file import MAX_BYTES
 
 _TOUCH_SECONDS: Final = 60
 """So often, at most, the time of modification is brought up to date."""
 _AHEAD: Final = 300
 """Seconds that a file may be from the future: clocks are set."""
+_WRITTEN: Final = 600
+"""Seconds after which a file beside it that is not finished will never be."""
 _MOST: Final = 6 * MAX_BYTES + 4096
 """Bytes of the file: JSON may take six for one."""
 
@@ -29,6 +32,20 @@ class Kept(NamedTuple):
 
     text: str
     seen: float
+
+
+class NotKept(AuthzError):
+    """The policy in force is not in the file; with `older`, one that was replaced still is."""
+
+    def __init__(self, file: Path, error: OSError, *, older: bool) -> None:
+        told = f"policy_kept_file: {file}: {error.strerror}"
+        if older:
+            told += (
+                ". An older policy is still in it, which a restart uses where it finds only a bad "
+                "one: make the file writable or remove it; in a cluster, delete the pod"
+            )
+        super().__init__(told)
+        self.older = older
 
 
 class KeptPolicy:
@@ -51,17 +68,17 @@ class KeptPolicy:
         """Keep this text, which is in force from now on.
 
         Raises:
-            OSError: it cannot be written; what was kept before is not used any more.
+            NotKept: it cannot be written. What was kept before is taken away, if that can be.
         """
         self._touched = None
         now = self._clock()
         content = json.dumps({"origin": self._origin, "policy": text}).encode()
         try:
             self._write(content, now)
-        except OSError:
+        except OSError as error:
             with suppress(OSError):
                 self._file.unlink()  # it is older than what is in force
-            raise
+            raise NotKept(self._file, error, older=self._holds_another(text)) from None
         self._touched = now
 
     def seen(self) -> None:
@@ -101,8 +118,16 @@ class KeptPolicy:
             raise self._unusable("it is from another policy_file or policy_configmap")
         return Kept(text, status.st_mtime)
 
+    def _holds_another(self, text: str) -> bool:
+        try:
+            return self.last().text != text
+        except BadPolicy:
+            return False
+
     def _write(self, content: bytes, now: float) -> None:
-        handle, name = tempfile.mkstemp(dir=self._file.parent, prefix=".policy-")  # mode 0600
+        prefix = f".{self._file.name}-"
+        self._tidy(prefix)
+        handle, name = tempfile.mkstemp(dir=self._file.parent, prefix=prefix)  # mode 0600
         fresh = Path(name)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -116,6 +141,13 @@ class KeptPolicy:
             with suppress(OSError):
                 fresh.unlink()
             raise
+
+    def _tidy(self, prefix: str) -> None:
+        """Remove what processes left that were killed as they wrote; others may be writing now."""
+        for left in self._file.parent.glob(f"{glob.escape(prefix)}*"):
+            with suppress(OSError):
+                if abs(self._clock() - left.stat().st_mtime) > _WRITTEN:
+                    left.unlink()
 
     def _sync_folder(self) -> None:
         """Else an older policy could be there again after the power was lost."""

@@ -24,7 +24,7 @@ from authz.keystore.history import since
 from authz.observe import Metrics
 from authz.policysource.cluster import cluster_policy, policy_map
 from authz.policysource.file import read_policy_text
-from authz.policysource.kept import KeptPolicy
+from authz.policysource.kept import KeptPolicy, NotKept
 from authz.policysource.reader import parse_policy_apart
 from authz.server.files import Files
 from authz.transport import TlsFiles, TlsMaterial, load_tls
@@ -272,11 +272,9 @@ class Sources:
             return
         try:
             await asyncio.to_thread(self._last_good.keep, text)
-        except OSError as error:
-            self._log.warning(
-                "policy cannot be kept for a restart",
-                problem=f"policy_kept_file: {self._settings.policy_kept_file}: {error.strerror}",
-            )
+        except NotKept as error:
+            told = self._log.error if error.older else self._log.warning
+            told("policy cannot be kept for a restart", problem=str(error))
 
     async def _go_back(self) -> tuple[str, ...]:
         """Use what was in force before this process, if it may be; else why not."""

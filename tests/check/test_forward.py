@@ -1,119 +1,85 @@
-"""Where the API server does not reach a server's side port, kubectl does, or it is not read."""
+"""Where the API server does not reach a server's side port, its port-forward does, or none."""
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from threading import Thread
+from typing import Any
 
 import pytest
+import pytest_asyncio
 
-from authz.check import Level, Site, examine
-from authz.check.forward import forwarded
-from authz.kube import KubeError, Resource
+from authz.check import Level, Line, Site, examine
+from authz.kube import ApiServer, KubeError, Resource
 from tests.check.rows import found
-from tests.check.world import HOME, METRICS, Fake, wanted, world
+from tests.check.world import HOME, METRICS, SIDE_PORT, Fake, wanted, world
+from tests.kube_double import ApiDouble
 
-REFUSED = KubeError("could not get pods/proxy (503)", status=503)
+OF_SERVERS = ("certificate", "keys", "policy-age", "unverified")
+GOOD = b"HTTP/1.1 200 OK\r\n\r\n" + METRICS.encode()
+
+
+class Apart(Fake):
+    """A cluster whose API server reaches no pod by `pods/proxy`, and perhaps by port-forward."""
+
+    def __init__(self, api: ApiServer) -> None:
+        super().__init__(world())
+        self._api = api
+        self.asked: list[str] = []
+
+    async def page(self, pod: Resource, port: int, path: str) -> bytes:
+        self.asked.append(path)
+        raise KubeError("could not get pods/proxy (503)", status=503)
+
+    def upgraded(self, *args: Any, **kwargs: Any) -> AbstractAsyncContextManager[Any]:
+        return self._api.upgraded(*args, **kwargs)
 
 
 @pytest.fixture
-def port() -> Iterator[int]:
-    """Where a server's metrics are, on loopback."""
-
-    class Side(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/metrics" else 404)
-            self.end_headers()
-            self.wfile.write(METRICS.encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Side) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        yield server.server_port
-        server.shutdown()
-        thread.join()
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiDouble]:
+    with ApiDouble.running() as double:
+        monkeypatch.setenv("KUBECONFIG", str(double.kubeconfig(tmp_path / "kubeconfig")))
+        yield double
 
 
-def kubectl(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Path:
-    """A kubectl that does this, and writes down how it was called."""
-    told = folder / "told"
-    file = folder / "kubectl"
-    file.write_text(f'#!/bin/sh\necho "$@$AUTHZ_KEK" > {told}\n{script}\n')
-    monkeypatch.setenv("AUTHZ_KEK", "a secret that kubectl and its plug-ins need not know")
-    file.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return told
+@pytest_asyncio.fixture
+async def apart(api: ApiDouble) -> AsyncIterator[Apart]:
+    api.put("pods", {"metadata": {"namespace": HOME, "name": "authz-1"}})
+    server = ApiServer()
+    yield Apart(server)
+    await server.close()
 
 
-def test_kubectl_forwards_to_the_side_port(
-    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    script = f'echo "Forwarding from 127.0.0.1:{port} -> 9001"\nexec sleep 60'
-    told = kubectl(tmp_path, monkeypatch, script)
-    assert forwarded(HOME, "authz-1", 9001, REFUSED) == METRICS.encode()
-    assert told.read_text() == "port-forward --namespace=authz-system pod/authz-1 :9001\n"
+async def lines(apart: Apart) -> list[Line]:
+    return await examine(Site(apart, wanted(), before=False))
+
+
+async def test_port_forward_reaches_the_side_port(apart: Apart, api: ApiDouble) -> None:
+    api.ports[HOME, "authz-1", SIDE_PORT] = GOOD
+    said = await lines(apart)
+    assert {found(said, it).answer.level for it in OF_SERVERS} == {Level.OK}
+
+
+def redirect(api: ApiDouble) -> bytes:
+    """To what answers well: whoever follows it takes that for our own pod's word."""
+    api.ports[HOME, "another", SIDE_PORT] = GOOD
+    return b"HTTP/1.1 302 Found\r\nlocation: http://another/metrics\r\ncontent-length: 0\r\n\r\n"
 
 
 @pytest.mark.parametrize(
-    "script",
-    [
-        "echo 'error: pods is forbidden' >&2; exit 1",
-        "echo 'Forwarding from 127.0.0.1:1 -> 9001'; exec sleep 60",
-        "echo 'Forwarding from [::1]:9001 -> 9001'",
-        "exec sleep 60",
-    ],
+    ("answer", "told"),
+    [(None, "error forwarding port"), (b"nothing", "is no HTTP"), (redirect, "answers 302")],
+    ids=["refused", "no HTTP", "redirect"],
 )
-def test_what_kubectl_cannot_do_is_told_as_the_api_server_told_it(
-    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_what_is_not_read_is_asked_once_and_never_ok(
+    apart: Apart, api: ApiDouble, answer: Any, told: str
 ) -> None:
-    kubectl(tmp_path, monkeypatch, script)
-    with pytest.raises(KubeError, match="could not get pods/proxy"):
-        forwarded(HOME, "authz-1", 9001, REFUSED, seconds=0.3)
-
-
-def test_what_is_no_http_is_told_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def answer() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(1000)
-                connection.sendall(b"nothing\r\n\r\n")
-
-        thread = Thread(target=answer)
-        thread.start()
-        port = listener.getsockname()[1]
-        kubectl(tmp_path, monkeypatch, f"echo 'Forwarding from 127.0.0.1:{port} -> 9001'; exec cat")
-        with pytest.raises(KubeError, match="could not get pods/proxy"):
-            forwarded(HOME, "authz-1", 9001, REFUSED)
-        thread.join()
-
-
-def test_without_kubectl_it_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(KubeError, match="could not get pods/proxy"):
-        forwarded(HOME, "authz-1", 9001, REFUSED)
-
-
-async def test_what_servers_say_is_asked_once_and_never_ok_unread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-
-    class Closed(Fake):
-        async def page(self, pod: Resource, port: int, path: str) -> bytes:
-            asked.append(path)
-            raise REFUSED
-
-    monkeypatch.setenv("PATH", str(tmp_path))
-    lines = await examine(Site(Closed(world()), wanted(), before=False))
-    for name in ("certificate", "keys", "policy-age", "unverified"):
-        assert found(lines, name).answer.level is Level.UNREAD
-    assert asked == ["metrics"]
+    if answer is not None:
+        api.ports[HOME, "authz-1", SIDE_PORT] = answer(api) if callable(answer) else answer
+    said = await lines(apart)
+    for name in OF_SERVERS:
+        level, what, _ = found(said, name).answer
+        assert (level, "pods/proxy (503); by port-forward: " in what) == (Level.UNREAD, True)
+        assert told in what
+    assert apart.asked == ["metrics"]

@@ -246,6 +246,9 @@ class Fake:
         assert (pod.namespace, port, path) == (HOME, SIDE_PORT, "metrics")
         return self.metrics.encode()
 
+    def upgraded(self, *_: Any, **__: Any) -> Any:
+        raise KubeError("no port is forwarded here")
+
 
 def _named(item: Json) -> Json:
     """A copy, with the label that every namespace has."""
@@ -285,3 +288,6 @@ class Seen:
     async def page(self, pod: Resource, port: int, path: str) -> bytes:
         text: bytes = await self._server.page(pod, port, path)
         return text
+
+    def upgraded(self, *args: Any, **kwargs: Any) -> Any:
+        return self._server.upgraded(*args, **kwargs)

@@ -39,8 +39,10 @@ async def soon(awaitable: Awaitable[T]) -> T:
     return await asyncio.wait_for(awaitable, PATIENCE)
 
 
-def sqlite_store(path: Path, keks: Keks = KEKS, **options: float) -> SealedStore:
-    return SealedStore(SqliteBackend(path, **options), keks)
+def sqlite_store(
+    path: Path, keks: Keks = KEKS, *, rehearse: bool = False, **options: float
+) -> SealedStore:
+    return SealedStore(SqliteBackend(path, **options), keks, rehearse=rehearse)
 
 
 def counted_up(keyring: Keyring) -> Keyring:

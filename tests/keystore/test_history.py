@@ -18,7 +18,6 @@ from authz.keystore.history import (
     noted,
     since,
 )
-from authz.keystore.rehearsal import Rehearsal
 from authz.keystore.sealing import seal, unseal
 from tests.keystore.conftest import Opener
 from tests.keystore.support import BOTH, KEK, KEKS, NEW_KEK, RING, ROOT, counted_up, watching
@@ -67,7 +66,7 @@ async def test_resealing_is_noted_too(opened: Opener) -> None:
 
 async def test_a_rehearsal_writes_nothing_and_refuses_what_the_store_would(opened: Opener) -> None:
     store = opened()
-    rehearsal = SealedStore(Rehearsal(store._backend), KEKS)
+    rehearsal = SealedStore(store._backend, KEKS, rehearse=True)
     assert (await rehearsal.compare_and_swap(None, RING, note=NOTE)).version == 1
     with pytest.raises(KeyStoreError):
         await store.load()
@@ -79,7 +78,7 @@ async def test_a_rehearsal_writes_nothing_and_refuses_what_the_store_would(opene
     with pytest.raises(Conflict, match="holds version 1"):
         await rehearsal.compare_and_swap(7, RING)
     with pytest.raises(Conflict, match="was changed by somebody else"):
-        await rehearsal._backend.write(b"new", replaces=b"another")
+        await store._backend.write(b"new", replaces=b"another", rehearse=True)
     assert await store._backend.read() == record
 
 

@@ -292,6 +292,28 @@ async def test_forbidden_names_the_verb_and_the_rule(
     assert f"a Role in {HOME} must have the rule {rule}" in text
 
 
+@pytest.mark.parametrize("verb", ["update", "create"])
+async def test_a_rehearsal_asks_the_api_server_whether_it_would_be_taken(
+    api: ApiDouble, another: Opened, verb: str
+) -> None:
+    """RBAC and admission included; and nothing is stored."""
+    if verb == "update":
+        await another().compare_and_swap(None, RING)
+    before = dict(api.objects)
+    tried = open_store(f"kubernetes:{HOME}/keyring", KEKS, rehearse=True)
+    expected = 1 if verb == "update" else None
+    assert (await tried.compare_and_swap(expected, RING)).version == (expected or 0) + 1
+    assert [it.params for it in api.asked(verb)][-1:] == [{"dryRun": "All"}]
+    api.fault(verb, Fault(write=hang_up))
+    with pytest.raises(KeyStoreError, match="broke"):
+        await tried.compare_and_swap(expected, RING)
+    api.forbidden = {verb}
+    with pytest.raises(KeyStoreError, match=f"does not let us {verb} secrets keyring"):
+        await tried.compare_and_swap(expected, RING)
+    assert api.objects == before
+    await tried.close()
+
+
 async def test_a_forbidden_watch_names_its_rule_and_heals(api: ApiDouble, another: Opened) -> None:
     await another().compare_and_swap(None, RING)
     api.forbidden = {"watch"}

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -43,8 +44,8 @@ LARGE = Keyring(
 """A keyring of half a megabyte."""
 
 
-async def create(path: Path, keyring: Keyring = RING) -> None:
-    store = sqlite_store(path)
+async def create(path: Path, keyring: Keyring = RING, *, rehearse: bool = False) -> None:
+    store = sqlite_store(path, rehearse=rehearse)
     await store.compare_and_swap(None, keyring)
     await store.close()
 
@@ -537,12 +538,31 @@ async def test_a_read_only_disk_can_be_read(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     store = sqlite_store(path)
     assert await store.load() == Snapshot(RING, 1)
-    with pytest.raises(KeyStoreError, match="cannot be written: give this user the permission"):
-        await update(store, counted_up)
-    with pytest.raises(KeyStoreError, match="Read-only file system"):
-        await create(small_disk / "another.db")
+    for tried in (store, sqlite_store(path, rehearse=True)):
+        with pytest.raises(KeyStoreError, match="cannot be written: give this user the permission"):
+            await update(tried, counted_up)
+    for rehearse in (False, True):
+        with pytest.raises(KeyStoreError, match="Read-only file system"):
+            await create(small_disk / "another.db", rehearse=rehearse)
     assert await store.load() == Snapshot(RING, 1)
     await store.close()
+
+
+async def test_a_rehearsal_says_what_the_file_would_not_take(path: Path) -> None:
+    """And leaves no trace, not even beside it."""
+    await create(path)
+    before = {it: (it.read_bytes(), it.stat().st_mtime_ns) for it in path.parent.iterdir()}
+    store = sqlite_store(path, patience=0.01, rehearse=True)
+    assert count(await update(store, counted_up)) == 1
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(KeyStoreError, match="is locked by another process"):
+            await update(store, counted_up)
+    await store.close()
+    with pytest.raises(KeyStoreError, match="there is no directory"):
+        await create(path.parent / "nowhere" / "keys.db", rehearse=True)
+    await create(path.parent / "another.db", rehearse=True)
+    assert {it: (it.read_bytes(), it.stat().st_mtime_ns) for it in path.parent.iterdir()} == before
 
 
 def update_within_limit(connection: Connection, path: Path) -> None:
