@@ -4,15 +4,30 @@ Each case rewrites one place of the package in a copy and runs one test against 
 that is no longer there fails the case, too, so the list cannot fall behind the code unseen.
 """
 
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.mutations import MUTATIONS, ROOT, Mutation
+
+# Bare: plugins and configuration take longer to load than a test to run.
+OPTIONS = ["-q", "-x", "-c", os.devnull, "--rootdir", str(ROOT), "-p", "no:cacheprovider"]
+OPTIONS += ["--import-mode=importlib", "--noconftest", "--assert=plain", "--tb=line"]
+
+
+def run(mutant: Path, test: str) -> None:
+    """Play a test against a copy of the package: in a process that has not loaded the package."""
+    with (mutant / "said").open("w") as said:
+        for stream in (1, 2):
+            os.dup2(said.fileno(), stream)
+    os.chdir(mutant)
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    sys.path[:0] = [str(mutant), str(ROOT)]
+    sys.exit(pytest.main([*OPTIONS, str(ROOT / "tests" / test)]))
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=[mutation.name for mutation in MUTATIONS])
@@ -28,25 +43,16 @@ def test_a_test_notices_when_this_rule_is_taken_away(mutation: Mutation, tmp_pat
         shutil.copytree(ROOT / "authz" / package, mutant / package)
     (mutant / place).write_text(source.replace(mutation.rule, mutation.instead))
 
-    # Bare: plugins and configuration take longer to load than a test to run.
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-c", os.devnull, "--rootdir", str(ROOT)]
-    command += ["-p", "no:cacheprovider", "--import-mode=importlib", "--noconftest"]
-    environment = {
-        **os.environ,
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT))),
-    }
-    run = subprocess.run(
-        [*command, str(ROOT / "tests" / mutation.noticed_by)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    # Each is forked from a process that has loaded what all of them need.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "hypothesis.strategies", "cryptography.x509"])
+    process = context.Process(target=run, args=(tmp_path, mutation.noticed_by))
+    process.start()
+    process.join(60)
+    if process.exitcode is None:
+        process.kill()
 
-    assert run.returncode == 1, f"nobody noticed:\n{run.stdout}{run.stderr}"
-    assert "failed" in run.stdout
-    assert "error" not in run.stdout.splitlines()[-1], run.stdout
+    said = (tmp_path / "said").read_text()
+    assert process.exitcode == 1, f"nobody noticed:\n{said}"
+    assert "failed" in said
+    assert "error" not in said.splitlines()[-1], said
