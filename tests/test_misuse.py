@@ -67,40 +67,55 @@ from importlib import import_module
 
 for name in authz.cli._COMMANDS:
     import_module(f"authz.cli.{name}")
-commands, ways, answers = json.loads(sys.argv[1]), json.loads(sys.argv[2]), []
+
+
+def begin(command, way):
+    said = os.memfd_create("errors")
+    child = os.fork()
+    if child:
+        return command, way, child, said
+    null, full = os.open("/dev/null", os.O_RDWR), os.open("/dev/full", os.O_WRONLY)
+    left, gone = os.pipe()
+    os.close(left)
+    out = {"a full disk": full, "nobody reads": gone, "both": said}.get(way)
+    if out is None:
+        out = os.memfd_create("output")
+    for number, place in enumerate((null, out, full if way == "no errors" else said)):
+        os.dup2(place, number)
+    closed = {"closed 0": 0, "closed 1": 1, "closed 2": 2}.get(way)
+    if closed is not None:
+        os.close(closed)
+        name = ("stdin", "stdout", "stderr")[closed]
+        setattr(sys, name, None)
+        setattr(sys, f"__{name}__", None)
+    sys.argv = ["authz", *command.split(" ")]
+    try:
+        authz.cli.main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code or 0
+    except BaseException:
+        code = 99
+        import traceback
+        os.write(said, traceback.format_exc().encode())
+    os._exit(code)
+
+
+def end(command, way, child, said):
+    _, status = os.waitpid(child, 0)
+    text = os.pread(said, 100_000, 0).decode("utf-8", "replace")
+    os.close(said)
+    return command, way, os.waitstatus_to_exitcode(status), text
+
+
+commands, ways, most = map(json.loads, sys.argv[1:])
+running, answers = [], []
 for command in commands:
     for way in ways:
-        said = os.memfd_create("errors")
-        child = os.fork()
-        if child == 0:
-            null, full = os.open("/dev/null", os.O_RDWR), os.open("/dev/full", os.O_WRONLY)
-            left, gone = os.pipe()
-            os.close(left)
-            out = {"a full disk": full, "nobody reads": gone}.get(way, os.memfd_create("output"))
-            for number, place in enumerate((null, out, full if way == "no errors" else said)):
-                os.dup2(place, number)
-            closed = {"closed 0": 0, "closed 1": 1, "closed 2": 2}.get(way)
-            if closed is not None:
-                os.close(closed)
-                name = ("stdin", "stdout", "stderr")[closed]
-                setattr(sys, name, None)
-                setattr(sys, f"__{name}__", None)
-            sys.argv = ["authz", *command.split(" ")]
-            try:
-                authz.cli.main()
-                code = 0
-            except SystemExit as ended:
-                code = ended.code or 0
-            except BaseException:
-                code = 99
-                import traceback
-                os.write(said, traceback.format_exc().encode())
-            os._exit(code)
-        _, status = os.waitpid(child, 0)
-        text = os.pread(said, 100_000, 0).decode("utf-8", "replace")
-        os.close(said)
-        answers.append([command, way, os.waitstatus_to_exitcode(status), text])
-print(json.dumps(answers))
+        running.append(begin(command, way))
+        if len(running) == most:
+            answers.append(end(*running.pop(0)))
+print(json.dumps(answers + [end(*one) for one in running]))
 """
 WAYS = (
     *("as it should be", "a full disk", "nobody reads", "no errors"),
@@ -108,12 +123,22 @@ WAYS = (
 )
 
 
+def outcomes(
+    commands: Sequence[str], ways: Sequence[str], most: int = 1, **env: str
+) -> dict[tuple[str, str], tuple[int, str]]:
+    """Exit code and errors of each command on each stream, so many at a time.
+
+    All are forked from one process, or it would take minutes.
+    """
+    argv = [sys.executable, "-c", DRIVER, *map(json.dumps, (commands, ways, most))]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, env=environment(**env), timeout=100, check=True
+    )
+    return {(command, way): (code, said) for command, way, code, said in json.loads(done.stdout)}
+
+
 def test_streams_that_fail_are_told_by_text_and_code(folder: Path) -> None:
-    """Each command on each stream; forked from one process, or it would take minutes."""
-    argv = [sys.executable, "-c", DRIVER, json.dumps(COMMANDS), json.dumps(WAYS)]
-    env = environment(PYTHONIOENCODING="ascii")
-    done = subprocess.run(argv, capture_output=True, text=True, env=env, check=True)
-    seen = {(command, way): (code, said) for command, way, code, said in json.loads(done.stdout)}
+    seen = outcomes(COMMANDS, WAYS, PYTHONIOENCODING="ascii")
     for (command, way), (code, said) in seen.items():
         where = f"{command}, {way}: {said}"
         assert not any(word in said for word in ("Traceback", "Exception", "Error")), where
@@ -154,17 +179,6 @@ def test_a_closed_output_is_no_place_for_the_next_file(folder: Path) -> None:
     kept = authz("keys", "list", "--store=sqlite:keys.db", "--kek-files=kek", "--json")
     assert kept.returncode == 0, kept.stderr
     assert json.loads(kept.stdout)["version"] == 4
-
-
-def run(arguments: list[str], pass_fds: Sequence[int] = (), **more: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [*service.COMMAND, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(**more),
-        pass_fds=pass_fds,
-    )
 
 
 BIG = "9" * 50
@@ -217,16 +231,14 @@ BAD: list[tuple[str, int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("command", "code", "text"), BAD, ids=[it[0][:60] for it in BAD])
-def test_a_bad_input_is_told_by_text_and_code(
-    folder: Path, command: str, code: int, text: str
-) -> None:
-    process = run(command.split(" "))
-    out, err = process.communicate(timeout=PATIENCE * 2)
-    said = (out + err).decode("utf-8", "replace")
-    assert "Traceback" not in said
-    assert process.returncode == code, said
-    assert text in said
+def test_bad_inputs_are_told_by_text_and_code(folder: Path) -> None:
+    """All at once: some wait whether anybody writes to a pipe."""
+    seen = outcomes([command for command, _, _ in BAD], ["both"], len(BAD))
+    for command, code, text in BAD:
+        found, said = seen[command, "both"]
+        assert "Traceback" not in said, (command, said)
+        assert found == code, (command, said)
+        assert text in said, (command, said)
 
 
 NO_CLUSTER = (
@@ -239,27 +251,32 @@ NO_CLUSTER = (
 )
 
 
-@pytest.mark.parametrize("command", NO_CLUSTER)
-def test_without_a_kubeconfig_it_is_told_in_one_line(folder: Path, command: str) -> None:
+def test_without_a_kubeconfig_it_is_told_in_one_line(folder: Path) -> None:
     """Where a kubectl is not configured either, its own words are not shown."""
     kubectl = "#!/bin/sh\necho 'E1128 memcache.go: localhost:8080 refused' >&2\nexit 1\n"
     (folder / "kubectl").write_text(kubectl)
     (folder / "kubectl").chmod(0o755)
-    process = run(command.split(" "), HOME=str(folder), PATH=f"{folder}:{os.environ['PATH']}")
-    out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, out) == (3, b"")
-    store = "key store kubernetes:a/b: " if command.startswith("keys") else ""
-    assert err.decode() == (
-        f"{store}no Kubernetes cluster can be used: {folder}/.kube/config not found. Set "
-        "KUBECONFIG to the file that kubectl uses, or run in a pod with a service account's token\n"
-    )
+    env = {"HOME": str(folder), "PATH": f"{folder}:{os.environ['PATH']}"}
+    for (command, _), told in outcomes(NO_CLUSTER, ["both"], len(NO_CLUSTER), **env).items():
+        store = "key store kubernetes:a/b: " if command.startswith("keys") else ""
+        assert told == (
+            3,
+            f"{store}no Kubernetes cluster can be used: {folder}/.kube/config not found. Set "
+            "KUBECONFIG to the file that kubectl uses, or run in a pod with a service account's "
+            "token\n",
+        ), command
 
 
 def test_what_a_command_prints_can_be_read_through_a_pipe(folder: Path) -> None:
     """As `<(command)` gives it; also where the command takes its time."""
     reading, writing = os.pipe()
-    arguments = ["policy", "check", f"/dev/fd/{reading}", "--json"]
-    process = run(arguments, pass_fds=[reading])
+    process = subprocess.Popen(
+        [*service.COMMAND, "policy", "check", f"/dev/fd/{reading}", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        pass_fds=[reading],
+    )
     os.close(reading)
     time.sleep(0.2)
     os.write(writing, b"grants: ")

@@ -38,24 +38,24 @@ def http2(data: bytes) -> None:
 
     A step is a byte that says what, and up to four that say more, then the bytes to send.
     """
-    peer = Checked()
+    client = Checked()
     steps = io.BytesIO(data)
     if steps.read(1) < b"\x80":
-        peer.step(wire.PREFACE + wire.settings())
+        client.step(wire.PREFACE + wire.settings())
     while head := steps.read(5):
         what, kind, flags, stream_id, size = head.ljust(5, b"\0")
         match what % 8:
             case 0:
-                peer.step(steps.read(size))
+                client.step(steps.read(size))
             case 1:
-                act(peer, "answer", kind)
+                act(client, "answer", kind)
             case 2:
-                act(peer, "expire", kind % 10)
+                act(client, "expire", kind % 10)
             case 3:
-                act(peer, ("wait", "announce", "end")[kind % 3], flags % 6)
+                act(client, ("wait", "announce", "end")[kind % 3], flags % 6)
             case _:
                 payload = steps.read(size)
-                peer.step(wire.frame(kind % 11, flags, stream_id % 16, payload))
+                client.step(wire.frame(kind % 11, flags, stream_id % 16, payload))
 
 
 class _Witness:

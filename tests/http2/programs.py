@@ -8,7 +8,7 @@ from authz.http2 import Cancelled, Event, GrpcStatus, Limits, Request
 from authz.http2.faults import ErrorCode
 from authz.http2.streams import ANSWERED, OPEN
 from tests.http2 import wire
-from tests.http2.wire import Peer, frame, framed
+from tests.http2.wire import Client, frame, framed
 
 LIMITS = Limits(
     streams=4,
@@ -23,8 +23,8 @@ LIMITS = Limits(
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
 
 
-class Checked(Peer):
-    """A peer that checks after every step what must hold, and answers in all ways there are."""
+class Checked(Client):
+    """A client that checks after every step what must hold, and answers in all ways there are."""
 
     def __init__(self) -> None:
         super().__init__(LIMITS, opened=False)
@@ -217,18 +217,18 @@ actions = st.lists(
 )
 
 
-def act(peer: Checked, what: str, value: bytes | int) -> None:
+def act(client: Checked, what: str, value: bytes | int) -> None:
     if isinstance(value, bytes):
-        peer.step(value)
+        client.step(value)
     elif what == "answer":
-        peer.answer(value)
+        client.answer(value)
     elif what == "expire":
-        peer.watch(peer.connection.expire(peer.now - value))
+        client.watch(client.connection.expire(client.now - value))
     elif what == "wait":
-        peer.now += value
+        client.now += value
     elif what == "announce":
-        peer.connection.announce_end()
+        client.connection.announce_end()
     else:
-        peer.connection.end()
-    peer.take()
-    peer.check()
+        client.connection.end()
+    client.take()
+    client.check()

@@ -23,21 +23,21 @@ from tests.http2.wire import PREFACE, frame
 @settings(max_examples=EXAMPLES)
 @given(st.lists(st.binary(max_size=200), max_size=8), st.booleans())
 def test_any_bytes(pieces: list[bytes], opened: bool) -> None:
-    peer = Checked()
+    client = Checked()
     if opened:
-        peer.step(PREFACE + wire.settings())
+        client.step(PREFACE + wire.settings())
     for piece in pieces:
-        peer.step(piece)
+        client.step(piece)
 
 
 @settings(max_examples=EXAMPLES)
 @given(actions, st.sampled_from([0, 7, 65_535]))
 @example([("send", wire.ping()), ("send", frame(6)), ("end", 0), ("answer", 3)], 0)
 def test_valid_frames_in_any_order(steps: list[Action], window: int) -> None:
-    peer = Checked()
-    peer.step(PREFACE + wire.settings({4: window}))
+    client = Checked()
+    client.step(PREFACE + wire.settings({4: window}))
     for what, value in steps:
-        act(peer, what, value)
+        act(client, what, value)
 
 
 @settings(max_examples=EXAMPLES // 3)

@@ -12,9 +12,17 @@ from authz.http2.settings import INITIAL_WINDOW_SIZE
 from authz.http2.streams import TABLE, Phase, Row, Wrong
 from tests.http2 import wire
 from tests.http2.programs import EXAMPLES, Action, Checked, act, actions
-from tests.http2.wire import END_HEADERS, END_STREAM, Peer, data, framed, rst, window_update
+from tests.http2.wire import (
+    BLOCK,
+    END_HEADERS,
+    END_STREAM,
+    Client,
+    data,
+    framed,
+    rst,
+    window_update,
+)
 
-BLOCK = b"\x83\x86\x04\x04/a/b\x00\x0ccontent-type\x10application/grpc"
 TRAILERS = b"\x00\x01a\x01b"
 
 
@@ -26,55 +34,55 @@ def whole(stream_id: int) -> bytes:
     return headers(stream_id) + data(stream_id, framed(b"m"))
 
 
-def ours(peer: Peer) -> int:
+def ours(client: Client) -> int:
     return 2
 
 
-def idle(peer: Peer) -> int:
+def idle(client: Client) -> int:
     return 9
 
 
-def late(peer: Peer) -> int:
-    peer.connection.end()
+def late(client: Client) -> int:
+    client.connection.end()
     return 9
 
 
-def unfinished(peer: Peer) -> int:
-    peer.send(headers(5), data(5, framed(b"m"), 0))
+def unfinished(client: Client) -> int:
+    client.send(headers(5), data(5, framed(b"m"), 0))
     return 5
 
 
-def asked(peer: Peer) -> int:
-    peer.send(whole(5))
+def asked(client: Client) -> int:
+    client.send(whole(5))
     return 5
 
 
-def answering(peer: Peer) -> int:
-    peer.connection.send(asked(peer), b"one")
+def answering(client: Client) -> int:
+    client.connection.send(asked(client), b"one")
     return 5
 
 
-def answered(peer: Peer) -> int:
-    peer.connection.respond(asked(peer), b"all")
+def answered(client: Client) -> int:
+    client.connection.respond(asked(client), b"all")
     return 5
 
 
-def closed(peer: Peer) -> int:
-    peer.connection.fail(asked(peer), GrpcStatus.INTERNAL, "")
+def closed(client: Client) -> int:
+    client.connection.fail(asked(client), GrpcStatus.INTERNAL, "")
     return 5
 
 
-def reset(peer: Peer) -> int:
-    peer.send(headers(5), headers(5))
+def reset(client: Client) -> int:
+    client.send(headers(5), headers(5))
     return 5
 
 
-def unused(peer: Peer) -> int:
-    peer.send(headers(5))
+def unused(client: Client) -> int:
+    client.send(headers(5))
     return 3
 
 
-INTO: dict[Phase, Callable[[Peer], int]] = {
+INTO: dict[Phase, Callable[[Client], int]] = {
     Phase.OURS: ours,
     Phase.IDLE: idle,
     Phase.LATE: late,
@@ -89,13 +97,13 @@ INTO: dict[Phase, Callable[[Peer], int]] = {
 """How a stream comes to be in a phase, while the client lets no answer through: its id."""
 
 
-def in_phase(phase: Phase) -> tuple[Peer, int]:
-    peer = Peer(initial={INITIAL_WINDOW_SIZE: 0})
-    stream_id = INTO[phase](peer)
-    peer.take()
-    peer.frames.clear()
-    assert peer.connection._streams.phase_of(stream_id) is phase
-    return peer, stream_id
+def in_phase(phase: Phase) -> tuple[Client, int]:
+    client = Client(initial={INITIAL_WINDOW_SIZE: 0})
+    stream_id = INTO[phase](client)
+    client.take()
+    client.frames.clear()
+    assert client.connection._streams.phase_of(stream_id) is phase
+    return client, stream_id
 
 
 @pytest.mark.parametrize("phase", Phase)
@@ -111,34 +119,36 @@ def in_phase(phase: Phase) -> tuple[Peer, int]:
     ],
 )
 def test_every_entry_for_a_frame(phase: Phase, frame: str, make: Callable[[int], bytes]) -> None:
-    peer, stream_id = in_phase(phase)
-    peer.send(make(stream_id))
+    client, stream_id = in_phase(phase)
+    client.send(make(stream_id))
     then = getattr(TABLE[phase], frame)
     if isinstance(then, Wrong) and then.fault is ConnectionFault:
-        assert peer.failed() == then.code
+        assert client.failed() == then.code
         return
-    assert peer.failed() is None
-    assert peer.resets() == ({stream_id: then.code} if isinstance(then, Wrong) else {})
+    assert client.failed() is None
+    assert client.resets() == ({stream_id: then.code} if isinstance(then, Wrong) else {})
     if phase is Phase.IDLE and frame == "last_headers":
         then = Phase.CLOSED  # such a request holds no message, which is answered at once
     expected = Phase.RESET if isinstance(then, Wrong) else then
-    assert peer.connection._streams.phase_of(stream_id) is expected
+    assert client.connection._streams.phase_of(stream_id) is expected
 
 
 @pytest.mark.parametrize("phase", Phase)
 @pytest.mark.parametrize("what", ["message", "end"])
 def test_every_entry_for_an_answer(phase: Phase, what: str) -> None:
-    peer, stream_id = in_phase(phase)
+    client, stream_id = in_phase(phase)
     if what == "message":
-        peer.connection.send(stream_id, b"two")
+        client.connection.send(stream_id, b"two")
     else:
-        peer.connection.finish(stream_id)
-    peer.take()
+        client.connection.finish(stream_id)
+    client.take()
     then = getattr(TABLE[phase], what) or phase
     if phase is Phase.ASKED and what == "end":
         then = Phase.CLOSED  # without a message there is nothing that waits
-    assert peer.connection._streams.phase_of(stream_id) is then
-    assert bool(peer.frames) == (phase is Phase.ASKED)  # the head; the window is closed for others
+    assert client.connection._streams.phase_of(stream_id) is then
+    assert bool(client.frames) == (
+        phase is Phase.ASKED
+    )  # the head; the window is closed for others
 
 
 IDS = range(1, 20)
@@ -159,8 +169,8 @@ GIVEN = {(Phase.IDLE, Phase.LATE)} | {
 """What may happen by what we do."""
 
 
-def phases(peer: Peer) -> list[Phase]:
-    return [peer.connection._streams.phase_of(stream_id) for stream_id in IDS]
+def phases(client: Client) -> list[Phase]:
+    return [client.connection._streams.phase_of(stream_id) for stream_id in IDS]
 
 
 def step_of(row: Row, kind: int, *, ends: bool) -> Phase | Wrong | None:
@@ -179,19 +189,19 @@ def frames_of(sent: bytes) -> Iterator[bytes]:
         sent = sent[size:]
 
 
-def say(peer: Checked, frame: bytes) -> None:
+def say(client: Checked, frame: bytes) -> None:
     """Send a frame, and hold what becomes of all streams against the table."""
     kind, flags = frame[3], frame[4]
     on = int.from_bytes(frame[5:9], "big") & 0x7FFFFFFF
-    unfinished = peer.connection._unfinished
+    unfinished = client.connection._unfinished
     ends = bool(flags & END_STREAM) if unfinished is None else unfinished.ends
-    before = phases(peer)
-    peer.step(frame)
-    if peer.connection.closed:
+    before = phases(client)
+    client.step(frame)
+    if client.connection.closed:
         return
-    for stream_id, was, now in zip(IDS, before, phases(peer), strict=True):
+    for stream_id, was, now in zip(IDS, before, phases(client), strict=True):
         step = step_of(TABLE[was], kind, ends=ends) if stream_id == on else None
-        if step is None or peer.connection._unfinished is not None:
+        if step is None or client.connection._unfinished is not None:
             assert was is now or (was, now) in BESIDE
         elif isinstance(step, Wrong):
             assert step.fault is not ConnectionFault
@@ -204,14 +214,16 @@ def say(peer: Checked, frame: bytes) -> None:
 @settings(max_examples=EXAMPLES)
 @given(actions, st.sampled_from([0, 7, 65_535]))
 def test_no_sequence_leaves_the_table(steps: list[Action], window: int) -> None:
-    peer = Checked()
-    peer.step(wire.PREFACE + wire.settings({INITIAL_WINDOW_SIZE: window}))
+    client = Checked()
+    client.step(wire.PREFACE + wire.settings({INITIAL_WINDOW_SIZE: window}))
     for what, value in steps:
         if isinstance(value, bytes):
             for frame in frames_of(value):
-                say(peer, frame)
+                say(client, frame)
         else:
-            before = phases(peer)
-            act(peer, what, value)
-            changes = {pair for pair in zip(before, phases(peer), strict=True) if len({*pair}) > 1}
-            assert peer.connection.closed or changes <= BESIDE | GIVEN
+            before = phases(client)
+            act(client, what, value)
+            changes = {
+                pair for pair in zip(before, phases(client), strict=True) if len({*pair}) > 1
+            }
+            assert client.connection.closed or changes <= BESIDE | GIVEN

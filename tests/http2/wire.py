@@ -36,6 +36,12 @@ FIELDS: tuple[tuple[str, str], ...] = (
     ("content-type", "application/grpc"),
 )
 
+BLOCK = b"\x83\x86\x04\x04/a/b\x00\x0ccontent-type\x10application/grpc"
+"""A request's header block that needs no table: its stream can be any."""
+
+LARGEST = 0x7FFFFFFF
+LARGE = 0x4000  # bytes in the largest frame
+
 Fields = Iterable[tuple[str, str]]
 
 
@@ -86,6 +92,13 @@ def parsed(output: bytes) -> list[Frame]:
     return found
 
 
+def requests(events: Iterable[object]) -> list[Request[None]]:
+    """Events that are requests, all of them."""
+    found = [event for event in events if isinstance(event, Request)]
+    assert found == [*events]
+    return found
+
+
 class Answer:
     """What a stream was answered."""
 
@@ -110,7 +123,7 @@ class Answer:
         return self.data[5:]
 
 
-class Peer:
+class Client:
     """A client, and the connection that it talks to.
 
     It opens the connection by itself, unless told not to. Requests are left to the test.
@@ -196,6 +209,11 @@ class Peer:
     @property
     def goaways(self) -> list[GoAwayFrame]:
         return [one for one in self.frames if isinstance(one, GoAwayFrame)]
+
+    @property
+    def held(self) -> int:
+        """Bytes of requests that are not all there."""
+        return self.connection._receiver.held
 
     def failed(self) -> int | None:
         """The code with which the connection has failed."""
