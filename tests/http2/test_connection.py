@@ -293,13 +293,17 @@ def test_5_1_2_too_many_streams_are_refused_and_their_blocks_decoded() -> None:
 # -- 6.8 GOAWAY
 
 
+def done(client: Client) -> bool:
+    return client.connection.done
+
+
 @pytest.mark.parametrize("code", [NO_ERROR, INTERNAL_ERROR, 0xFFFF])
 def test_6_8_from_the_client(client: Client, code: int) -> None:
     client.send(client.request(1), goaway(code))
-    assert not client.connection.done
+    assert not done(client)
     client.respond()
     assert client.answers[1].ended
-    assert client.connection.done
+    assert done(client)
     assert not client.connection.closed
     assert client.alive()  # what it asks all the same is answered
 
@@ -320,10 +324,10 @@ def test_6_8_in_two_steps(client: Client) -> None:
     assert len(client.events) == 2
     # This came too late. Its block is decoded all the same, its data counted.
     assert not client.send(client.headers(5, [*FIELDS, ("a", "b")]), data(5, framed(b"x")), rst(5))
-    assert not client.connection.done
+    assert not done(client)
     client.respond()
     assert client.answers.keys() == {1, 3}
-    assert client.connection.done
+    assert done(client)
     assert not client.connection.closed
 
 
@@ -339,7 +343,7 @@ def test_6_8_after_a_fault_there_is_nothing(client: Client) -> None:
     client.send(client.request(1), client.headers(3), frame(PING))
     assert client.failed() == FRAME_SIZE_ERROR
     assert client.goaways[0].last_stream_id == 3
-    assert client.connection.done
+    assert done(client)
     client.frames.clear()
     client.connection.announce_end()
     client.connection.end()
