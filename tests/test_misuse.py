@@ -259,12 +259,12 @@ def test_without_a_kubeconfig_it_is_told_in_one_line(folder: Path) -> None:
     env = {"HOME": str(folder), "PATH": f"{folder}:{os.environ['PATH']}"}
     for (command, _), told in outcomes(NO_CLUSTER, ["both"], len(NO_CLUSTER), **env).items():
         store = "key store kubernetes:a/b: " if command.startswith("keys") else ""
-        assert told == (
-            3,
+        reason = (
             f"{store}no Kubernetes cluster can be used: {folder}/.kube/config not found. Set "
             "KUBECONFIG to the file that kubectl uses, or run in a pod with a service account's "
-            "token\n",
-        ), command
+            "token\n"
+        )
+        assert told == (3, reason), command
 
 
 def test_what_a_command_prints_can_be_read_through_a_pipe(folder: Path) -> None:
