@@ -29,6 +29,8 @@ REUSE: Final = "tenant_authz_reuse"
 """Dynamic metadata of an answer: for how many seconds the proxy may give it again by itself."""
 REUSED_TOKEN: Final = "tenant_authz_token"  # noqa: S105 - a name, not a secret
 """Dynamic metadata of an answer that may be given again: the token that it sets."""
+REUSE_EPOCH: Final = "tenant_authz_epoch"
+"""Dynamic metadata of an answer that may be given again: those with another number are not."""
 
 GROUP: Final = "tenant-authz.dev"
 """Our API group in Kubernetes, and the prefix of our labels and annotations."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 
 import pytest
 
-from authz.domain import tokens
+from authz.domain import rotation, tokens
 from authz.domain.decision import Rules
 from authz.domain.identity import SpiffeId
 from authz.domain.keys import Keyring, NamespaceKeys, TokenLife
@@ -17,7 +17,7 @@ from authz.domain.policy import Exemption, Grant, Mode, NamespacePolicy, Policy,
 from authz.domain.verdict import Reuse
 from authz.extauthz import AuthorizationService
 from authz.testing import NOW, ManualClock, check_request, root_key, workload
-from authz.wire import REUSE, REUSED_TOKEN
+from authz.wire import REUSE, REUSE_EPOCH, REUSED_TOKEN
 from tests.witness import envoy_reads
 
 HEADER: Final = "x-tenant-token"
@@ -58,6 +58,8 @@ class Service:
 
     def __init__(self, by: Rules = RULES) -> None:
         self.clock = ManualClock()
+        self.epoch: float | None = None
+        """That the last answer told."""
         self.service = AuthorizationService(token_header=HEADER, clock=self.clock, recorders=())
         self.service.rules = by
 
@@ -74,7 +76,10 @@ class Service:
         if read.status.code:
             assert read.dynamic_metadata is None
             return None
-        return {} if read.dynamic_metadata is None else read.dynamic_metadata.to_dict()
+        told = {} if read.dynamic_metadata is None else read.dynamic_metadata.to_dict()
+        self.epoch = told.pop(REUSE_EPOCH, None)
+        assert (self.epoch is None) == (REUSE not in told)
+        return told
 
     def sign(self, caller: SpiffeId = SHOP, **more: Any) -> dict[str, Any] | None:
         return self.told("sign", caller, check_request(**more), upstream=TO_BANK)
@@ -198,6 +203,38 @@ def test_a_namespace_that_does_not_want_it_is_asked_about_each_time(name: str) -
     here = Service(replace(RULES, policy=replace(POLICY, namespaces={**TOGETHER, **own})))
     answers = here.sign(), here.verify(SHOP), here.verify(ACTIVATOR, token()), here.transit(token())
     assert answers == ({}, {}, {}, {})
+
+
+# What was revoked --------------------------------------------------------------------------------
+
+CHANGES: Final[dict[str, Callable[[Keyring], Keyring]]] = {
+    "a namespace is revoked": lambda it: rotation.revoke_namespace(it, Namespace("shop"), NOW),
+    "a root is revoked": lambda it: rotation.revoke_root(it, it.roots[-1].id, NOW, life=LIFE),
+    "all is revoked": lambda it: rotation.revoke_all(it, NOW, life=LIFE),
+    "a root is added": lambda it: rotation.rotate_root(it, NOW, delay=60, life=LIFE),
+    "a namespace is rotated": lambda it: rotation.rotate_namespace(
+        it, Namespace("shop"), NOW, delay=60, life=LIFE
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_each_revocation_and_nothing_else_is_told_with_all_answers(change: str) -> None:
+    here = Service()
+    assert here.verify(SHOP) == {REUSE: 2}
+    before, changed = here.epoch, CHANGES[change](RULES.keyring)
+    here.service.rules = replace(RULES, keyring=changed)
+    assert here.verify(SHOP) == {REUSE: 2}
+    assert (here.epoch != before) == ("revoked" in change)
+    if "revoked" in change:  # and once more
+        assert CHANGES[change](changed).revocations not in {before, here.epoch}
+
+
+def test_replicas_with_the_same_keyring_tell_the_same() -> None:
+    one = Keyring.of(root_key(), shop=NamespaceKeys(2), bank=NamespaceKeys(1))
+    other = Keyring.of(root_key(), bank=NamespaceKeys(1), shop=NamespaceKeys(2))
+    assert one.revocations == other.revocations == 0xFFFFFFFFFFFF & one.revocations
+    assert one.revocations != Keyring.of(root_key(), shop=NamespaceKeys(2)).revocations
 
 
 # For how long -----------------------------------------------------------------------------------

@@ -52,7 +52,9 @@ def decide(
         if verdict is not None:
             if isinstance(verdict, Allow):
                 again = seconds(case, verdict) if row.reusable else 0
-                return verdict._replace(reuse=again) if again else verdict
+                if not again:
+                    return verdict
+                return verdict._replace(reuse=again, epoch=rules.keyring.revocations)
             if row.always:
                 return verdict
             return _under_mode(verdict, question, case.destination, rules.policy)

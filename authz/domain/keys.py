@@ -15,6 +15,8 @@ Source: HKDF, RFC 5869.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
 from math import inf
 from types import MappingProxyType
 from typing import Final, NamedTuple, Self
@@ -184,6 +186,20 @@ class Keyring:
     def keys_of(self, namespace: Namespace) -> NamespaceKeys:
         """The namespace's generation and windows; the default where nothing was ever changed."""
         return self.namespaces.get(namespace, _DEFAULT)
+
+    @cached_property
+    def revocations(self) -> int:
+        """Another number after each revocation, the same on all that hold this keyring; 48 bits.
+
+        So many a float takes, as which protobuf's Struct sends it.
+        """
+        revoked = [root.id for root in self.roots if root.revoked]
+        revoked += [
+            f"{name}/{keys.generation}"
+            for name, keys in self.namespaces.items()
+            if keys.generation and not keys.previous_until
+        ]
+        return int.from_bytes(sha256("\n".join(sorted(revoked)).encode()).digest()[:6])
 
     def next_change(self, now: float) -> float:
         """When a key next begins to sign or ends to verify; infinity if no change is to come."""

@@ -11,6 +11,9 @@ The asking proxy itself is no part of a key: each keeps its own. A holder of a r
 more than that (whose event it sends, whether a token came along), and keeps no answer to `sign` or
 `verify`. Rows say of their answers whether they may be kept. The keys themselves are in
 `envoyfilters/components/reuse`.
+
+A revocation ends them all where a proxy hears of it: with each goes `Keyring.revocations`, and a
+proxy that is told another number with any answer forgets what it was told with the one before.
 """
 
 from typing import Final

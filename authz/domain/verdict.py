@@ -90,6 +90,8 @@ class Allow(NamedTuple):
     """The grant that let it pass, where one did."""
     reuse: int = 0
     """For how many seconds the proxy that asked may give it again by itself, see `reuse`."""
+    epoch: int = 0
+    """Of an answer that may be kept: `Keyring.revocations`. A proxy forgets those with another."""
 
 
 class Deny(NamedTuple):

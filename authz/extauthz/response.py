@@ -21,7 +21,7 @@ from authz._proto.ext_authz_pb2 import (
 )
 from authz.domain.reason import Reason
 from authz.domain.verdict import Allow, Deny, HeaderAction, SetToken
-from authz.wire import REASON_HEADER, REUSE, REUSED_TOKEN
+from authz.wire import REASON_HEADER, REUSE, REUSE_EPOCH, REUSED_TOKEN
 
 """Response header of a denial: one of the three outward words."""
 
@@ -47,25 +47,26 @@ def _allow(allow: Allow, token_header: str) -> bytes:
             header=HeaderValue(key=token_header, value=allow.header.token),
             append_action=HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
         )
-        return _ok(OkHttpResponse(headers=[header]), allow.reuse, allow.header.token)
-    return _without_token(allow.header, token_header, allow.reuse)
+        return _ok(OkHttpResponse(headers=[header]), allow.reuse, allow.epoch, allow.header.token)
+    return _without_token(allow.header, token_header, allow.reuse, allow.epoch)
 
 
 @lru_cache
-def _without_token(action: HeaderAction, token_header: str, reuse: int) -> bytes:
+def _without_token(action: HeaderAction, token_header: str, reuse: int, epoch: int) -> bytes:
     """An allow that sets no token. There are few, so that all who keep one share it."""
     match action:
         case HeaderAction.REMOVE:
-            return _ok(OkHttpResponse(headers_to_remove=[token_header]), reuse)
+            return _ok(OkHttpResponse(headers_to_remove=[token_header]), reuse, epoch)
         case HeaderAction.KEEP:
-            return _ok(OkHttpResponse(), reuse)
+            return _ok(OkHttpResponse(), reuse, epoch)
 
 
-def _ok(changes: OkHttpResponse, reuse: int = 0, token: str = "") -> bytes:
+def _ok(changes: OkHttpResponse, reuse: int = 0, epoch: int = 0, token: str = "") -> bytes:
     response = CheckResponse(status=Status(code=0), ok_response=changes)
     if reuse:  # a filter before Envoy's own sees no more of an answer than these
         fields = response.dynamic_metadata.fields
         fields[REUSE].number_value = reuse
+        fields[REUSE_EPOCH].number_value = epoch
         if token:
             fields[REUSED_TOKEN].string_value = token
     return response.SerializeToString()

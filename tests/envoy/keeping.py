@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import Any, Final
 
 import httpx
+from google.protobuf.struct_pb2 import Value
 
 from authz._proto.ext_authz_pb2 import CheckResponse
 from authz.lab.world.model import Json
-from authz.wire import REUSE, REUSED_TOKEN
+from authz.wire import REUSE, REUSE_EPOCH, REUSED_TOKEN
 from tests.envoy.bench import (
     Door,
     Proxy,
@@ -28,7 +29,10 @@ Change = tuple[str, str]
 
 
 def kept(
-    seconds: float = LONG, token: str | None = None, removes: Sequence[str] = ()
+    seconds: float = LONG,
+    token: str | None = None,
+    removes: Sequence[str] = (),
+    epoch: Value | None = None,
 ) -> CheckResponse:
     """An answer that may be given again."""
     response = allowing(sets={TOKEN: token} if token else None, removes=removes)
@@ -36,6 +40,8 @@ def kept(
     fields[REUSE].number_value = seconds
     if token:
         fields[REUSED_TOKEN].string_value = token
+    if epoch is not None:
+        fields[REUSE_EPOCH].CopyFrom(epoch)
     return response
 
 

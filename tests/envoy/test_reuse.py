@@ -16,13 +16,14 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 import pytest
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
 from authz import envoyfilters
 from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
 from authz.lab.recordings import ANY_OTHER
 from authz.lab.world.model import Json
 from authz.testing import workload
-from authz.wire import REUSE
+from authz.wire import REUSE, REUSE_EPOCH
 from tests.deploy.observability import FOLDER
 from tests.envoy.bench import (
     SCRAPED,
@@ -111,6 +112,41 @@ async def test_a_time_that_is_no_number_keeps_nothing(workbench: Workbench) -> N
         assert await here.asks()
 
 
+@pytest.mark.parametrize(
+    "epoch",
+    [
+        Value(string_value="1"),
+        Value(bool_value=False),
+        Value(null_value=0),
+        Value(number_value=float("nan")),
+        Value(struct_value=Struct(fields={"x": Value(number_value=1)})),
+        Value(list_value=ListValue(values=[Value(number_value=1)])),
+    ],
+    ids=lambda it: it.WhichOneof("kind"),
+)
+async def test_whatever_comes_as_an_epoch_is_no_error(workbench: Workbench, epoch: Value) -> None:
+    """At worst each answer makes those before forgotten."""
+    async with running(workbench, VERIFY) as here:
+        here.answer(kept(epoch=epoch))
+        assert await here.asks()
+        assert not await here.asks()
+        here.answer(DENIED)
+        assert (await here.get(who=workload("globex"))).status_code == 403
+        told = await here.proxy.envoy.admin("/stats?filter=lua.*errors")
+    assert {it.rpartition(": ")[2] for it in told.splitlines()} == {"0"}
+
+
+async def test_no_app_says_that_something_was_revoked(workbench: Workbench) -> None:
+    def answering(config: Json) -> None:
+        header = {"header": {"key": REUSE_EPOCH, "value": "9"}}
+        for manager in managers(config):
+            manager["route_config"]["response_headers_to_add"] = [header]
+
+    async with running(workbench, VERIFY, config=answering) as here:
+        assert (await here.get()).headers[REUSE_EPOCH] == "9"
+        assert not await here.asks()
+
+
 async def test_a_token_replaces_all_that_the_app_wrote(workbench: Workbench) -> None:
     async with running(workbench, SIGN) as here:
         await here.get()
@@ -149,6 +185,7 @@ async def test_the_app_neither_sees_nor_chooses_where_its_request_goes(
         ("x-envoy-dynamic-metadata", "envoy.filters.http.rbac"),
         ("tenant_authz_shadow_engine_result", "allowed"),
         (REUSE, "100"),
+        (REUSE_EPOCH, "2"),
     ],
 )
 async def test_no_header_of_a_client_is_an_answer(
@@ -380,6 +417,38 @@ async def _asked_once(here: Here) -> bool:
     return here.asked == 1
 
 
+async def _another_epoch(here: Here) -> bool:
+    """What any answer brings ends all that were told before, once."""
+    here.answer(kept(epoch=FIRST))
+    await here.get()
+    await here.get((TOKEN, "t"), who=workload("initech"))
+    here.answer(kept(epoch=NEXT))
+    forgotten = await here.asks(who=workload("globex")) and await here.asks()
+    return forgotten and not await here.asks() and not await here.asks(who=workload("globex"))
+
+
+async def _older_epoch(here: Here) -> bool:
+    """An answer from before the revocation that passes late neither counts nor forgets."""
+    let_go = asyncio.Event()
+
+    async def held(_request: CheckRequest, _context: object) -> CheckResponse:
+        await let_go.wait()
+        return kept(epoch=FIRST)
+
+    here.workbench.authz.answer = held
+    slow = asyncio.create_task(here.get(at(1000), (TOKEN, "slow")))
+    await eventually(partial(_asked_once, here), "the first is asked about")
+    here.answer(kept(epoch=NEXT))
+    await here.get(at(1001))
+    let_go.set()
+    await slow
+    return not await here.asks(at(1001)) and await here.asks(at(1001), (TOKEN, "slow"))
+
+
+FIRST: Final = Value(number_value=2**48 - 2)
+NEXT: Final = Value(number_value=2**48 - 1)
+
+
 async def _set_back(here: Here) -> bool:
     """What has ended is not good again when the clock comes by for the second time."""
     await here.get(at(1000))
@@ -510,6 +579,16 @@ RULES: Final[dict[str, Rule]] = {
         _asked_before_all_was_forgotten,
         (" or since < forgot then", " then"),
         refusing_patiently,
+        also=CLOCK,
+    ),
+    "a revocation forgets": Rule(
+        VERIFY, _another_epoch, ("answer.tenant_authz_epoch ~= epoch", "false")
+    ),
+    "what passes late is no news": Rule(
+        VERIFY,
+        _older_epoch,
+        ("epoch, forgot = answer.tenant_authz_epoch, since", "epoch = answer.tenant_authz_epoch"),
+        patiently,
         also=CLOCK,
     ),
     "a clock that is set back forgets": Rule(

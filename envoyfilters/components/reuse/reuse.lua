@@ -89,6 +89,7 @@ local key_of = {
 
 local waiting, last_asked = 0, 0                 -- how many were asked about and not answered yet
 local latest, forgot = 0, 0                      -- when a request came, and when all was forgotten
+local epoch                                      -- of the answers that are kept
 
 local function skip(metadata)
   -- The key by which scrape.yaml, too, says that there is no question: a filter has one.
@@ -147,6 +148,10 @@ function envoy_on_response(handle)
   seconds = math.min(math.floor(seconds), MAX_SECONDS)
   local ends = since + seconds                   -- from when it was asked: it may be old by now
   if now < since or now >= ends or since < forgot then return end
+  if answer.tenant_authz_epoch ~= epoch then     -- something was revoked since
+    forget_all()
+    epoch, forgot = answer.tenant_authz_epoch, since
+  end
   local renew = since + math.max(1, math.floor(seconds * 3 / 4))
   keep(asked.room, key, {since = since, renew = renew, ends = ends, token = answer.tenant_authz_token}, now)
 end
