@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 import pytest
-from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 
 from authz import envoyfilters
 from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
@@ -88,7 +88,7 @@ async def test_a_warm_request_asks_nothing(workbench: Workbench, door: Door) -> 
 async def test_without_a_word_of_the_service_or_the_component_each_is_asked_about(
     workbench: Workbench, door: Door, overlay: str
 ) -> None:
-    async with running(workbench, door, overlay=overlay) as here:
+    async with running(workbench, door, overlay=overlay, config=patiently) as here:
         here.answer(kept() if overlay == "enforce" else allowing())
         for number in range(3):
             assert (await here.get()).status_code == 200
@@ -117,7 +117,7 @@ async def test_a_time_that_is_no_number_keeps_nothing(workbench: Workbench) -> N
     [
         Value(string_value="1"),
         Value(bool_value=False),
-        Value(null_value=0),
+        Value(null_value=NULL_VALUE),
         Value(number_value=float("nan")),
         Value(struct_value=Struct(fields={"x": Value(number_value=1)})),
         Value(list_value=ListValue(values=[Value(number_value=1)])),
@@ -365,18 +365,24 @@ async def _until_asked(here: Here) -> None:
 
 async def _one_renews(here: Here) -> bool:
     """Of many requests at once, one asks."""
+    let_go = asyncio.Event()
 
-    async def a_little_slowly(_request: CheckRequest, _context: object) -> CheckResponse:
-        await asyncio.sleep(0.2)
+    async def held(_request: CheckRequest, _context: object) -> CheckResponse:
+        await let_go.wait()
         return kept(4)
 
     here.answer(kept(4))
-    await here.get()
-    here.workbench.authz.answer = a_little_slowly
-    before = here.asked
-    while here.asked == before:
-        await asyncio.gather(*(here.get() for _ in range(8)))
-    return here.asked == before + 1
+    await here.get(at(1000))
+    here.workbench.authz.answer = held
+    many = [asyncio.create_task(here.get(at(1003))) for _ in range(8)]
+
+    async def all_ask_or_go_on() -> bool:
+        return here.asked - 1 + sum(it.done() for it in many) == len(many)
+
+    await eventually(all_ask_or_go_on, "the others go on")
+    let_go.set()
+    await asyncio.gather(*many)
+    return here.asked == 2
 
 
 async def _revoked(here: Here) -> bool:
@@ -563,7 +569,9 @@ RULES: Final[dict[str, Rule]] = {
     "a denial forgets": Rule(
         VERIFY, _denied_at_last, ("young[key], old[key] = nil, nil", "local nothing = nil")
     ),
-    "one renews": Rule(VERIFY, _one_renews, ("kept.renew = now + 1\n", "\n")),
+    "one renews": Rule(
+        VERIFY, _one_renews, ("kept.renew = now + 1\n", "\n"), patiently, also=CLOCK
+    ),
     "a refused token empties the memory": Rule(
         SIGN, _revoked, ("      forget_all()\n", "\n"), refusing
     ),
