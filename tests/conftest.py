@@ -11,12 +11,15 @@ import pytest_asyncio
 from hypothesis import settings
 from xdist.remote import Producer
 
+from authz.lab.controlplane import build
 from authz.lab.controlplane.versions import ISTIODS
 from tests.scheduling import Together, scheduler
 
 if TYPE_CHECKING:
     from authz.lab.box.istio.mesh import Mesh, Source
 
+
+KUBECONFIG = os.environ.get("KUBECONFIG", "~/.kube/config")  # before a fixture takes it away
 
 # Other work may be on the machine: no example has a time limit of its own.
 settings.register_profile("unhurried", parent=settings.default, deadline=None)
@@ -64,6 +67,33 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.upper().startswith(("AUTHZ_", "KUBERNETES_", "KUBECONFIG")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def control_plane(pytestconfig: pytest.Config) -> None:
+    """What a test asks for that starts a real control plane or a part of it."""
+    if not pytestconfig.getoption("--istiod"):
+        pytest.skip("starts a real control plane: pytest --istiod")
+    if reason := build.missing():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def given_kubeconfig(pytestconfig: pytest.Config) -> str:
+    """That of a cluster which is there."""
+    if not pytestconfig.getoption("--kube"):
+        pytest.skip("no cluster: run pytest --kube with a KUBECONFIG")
+    return KUBECONFIG
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what needs something real, so that `-m "kube or istiod"` is that and no more."""
+    for item in items:
+        asked = getattr(item, "fixturenames", ())
+        for fixture, marker in (("control_plane", "istiod"), ("given_kubeconfig", "kube")):
+            if fixture in asked:
+                item.add_marker(marker)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-import pytest
 import pytest_asyncio
 
 from authz.lab import controlplane
@@ -16,13 +15,8 @@ from tests.admission.table import ROWS
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+async def cluster(control_plane: None) -> AsyncIterator[Cluster]:
     """A real API server with the real injector, and with the policies in force."""
-    programs = [build.etcd(), build.api_server(), build.istiod(ISTIO)]
-    if not request.config.getoption("--istiod"):
-        pytest.skip("starts a real control plane: pytest --istiod")
-    if build.missing() and not all(it.file.exists() for it in programs):
-        pytest.skip(build.missing())
     async with controlplane.running(istio=None) as plane, plane.api() as api:
         made = Cluster(api)
         build.built(build.istiod(ISTIO), lambda _: None)

@@ -18,7 +18,6 @@ import pytest_asyncio
 from authz.check import Level, Site, asked, examine
 from authz.kube import ApiServer
 from authz.lab import controlplane
-from authz.lab.controlplane import build
 from authz.lab.controlplane.api import Api, Refused
 from authz.lab.controlplane.running import Plane, _crds
 from authz.lab.controlplane.versions import ISTIO
@@ -130,12 +129,8 @@ def _at(sound: dict[Key, Json], address: str, port: int) -> dict[Key, Json]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def real(request: pytest.FixtureRequest) -> AsyncIterator[Real]:
+async def real(control_plane: None) -> AsyncIterator[Real]:
     """As a cluster is in which all is well."""
-    if not request.config.getoption("--istiod"):
-        pytest.skip("starts a real control plane: pytest --istiod")
-    if reason := build.missing():  # the module whose CRDs are applied comes by it, too
-        pytest.skip(reason)
     holder: list[Real] = []
     with telling(holder) as (address, port):
         async with controlplane.running(istio=None) as plane, plane.api() as api:

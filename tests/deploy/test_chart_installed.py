@@ -14,7 +14,6 @@ import pytest_asyncio
 
 from authz import __version__
 from authz.lab import controlplane
-from authz.lab.controlplane import build
 from authz.lab.controlplane.api import Api
 from authz.lab.controlplane.running import Plane, _crds
 from authz.lab.controlplane.versions import ISTIO
@@ -69,11 +68,7 @@ class Installed:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Installed]:
-    if not request.config.getoption("--istiod"):
-        pytest.skip("starts a real control plane: pytest --istiod")
-    if reason := build.missing():
-        pytest.skip(reason)
+async def cluster(control_plane: None) -> AsyncIterator[Installed]:
     helm.program()
     async with controlplane.running(istio=None) as plane, plane.api() as api:
         await api.apply(await asyncio.to_thread(_crds, ISTIO))

@@ -11,7 +11,6 @@ import pytest_asyncio
 from authz.doctor import pods
 from authz.doctor.pods import ADMIN_PORT, Standing
 from authz.lab import controlplane
-from authz.lab.controlplane import build
 from authz.lab.controlplane.running import Plane, namespace
 from authz.lab.controlplane.versions import ISTIO
 from tests.admission.injector import injecting
@@ -35,11 +34,7 @@ PODS: Final = {
 
 
 @pytest_asyncio.fixture
-async def plane(request: pytest.FixtureRequest) -> AsyncIterator[Plane]:
-    if not request.config.getoption("--istiod"):
-        pytest.skip("starts a real control plane: pytest --istiod")
-    if reason := build.missing():
-        pytest.skip(reason)
+async def plane(control_plane: None) -> AsyncIterator[Plane]:
     async with controlplane.running() as running:
         yield running
 

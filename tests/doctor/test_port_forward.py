@@ -32,11 +32,7 @@ ROLE = DEPLOY / "doctor" / "rbac.yaml"
 
 
 @pytest_asyncio.fixture
-async def plane(request: pytest.FixtureRequest) -> AsyncIterator[Plane]:
-    if not request.config.getoption("--istiod"):
-        pytest.skip("starts a real API server: pytest --istiod")
-    if reason := build.missing():
-        pytest.skip(reason)
+async def plane(control_plane: None) -> AsyncIterator[Plane]:
     build.built(kubelet.program(), lambda _: None)
     async with controlplane.running(istio=None) as running:
         yield running

@@ -61,14 +61,10 @@ USER = 65532
 
 
 @pytest.fixture(scope="module", autouse=True)
-def asked_for(request: pytest.FixtureRequest) -> None:
+def asked_for(control_plane: None) -> None:
     """Sooner than an engine is started."""
-    if not request.config.getoption("--istiod"):
-        pytest.skip("starts a real control plane: pytest --istiod")
     if os.geteuid() != 0:
         pytest.skip("only root can hand files over to the pod's user")
-    if reason := build.missing():
-        pytest.skip(reason)
 
 
 @pytest.fixture

@@ -1,4 +1,3 @@
-import os
 import secrets
 import subprocess
 import tempfile
@@ -19,8 +18,7 @@ from tests.kube_double import ApiDouble
 
 Opener = Callable[..., SealedStore]
 
-# Read before a fixture takes it away.
-_CLUSTER = os.environ.get("KUBECONFIG", "~/.kube/config")
+ON_CLUSTER = pytest.param("cluster", marks=pytest.mark.kube)
 
 
 @pytest.fixture
@@ -37,19 +35,17 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiDouble]:
 
 
 @pytest.fixture
-def cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def cluster(given_kubeconfig: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The name of a Secret to make in a real cluster, in the namespace of its kubeconfig."""
-    if not request.config.getoption("--kube"):
-        pytest.skip("no cluster: run pytest --kube with a KUBECONFIG")
-    monkeypatch.setenv("KUBECONFIG", _CLUSTER)
+    monkeypatch.setenv("KUBECONFIG", given_kubeconfig)
     name = f"tenant-authz-test-{secrets.token_hex(4)}"
     yield name
-    config = lightkube.KubeConfig.from_file(_CLUSTER).get()
+    config = lightkube.KubeConfig.from_file(given_kubeconfig).get()
     with closing(lightkube.Client(config)) as client, suppress(lightkube.ApiError):
         client.delete(Secret, name)
 
 
-@pytest.fixture(params=["memory", "sqlite", "kubernetes", "cluster"])
+@pytest.fixture(params=["memory", "sqlite", "kubernetes", ON_CLUSTER])
 async def opened(request: pytest.FixtureRequest, path: Path) -> AsyncIterator[Opener]:
     """Opens a store, each time another object, always in the same place."""
     memory = Memory()

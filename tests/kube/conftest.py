@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
 import pytest_asyncio
 
 from authz.lab import controlplane
@@ -43,13 +42,9 @@ class Installed(Cluster):
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def installed(request: pytest.FixtureRequest) -> AsyncIterator[Installed]:
+async def installed(control_plane: None) -> AsyncIterator[Installed]:
     """As a platform's cluster is before anything of ours."""
     programs = [build.etcd(), build.api_server(), build.istiod(ISTIO)]
-    if not request.config.getoption("--istiod"):
-        pytest.skip("starts a real control plane: pytest --istiod")
-    if reason := build.missing():  # the modules whose manifests are read come by it, too
-        pytest.skip(reason)
     for program in programs:
         build.built(program, lambda _: None)
     async with controlplane.running() as plane, plane.api() as api:

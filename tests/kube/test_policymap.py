@@ -1,6 +1,5 @@
 """The policy's ConfigMap on a real API server, with the Role that ships: `pytest --kube`."""
 
-import os
 import secrets
 import statistics
 import time
@@ -21,20 +20,19 @@ from ruamel.yaml import YAML
 from tests.deploy.manifests import DEPLOY, load
 from tests.support.processes import Folder, serving
 
-_CLUSTER = os.environ.get("KUBECONFIG", "~/.kube/config")  # before a fixture takes it away
 _NAME, _KEY = "tenant-authz-policy", "policy.yaml"
 CHANGES = 10
 SECONDS = 1.0
 
 
 @pytest.fixture
-def namespace(request: pytest.FixtureRequest) -> Iterator[tuple[lightkube.Client, str]]:
+def namespace(given_kubeconfig: str) -> Iterator[tuple[lightkube.Client, str]]:
     """A namespace with the servers' account and what it may do there."""
-    if not request.config.getoption("--kube"):
-        pytest.skip("no cluster: run pytest --kube with a KUBECONFIG")
     name = f"tenant-authz-test-{secrets.token_hex(4)}"
     here = ObjectMeta(name=name)
-    with closing(lightkube.Client(lightkube.KubeConfig.from_file(_CLUSTER).get())) as client:
+    with closing(
+        lightkube.Client(lightkube.KubeConfig.from_file(given_kubeconfig).get())
+    ) as client:
         client.create(Namespace(metadata=here))
         try:
             client.create(ServiceAccount(metadata=ObjectMeta(name="authz", namespace=name)))
@@ -59,7 +57,7 @@ def configmap(namespace: str, text: str) -> ConfigMap:
     return ConfigMap(metadata=ObjectMeta(name=_NAME, namespace=namespace), data={_KEY: text})
 
 
-def kubeconfig(client: lightkube.Client, namespace: str, to: Path) -> Path:
+def kubeconfig(given: str, client: lightkube.Client, namespace: str, to: Path) -> Path:
     """A kubeconfig of the servers' account: the same cluster, another user."""
     token = client.create(
         ServiceAccountToken(metadata=ObjectMeta(), spec=TokenRequestSpec(audiences=[])),
@@ -67,7 +65,7 @@ def kubeconfig(client: lightkube.Client, namespace: str, to: Path) -> Path:
         namespace=namespace,
     )
     assert token.status is not None
-    found = YAML(typ="safe").load(Path(_CLUSTER).expanduser().read_text())
+    found = YAML(typ="safe").load(Path(given).expanduser().read_text())
     (cluster,) = found["clusters"]
     user = {"name": "authz", "user": {"token": token.status.token}}
     context = {"cluster": cluster["name"], "user": "authz", "namespace": namespace}
@@ -83,14 +81,14 @@ def kubeconfig(client: lightkube.Client, namespace: str, to: Path) -> Path:
 
 
 async def test_a_change_counts_within_a_second(
-    namespace: tuple[lightkube.Client, str], tmp_path: Path
+    given_kubeconfig: str, namespace: tuple[lightkube.Client, str], tmp_path: Path
 ) -> None:
     client, name = namespace
     (tmp_path / "server").mkdir()
     folder = Folder(tmp_path / "server")
     await folder.make_keys()
     flags = folder.flags(policy_file=None, policy_configmap=f"{name}/{_NAME}/{_KEY}")
-    env = {"KUBECONFIG": str(kubeconfig(client, name, tmp_path / "kubeconfig"))}
+    env = {"KUBECONFIG": str(kubeconfig(given_kubeconfig, client, name, tmp_path / "kubeconfig"))}
     client.create(configmap(name, "grants: []"))
     with serving(folder.path, flags, **env) as server:
         server.ready()
@@ -110,10 +108,12 @@ async def test_a_change_counts_within_a_second(
 
 
 async def test_the_account_may_read_nothing_else(
-    namespace: tuple[lightkube.Client, str], tmp_path: Path
+    given_kubeconfig: str, namespace: tuple[lightkube.Client, str], tmp_path: Path
 ) -> None:
     client, name = namespace
-    config = lightkube.KubeConfig.from_file(kubeconfig(client, name, tmp_path / "kubeconfig")).get()
+    config = lightkube.KubeConfig.from_file(
+        kubeconfig(given_kubeconfig, client, name, tmp_path / "kubeconfig")
+    ).get()
     client.create(configmap(name, "grants: []"))
     with ExitStack() as stack:
         own = stack.enter_context(closing(lightkube.Client(config)))

@@ -1,7 +1,6 @@
 """The policy tools on a real API server, with the kind that ships: `pytest --kube`."""
 
 import json
-import os
 import secrets
 import shutil
 import subprocess
@@ -15,18 +14,14 @@ from tests.command import Run, in_process
 from tests.deploy.manifests import DEPLOY
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="applies with kubectl")
-_CLUSTER = os.environ.get("KUBECONFIG", "~/.kube/config")  # before a fixture takes it away
 Kubectl = Callable[..., str]
 
 
 @pytest.fixture
-def kubectl(request: pytest.FixtureRequest) -> Kubectl:
-    if not request.config.getoption("--kube"):
-        pytest.skip("no cluster: run pytest --kube with a KUBECONFIG")
-
+def kubectl(given_kubeconfig: str) -> Kubectl:
     def run(*arguments: str, given: Any = None) -> str:
         text = None if given is None else json.dumps(given)
-        command = ["kubectl", "--kubeconfig", str(Path(_CLUSTER).expanduser()), *arguments]
+        command = ["kubectl", "--kubeconfig", str(Path(given_kubeconfig).expanduser()), *arguments]
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -70,9 +65,12 @@ def web(kubectl: Kubectl) -> Iterator[str]:
 
 
 def test_labels_and_grants_count_as_they_do_in_servers(
-    web: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    given_kubeconfig: str,
+    web: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("KUBECONFIG", _CLUSTER)
+    monkeypatch.setenv("KUBECONFIG", given_kubeconfig)
     run: Run = in_process(monkeypatch, capsys)
     policy = f"configmap:{web}/policy/policy.yaml"
     asked = ("policy", "explain", policy, "bank/till", web, "--port", "8080", "--json")

@@ -25,7 +25,7 @@ from authz.lab.world.variants import variants
 
 PATIENCE = 60
 
-istiod = [pytest.mark.istiod, pytest.mark.timeout(600)]
+istiod = [pytest.mark.usefixtures("control_plane"), pytest.mark.timeout(600)]
 
 
 def _children() -> set[str]:

@@ -9,7 +9,7 @@ from authz.lab.live import live
 from loadtest.incumbent import play
 
 pytestmark = [
-    pytest.mark.istiod,
+    pytest.mark.usefixtures("control_plane"),
     pytest.mark.timeout(600),
     pytest.mark.skipif(bool(network.missing()), reason=network.missing()),
 ]

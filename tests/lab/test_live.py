@@ -130,7 +130,7 @@ def test_a_bootstrap_that_differs_is_seen(tmp_path: Path, plant: Callable[[Json]
 
 @needs_network
 @pytest.mark.envoy
-@pytest.mark.istiod
+@pytest.mark.usefixtures("control_plane")
 @pytest.mark.timeout(600)
 async def test_a_box_is_fed_by_istiod_and_sees_what_changes() -> None:
     async with box.running(tenants=("acme-web",), source=live()) as mesh:
