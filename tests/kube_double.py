@@ -373,6 +373,8 @@ class ApiDouble:
         return request.plural == "secrets" and not request.name and request.verb != "create"
 
     async def _right(self, request: Request, writer: asyncio.StreamWriter | None) -> None:
+        if request.plural == "version" and writer is not None:
+            return _send(writer, 200, {"gitVersion": "v1.34.0"})
         if request.verb == "other" and writer is not None:
             return _send(writer, 404, _status(404, "there is nothing here"))
         if request.verb == "watch":

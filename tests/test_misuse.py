@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from authz.lab.harness import service
+from tests.kube_double import ApiDouble
 from tests.support.processes import authz, environment
 from tests.support.waiting import PATIENCE
 
+KEK = "--kek-files kek"
+STORE = f"--store sqlite:keys.db {KEK}"
 COMMANDS = (
     "--help",
     "--version",
@@ -34,15 +37,27 @@ COMMANDS = (
     "policy test policy.yaml cases.yaml",
     "tenant render acme-web",
     "platform estimate",
-    "keys list --store sqlite:keys.db --kek-files kek",
-    "keys rotate --root --store sqlite:keys.db --kek-files kek",
-    "token mint a b --store sqlite:keys.db --kek-files kek",
+    f"keys init --dry-run --store sqlite:new.db {KEK}",
+    f"keys list {STORE}",
+    f"keys history {STORE}",
+    f"keys rotate --root {STORE}",
+    f"keys revoke a {STORE}",
+    f"keys reseal --to kek {STORE}",
+    f"keys recover {STORE}",
+    f"token mint a b {STORE}",
+    "check --pre",
+    "check --pre --json",
+    "conformance --image x",
+    "doctor --cluster",
     "token inspect",
     "report log",
     "doctor policy.yaml",
     "serve",
 )
-SILENT = {"serve", "token inspect", "report log", "doctor policy.yaml"}
+SILENT = {
+    *("serve", "token inspect", "report log", "doctor policy.yaml"),
+    "conformance --image x",
+}
 """They have nothing to print on standard output here."""
 CASES = "cases: [{from: a, to: a, expect: allow}]\n"
 
@@ -132,13 +147,16 @@ def outcomes(
     """
     argv = [sys.executable, "-c", DRIVER, *map(json.dumps, (commands, ways, most))]
     done = subprocess.run(
-        argv, capture_output=True, text=True, env=environment(**env), timeout=100, check=True
+        argv, capture_output=True, text=True, env=environment(**env), timeout=600, check=True
     )
     return {(command, way): (code, said) for command, way, code, said in json.loads(done.stdout)}
 
 
 def test_streams_that_fail_are_told_by_text_and_code(folder: Path) -> None:
-    seen = outcomes(COMMANDS, WAYS, PYTHONIOENCODING="ascii")
+    with ApiDouble.running() as api:
+        api.forbidden = {"create"}
+        kubeconfig = str(api.kubeconfig(folder / "kubeconfig"))
+        seen = outcomes(COMMANDS, WAYS, PYTHONIOENCODING="ascii", KUBECONFIG=kubeconfig)
     for (command, way), (code, said) in seen.items():
         where = f"{command}, {way}: {said}"
         assert not any(word in said for word in ("Traceback", "Exception", "Error")), where
@@ -182,6 +200,7 @@ def test_a_closed_output_is_no_place_for_the_next_file(folder: Path) -> None:
 
 
 BIG = "9" * 50
+NEW = "sqlite:new.db"
 BAD: list[tuple[str, int, str]] = [
     ("policy check folder", 1, "Is a directory"),
     ("policy check pipe", 1, "it is a pipe, and nobody writes to it"),
@@ -226,6 +245,28 @@ BAD: list[tuple[str, int, str]] = [
     ("keys init --store sqlite:folder --kek-files kek", 3, ""),
     ("keys init --store sqlite:/dev/full --kek-files kek", 3, ""),
     ("keys list --store sqlite:pipe --kek-files kek", 3, ""),
+    (f"keys init --generate-kek --dry-run --store {NEW} --kek-files no/kek", 3, "No such file"),
+    ("keys init --dry-run --store sqlite:no/new.db --kek-files kek", 3, "no directory no"),
+    (f"keys rotate {STORE}", 2, "name one namespace, or --root"),
+    (f"keys rotate a/b {STORE}", 2, "'a/b' is not a namespace"),
+    (f"keys revoke a --root b {STORE}", 2, "name one namespace, or --root ID"),
+    (f"keys revoke --root x {STORE}", 1, "there is no root key 'x' to revoke"),
+    (f"keys revoke a --reason \a {STORE}", 2, "--reason: write what can be printed"),
+    (f"keys recover --lost , {STORE}", 1, "root key id '' is not 8 hexadecimal digits"),
+    (f"keys recover --newest --lost a {STORE}", 2, "--newest and --lost"),
+    (f"keys reseal --to pipe {STORE}", 3, "not a regular file"),
+    ("keys history --store sqlite:folder --kek-files kek", 3, "correct the path"),
+    ("keys list --store kubernetes:a/B --kek-files kek", 3, "not the name of a Secret"),
+    ("check --wait nan", 2, "Invalid value"),
+    ("check --policy pipe", 3, "nobody writes to it"),
+    ("check --filters policy.yaml", 3, "no Kubernetes objects"),
+    ("check --namespace=", 2, "--namespace: '' is not a namespace"),
+    ("check --root-namespace A", 2, "--root-namespace: 'A' is not a namespace"),
+    ("check --platform a --platform ../b", 2, "--platform: '../b' is not a namespace"),
+    ("doctor --cluster --namespace=", 2, "--namespace: '' is not a namespace"),
+    ("doctor --plaintext *.yaml policy.yaml", 2, "--plaintext: '*.yaml' is not a namespace"),
+    ("conformance --label x", 2, "--label: 'x': write NAME=VALUE"),
+    ("conformance --box --image x", 2, "--box makes no pods"),
     ("completion tcsh", 2, "tcsh"),
     ("nonsense", 2, "nonsense"),
 ]

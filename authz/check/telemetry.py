@@ -106,7 +106,7 @@ async def _of(site: Site, metric: str) -> list[float]:
 async def _asked(site: Site) -> str:
     """What an `ok` says where not all servers were asked."""
     number = len(await servers(site))
-    return f"; asked were {_AT_MOST} of {number:,} servers" if number > _AT_MOST else ""
+    return f"; {_AT_MOST} of {number:,} servers were asked" if number > _AT_MOST else ""
 
 
 def _behind_a_sidecar(pod: dict[str, object]) -> bool:

@@ -10,6 +10,7 @@ import typer
 
 from authz import __version__, manifests
 from authz.cli.output import AsJson, print_json
+from authz.cli.settings import namespaces
 from authz.doctor import read_documents
 from authz.envoyfilters import directory, shipped
 from authz.errors import BadSettings, to_install
@@ -29,7 +30,7 @@ _COLORS: Final = {
 _OVERLAYS: Final = ("enforce", "reuse", "shadow", "break-glass")
 
 
-@app.command(epilog="Example: authz check --pre; authz check --wait 300; authz check --json")
+@app.command(epilog="Examples: authz check --pre; authz check --wait 300; authz check --json")
 def check(
     *,
     pre: Annotated[
@@ -48,14 +49,20 @@ def check(
         typer.Option("--filters", help="What `kubectl kustomize` printed, if you changed values."),
     ] = None,
     namespace: Annotated[
-        str, typer.Option("--namespace", help="The service's own namespace.")
+        str,
+        typer.Option("--namespace", callback=namespaces, help="The service's own namespace."),
     ] = "authz-system",
     root_namespace: Annotated[
-        str, typer.Option("--root-namespace", help="Istio's root namespace.")
+        str,
+        typer.Option("--root-namespace", callback=namespaces, help="Istio's root namespace."),
     ] = "istio-system",
     platform: Annotated[
         list[str] | None,
-        typer.Option("--platform", help="A namespace of the platform's own, such as monitoring."),
+        typer.Option(
+            "--platform",
+            callback=namespaces,
+            help="A namespace of the platform's own, such as monitoring.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -46,6 +46,8 @@ def conformance(
 
     Exit code 1: a call came out differently from what it must.
     """
+    if (box or istiod) and (image or label or prepared):
+        raise BadSettings(["--image, --label, --prepared: --box makes no pods: leave them out"])
     driver = (
         _box(istiod=istiod) if box or istiod else _kubernetes(image, label or [], prepared=prepared)
     )

@@ -10,6 +10,7 @@ import typer
 
 from authz.cli.output import AsJson, print_json, progress, show, write
 from authz.cli.policy_files import now
+from authz.cli.settings import namespaces
 from authz.doctor import (
     Accepted,
     CannotRead,
@@ -49,7 +50,8 @@ def doctor(
         bool, typer.Option("--cluster", help="Ask every proxy of KUBECONFIG's cluster, too.")
     ] = False,
     namespace: Annotated[
-        list[str] | None, typer.Option("--namespace", help="With --cluster: only of these.")
+        list[str] | None,
+        typer.Option("--namespace", callback=namespaces, help="With --cluster: only of these."),
     ] = None,
     pods: Annotated[
         Path | None,
@@ -68,14 +70,19 @@ def doctor(
     ] = None,
     plaintext: Annotated[
         list[str] | None,
-        typer.Option("--plaintext", help="Namespaces that take plaintext on purpose."),
+        typer.Option(
+            "--plaintext", callback=namespaces, help="Namespaces that take plaintext on purpose."
+        ),
     ] = None,
     root_namespace: Annotated[
-        str, typer.Option("--root-namespace", help="Istio's root namespace.")
+        str,
+        typer.Option("--root-namespace", callback=namespaces, help="Istio's root namespace."),
     ] = "istio-system",
     accept: Annotated[
         list[str] | None,
-        typer.Option("--accept", help="RULE or RULE:NAMESPACE/POD, with *: known, not told."),
+        typer.Option(
+            "--accept", help="RULE or RULE:NAMESPACE/POD, with *: leave these findings out."
+        ),
     ] = None,
     html: Annotated[
         Path | None, typer.Option("--html", help="Write a page there, too: the mesh at a glance.")

@@ -1,6 +1,5 @@
 """`authz keys`: make, show and change the keyring in its store."""
 
-import secrets
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from authz.domain import rotation
 from authz.domain.keys import Keyring
 from authz.domain.names import PUBLIC, Namespace, parse_namespace
 from authz.errors import BadSettings
-from authz.keystore import Kek, generate_kek_file, read_kek_file
+from authz.keystore import generate_kek_file, read_kek_file
 
 app = typer.Typer(
     help="Make, show, rotate and revoke keys; seal the store anew.",
@@ -60,10 +59,7 @@ def init(
         if len(settings.kek_files) != 1:
             raise BadSettings(["kek_files: --generate-kek needs exactly one file to write"])
         if not settings.kek_files[0].exists():
-            if dry_run:
-                kek = Kek(secrets.token_bytes(32))
-            else:
-                generate_kek_file(settings.kek_files[0])
+            kek = generate_kek_file(settings.kek_files[0], rehearse=dry_run)
     keyring = rotation.create(changing.now)
     said = f"made {settings.store}, root key{_new_root(keyring, changing)}"
     note = changing.note(said)

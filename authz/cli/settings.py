@@ -13,7 +13,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from authz.config import PREFIX, Endpoint, KeySettings, Settings
-from authz.errors import BadSettings
+from authz.domain.names import parse_namespace
+from authz.errors import BadSettings, InvalidName
 from authz.policysource.location import ConfigMapKey
 from authz.yamlfile import read_input
 
@@ -38,6 +39,20 @@ _Config = Annotated[
         "--config", envvar="AUTHZ_CONFIG", help="the settings file, YAML", rich_help_panel=_PANEL
     ),
 ]
+
+
+def namespaces(parameter: typer.CallbackParam, value: Any) -> Any:
+    """Callback of an option that takes one namespace or several.
+
+    Raises:
+        BadSettings: one is none.
+    """
+    for it in [value] if isinstance(value, str) else value or ():
+        try:
+            parse_namespace(it)
+        except InvalidName as error:
+            raise BadSettings([f"{parameter.opts[0]}: {error}"]) from None
+    return value
 
 
 def takes(kind: type[T]) -> Callable[[Callable[..., None]], Callable[..., None]]:

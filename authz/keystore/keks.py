@@ -5,6 +5,7 @@ import binascii
 import os
 import secrets
 import stat
+import tempfile
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -135,14 +136,19 @@ def read_kek_file(path: Path) -> Kek:
     return parse_kek(content.decode("ascii", "replace"), source=f"KEK file {path}")
 
 
-def generate_kek_file(path: Path) -> Kek:
+def generate_kek_file(path: Path, *, rehearse: bool = False) -> Kek:
     """Make a random KEK and write it to a new file with mode 0600.
+
+    With `rehearse`, find out whether it could be written, and leave no file.
 
     Raises:
         KeyStoreError: the file exists already or cannot be written.
     """
     kek = Kek.generate()
     try:
+        if rehearse:
+            tempfile.TemporaryFile(dir=path.parent).close()
+            return kek
         with open(path, "xb", opener=_private) as file:
             _write_durably(file, base64.b64encode(kek.secret) + b"\n")
     except FileExistsError:

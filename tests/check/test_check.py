@@ -146,7 +146,7 @@ async def test_how_many_of_many_servers_were_asked_is_said() -> None:
         told = await examine(Site(Uneven(number), WANTED, before=False))
         for it in (it for it in told if it.group == "Servers"):
             assert it.answer.level is Level.OK
-            assert ("asked were 20 of 21 servers" in it.answer.what) is said
+            assert ("; 20 of 21 servers were asked" in it.answer.what) is said
 
 
 async def test_a_server_behind_a_sidecar_has_no_certificate_of_its_own() -> None:

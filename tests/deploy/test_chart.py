@@ -200,6 +200,17 @@ def test_no_other_namespace_will_do() -> None:
     assert "the service's namespace is authz-system" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("header", "filters", "code"),
+    [("x-mine", "enforce", 1), ("x-mine", "none", 0), ("x-tenant-token", "enforce", 0)],
+)
+def test_server_and_filters_use_one_header(header: str, filters: str, code: int) -> None:
+    """The chart's filters are as they are rendered: with another header every pod would deny."""
+    done = helm.template(values={"settings": {"token_header": header}, "filters": filters})
+    assert done.returncode == code
+    assert ("install them by kustomize, with token-header in" in done.stderr) is bool(code)
+
+
 # ---- the chart itself ----------------------------------------------------------------------------
 
 
