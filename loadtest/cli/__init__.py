@@ -8,7 +8,7 @@ import sys
 import typer
 
 from authz.errors import AuthzError
-from loadtest.cli import compare, diff, hotpath, incumbent, targets
+from loadtest.cli import compare, diff, hotpath, incumbent, kept, targets
 from loadtest.compare.rounds import WrongOutcome
 from loadtest.plan import BadPlan
 
@@ -19,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for each in (compare, hotpath, targets, diff, incumbent):
+for each in (compare, hotpath, kept, targets, diff, incumbent):
     app.add_typer(each.app)
 
 

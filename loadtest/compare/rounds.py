@@ -53,7 +53,7 @@ async def compare(
         clients = [
             await running.enter_async_context(client(_MODULE)) for _ in range(schedule.processes)
         ]
-        ways = await _ways(stack, directory, variants, running)
+        ways = await started(stack, directory, variants, running)
         for way in ways:
             await _decides_rightly(way)
         done = Comparison(schedule, variants, await _envoy_version())
@@ -66,13 +66,22 @@ async def compare(
         return done
 
 
-async def _ways(
-    stack: Stack, directory: Path, variants: Sequence[Variant], running: AsyncExitStack
+async def started(
+    stack: Stack,
+    directory: Path,
+    variants: Sequence[Variant],
+    running: AsyncExitStack,
+    policy: str = POLICY,
 ) -> list[Way]:
+    """Start an app, and for each variant its sidecars and the service that they ask.
+
+    Raises:
+        CouldNotStart: a process failed.
+    """
     certificates = Certificates.issued(stack)
     behind = await running.enter_async_context(sidecars.app(directory, stack.host))
 
-    async def started(variant: Variant) -> Way:
+    async def one(variant: Variant) -> Way:
         server = None
         if variant.transport is not None:
             setup = Setup(
@@ -80,14 +89,14 @@ async def _ways(
                 identity=IdentitySource.MTLS,
                 settings=tuple(variant.settings.items()),
             )
-            server = await running.enter_async_context(stack.serving(setup, POLICY))
+            server = await running.enter_async_context(stack.serving(setup, policy))
         return await running.enter_async_context(
             sidecars.way(variant, directory, certificates, behind, server)
         )
 
     try:
         async with asyncio.TaskGroup() as group:
-            starts = [group.create_task(started(variant)) for variant in variants]
+            starts = [group.create_task(one(variant)) for variant in variants]
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
     return [start.result() for start in starts]
@@ -174,6 +183,6 @@ async def _sample(clients: Sequence[Client], way: Way, point: Point, schedule: S
 
 def _cpu(way: Way) -> tuple[float, float, float]:
     """Seconds, of the two Envoys and of who is asked."""
-    groups = (frozenset((way.client,)), frozenset((way.server,)), way.authz)
+    groups = (way.client.pids, way.server.pids, way.authz)
     first, second, asked = (processes.cpu(pids).total for pids in groups)
     return first, second, asked

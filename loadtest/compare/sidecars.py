@@ -52,10 +52,12 @@ class Way:
     """Through both sidecars."""
     bare: Endpoint
     """The same, without what the first one adds."""
-    client: int
-    """Process of the first sidecar."""
-    server: int
-    """Of the second one."""
+    inbound: Endpoint
+    """Where the second one takes mTLS."""
+    client: envoy.Envoy
+    """The first sidecar."""
+    server: envoy.Envoy
+    """The second one."""
     authz: frozenset[int]
     """Of the service that they ask, where it is known."""
 
@@ -133,13 +135,12 @@ async def way(
         envoy.running(f"{name}-client", client, directory, executable) as first,
         envoy.running(f"{name}-server", pod, directory, executable) as second,
     ):
-        pids = (first.child.process.pid, second.child.process.pid)
         asked = frozenset[int]()
         if server is not None:
             asked = server.processes()
         elif variant.target is not None:
             asked = processes.listening(variant.target.port)  # if it runs here
-        yield Way(variant, signed, bare, *pids, asked)
+        yield Way(variant, signed, bare, inbound, first, second, asked)
 
 
 def _put(config: Json, filters: Sequence[Json]) -> None:

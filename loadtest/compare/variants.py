@@ -15,6 +15,8 @@ from authz.wire import TOKEN_HEADER
 from loadtest.plan import BadPlan
 
 PLAIN: Final = "no authorization"
+ASKING: Final = f"tenant-authz, {Transport.HTTP2}"
+ANSWERS_KEPT: Final = "tenant-authz, answers kept"
 
 _TYPE: Final = "type.googleapis.com/envoy.extensions"
 _SECRET_NAME: Final = "static-token"  # noqa: S105 - the name of one
@@ -59,7 +61,7 @@ def built_in() -> list[Variant]:
         for transport in Transport
     ]
     kept = Variant(
-        name="tenant-authz, answers kept",
+        name=ANSWERS_KEPT,
         note="the same on http2, and the sidecars give an answer again while it is good",
         asks=True,
         transport=Transport.HTTP2,

@@ -50,6 +50,11 @@ class Envoy:
     admin_address: Path
     """The file into which it writes where its admin endpoint is."""
 
+    @property
+    def pids(self) -> frozenset[int]:
+        """Its process."""
+        return frozenset((self.child.process.pid,))
+
     async def admin(self, path: str) -> str:
         """What the admin endpoint says at `path`.
 
