@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, TypedDict
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
@@ -114,23 +114,14 @@ def istiod(request: pytest.FixtureRequest) -> Source | None:
     return live(request.param)
 
 
-class Kept(TypedDict, total=False):
-    """What a box is run with."""
-
-    overlay: str
-    settings: Mapping[str, object]
-
-
 @pytest.fixture(scope="session")
-def kept(pytestconfig: pytest.Config) -> Kept:
-    """How to run a box: with --reuse, its proxies give answers again."""
-    if not pytestconfig.getoption("--reuse"):
-        return {}
-    return {"overlay": "reuse", "settings": {"reuse_sign_seconds": 30, "reuse_verify_seconds": 2}}
+def reuse(pytestconfig: pytest.Config) -> bool:
+    """Whether the proxies of a box give answers again."""
+    return bool(pytestconfig.getoption("--reuse"))
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def mesh(istiod: Source | None, kept: Kept) -> AsyncIterator[Mesh]:
+async def mesh(istiod: Source | None, *, reuse: bool) -> AsyncIterator[Mesh]:
     """One box for all tests that leave it as it was: which share a worker: see `scheduling`."""
     from authz.lab.box.istio import box, network  # noqa: PLC0415 - few tests need them
     from authz.lab.world import paths as world  # noqa: PLC0415
@@ -139,8 +130,7 @@ async def mesh(istiod: Source | None, kept: Kept) -> AsyncIterator[Mesh]:
         pytest.skip(reason)
     extra = [world.HIDDEN, *world.scoped()]
     async with box.running(
-        world.world(), policy=world.policy(), extra=extra, source=istiod, **kept
+        world.world(), policy=world.policy(), extra=extra, source=istiod, reuse=reuse
     ) as running:
-        running.counts_kept = bool(kept)  # the tables name the filters whose turn it was
         await running.settled()
         yield running

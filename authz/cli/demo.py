@@ -23,6 +23,9 @@ def demo(
         bool,
         typer.Option("--istiod", help="With --knative: a real istiod feeds the Envoys; needs Go."),
     ] = False,
+    reuse: Annotated[
+        bool, typer.Option("--reuse", help="With --knative: sidecars give answers again.")
+    ] = False,
 ) -> None:
     """See tenants kept apart by real Envoys on this machine, without a cluster, Docker or root."""
     try:
@@ -32,4 +35,6 @@ def demo(
             "authz demo: the service's image does not hold the demo: install it in a virtual "
             f"environment, {to_install('demo')}"
         ) from None
-    raise typer.Exit(playing.run(once=once, json=as_json, knative=knative, istiod=istiod))
+    raise typer.Exit(
+        playing.run(once=once, json=as_json, knative=knative, istiod=istiod, reuse=reuse)
+    )

@@ -30,6 +30,8 @@ from authz.errors import BadSettings, NoEvidence, to_install
 from authz.report.scrape import scrape
 from authz.yamlfile import read_input
 
+_REUSE: Final = "reuse"
+_KEEPS: Final = "tenant-authz.reuse"
 app = typer.Typer(add_completion=False)
 _LONGEST: Final = 512 << 20  # bytes of a list of pods
 
@@ -118,6 +120,8 @@ def doctor(
     report.findings += _from_pods(pods) if pods else ()
     report.findings += _counted(metrics or [], report.unreadable)
     report.without(known)
+    if overlay != _REUSE and any(_KEEPS in it.what for it in report.findings):
+        report.notes.append("the filters of components/reuse are there: give --overlay reuse")
     if html is not None:
         write(html, overview(report, now()), "--html")
     if as_json:

@@ -24,7 +24,9 @@ DIFFERENT: Final = 1
 NOT_STARTED: Final = 3
 
 
-def run(*, once: bool, json: bool, knative: bool = False, istiod: bool = False) -> int:
+def run(
+    *, once: bool, json: bool, knative: bool = False, istiod: bool = False, reuse: bool = False
+) -> int:
     """Play the matrix, print it, and unless it is for `once` stay up until Ctrl-C.
 
     Args:
@@ -32,6 +34,7 @@ def run(*, once: bool, json: bool, knative: bool = False, istiod: bool = False) 
         json: print the result as JSON.
         knative: in a box with Knative and Istio as they are in a cluster, which needs root.
         istiod: there, a real istiod feeds the Envoys, in place of recordings; it is built by Go.
+        reuse: there, sidecars give answers again, as with `overlays/reuse`.
 
     Returns:
         The exit code: 0 as expected, 1 not, 3 if it could not start.
@@ -41,9 +44,10 @@ def run(*, once: bool, json: bool, knative: bool = False, istiod: bool = False) 
         if knative:
             from authz.lab.box.paths import play as box  # noqa: PLC0415
 
-            playing = box.play(once=once, json=json, source=_live() if istiod else None)
-        elif istiod:
-            return _give_up("--istiod goes with --knative")
+            source = _live() if istiod else None
+            playing = box.play(once=once, json=json, source=source, reuse=reuse)
+        elif istiod or reuse:
+            return _give_up(f"{'--istiod' if istiod else '--reuse'} goes with --knative")
         else:
             from authz.lab.loopback.play import play  # noqa: PLC0415
 

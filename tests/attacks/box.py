@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import shutil
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -9,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from authz import envoyfilters
 from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
 from authz.domain import tokens
 from authz.domain.identity import SpiffeId
@@ -155,6 +155,7 @@ class Box:
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
         self._without: Without | None = None
+        self._before: dict[str, int] = {}
         self._issued: dict[str, Certificate] = {}
 
     # ---- doing ----
@@ -253,10 +254,12 @@ class Box:
             await self._change(before, back=True)
         if without is not None:
             await self._change(without, back=False)
+        if self.mesh.reuse:
+            await self._forget_answers()
 
     async def _change(self, without: Without, *, back: bool) -> None:
         if without.documents is not None:
-            shipped = envoyfilters.shipped()
+            shipped = self.mesh.shipped
             await self.patch(shipped if back else without.documents(shipped), without.pods)
         if without.policy:
             await self.mesh.set_policy(policy() if back else without.policy)
@@ -264,6 +267,22 @@ class Box:
             await self.mesh.kill(AUTHZ)
             self._program(() if back else without.mutants)
             await self.mesh.start_authz()
+
+    async def _forget_answers(self) -> None:
+        """Start the proxies again that may have kept one of the rules as they were."""
+        mesh = self.mesh
+        told = await self._let_in()
+        pods = [pod for pod, number in told.items() if number > self._before.get(pod, 0)]
+        await asyncio.gather(*map(mesh.start_proxy_again, pods))
+        await mesh.settled()
+        self._before = await self._let_in()
+
+    async def _let_in(self) -> dict[str, int]:
+        """How often each proxy was told to let something go on."""
+        counts = {pod: await self.mesh.checks(pod, kept=False) for pod in self.mesh.proxies}
+        return {
+            pod: sum(n for (_, word), n in it.items() if word == "ok") for pod, it in counts.items()
+        }
 
     async def patch(self, documents: Iterable[Json], pods: Sequence[str]) -> None:
         """Start the proxies of some pods again, as if these were the documents in the cluster."""

@@ -12,17 +12,15 @@ from authz.lab.box.istio.box import running
 from authz.lab.box.istio.mesh import Source
 from authz.lab.world import attacked as worlds
 from tests.attacks.box import Box, policy
-from tests.conftest import Kept
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def box(istiod: Source | None, kept: Kept) -> AsyncIterator[Box]:
+async def box(istiod: Source | None, *, reuse: bool) -> AsyncIterator[Box]:
     if reason := network.missing():
         pytest.skip(reason)
     mesh_of_attacks = running(
-        worlds.attacked(), tenants=worlds.ATTACKED, policy=policy(), source=istiod, **kept
+        worlds.attacked(), tenants=worlds.ATTACKED, policy=policy(), source=istiod, reuse=reuse
     )
     async with mesh_of_attacks as mesh:
-        mesh.counts_kept = bool(kept)
         await mesh.settled()
         yield Box(mesh)

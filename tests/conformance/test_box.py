@@ -23,24 +23,24 @@ pytestmark = [
 ]
 
 
-async def different(patched: Patched, source: Source | None) -> set[str]:
-    results = await play(box.driver(patched, source), MATRIX)
+async def different(patched: Patched, source: Source | None, *, reuse: bool) -> set[str]:
+    results = await play(box.driver(patched, source, reuse=reuse), MATRIX)
     assert [it.case for it in results] == list(MATRIX)
     return {it.case.name for it in results if not it.ok}
 
 
-async def test_all_is_as_it_must_be(istiod: Source | None) -> None:
-    assert await different(tuple, istiod) == set()
+async def test_all_is_as_it_must_be(istiod: Source | None, *, reuse: bool) -> None:
+    assert await different(tuple, istiod, reuse=reuse) == set()
 
 
-async def test_it_is_not_without_the_filters(istiod: Source | None) -> None:
+async def test_it_is_not_without_the_filters(istiod: Source | None, *, reuse: bool) -> None:
     """Nobody is asked, and everybody is in plaintext: what is left is what has no way there."""
 
     def nothing(documents: tuple[Json, ...]) -> list[Json]:
         kinds = {"EnvoyFilter"}
         return [it for it in documents if it["kind"] not in kinds] + [OPEN]
 
-    found = await different(nothing, istiod)
+    found = await different(nothing, istiod, reuse=reuse)
     for name in {it.name for it in MATRIX if it.expected != ALLOWED} - KEPT_OUT_ANYHOW:
         assert name in found
 
@@ -52,7 +52,7 @@ KEPT_OUT_ANYHOW = {
 }
 
 
-async def test_a_token_reaches_the_app_without_strip(istiod: Source | None) -> None:
+async def test_a_token_reaches_the_app_without_strip(istiod: Source | None, *, reuse: bool) -> None:
     assert "a forged token does not reach the own app" in await different(
-        without("tenant-authz-sign", "tenant-authz-verify"), istiod
+        without("tenant-authz-sign", "tenant-authz-verify"), istiod, reuse=reuse
     )

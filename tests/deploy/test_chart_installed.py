@@ -30,6 +30,8 @@ KEYS = ("v1", "Secret", "tenant-authz-keys", HOME)
 POLICY = ("v1", "ConfigMap", "tenant-authz-policy", HOME)
 GRANTS = ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "grants.tenant-authz.dev", None)
 VERIFY = ("networking.istio.io/v1alpha3", "EnvoyFilter", "tenant-authz-verify", "istio-system")
+REUSE = (*VERIFY[:2], "tenant-authz-reuse", "istio-system")
+SKIPS = "filter_enabled_metadata"
 HOSTS = (
     *("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", "tenant-authz-hosts"),
     None,
@@ -113,6 +115,19 @@ async def test_it_is_installed_upgraded_and_uninstalled(cluster: Installed) -> N
     assert not await cluster.helm("upgrade", "tenant-authz", CHART, values=new)
     third = await cluster.has(SERVER)
     assert (image(third), third["metadata"]["generation"]) == ("r.example/a:9", 2)
+
+    # Answers are kept, by filters and settings, and are not again.
+    kept = changed({**new, "filters": "reuse"}, {"settings": {"reuse_verify_seconds": 2}})
+    assert not await cluster.helm("upgrade", "tenant-authz", CHART, values=kept)
+    await cluster.has(REUSE)
+    pod = (await cluster.has(SERVER))["spec"]["template"]["spec"]
+    (settings,) = (it["configMap"]["name"] for it in pod["volumes"] if it["name"] == "settings")
+    given = await cluster.has(("v1", "ConfigMap", settings, HOME))
+    assert "reuse_verify_seconds: 2" in given["data"]["settings.yaml"]
+    assert SKIPS in json.dumps(await cluster.has(VERIFY))
+    assert not await cluster.helm("upgrade", "tenant-authz", CHART, values=new)
+    assert await cluster.get(REUSE) is None
+    assert SKIPS not in json.dumps(await cluster.has(VERIFY))
 
     none = {**new, "filters": "none"}
     assert not await cluster.helm("upgrade", "tenant-authz", CHART, values=none)

@@ -61,6 +61,15 @@ def test_a_hole_is_told_with_why_and_how(run: Run, open_door: Path) -> None:
         assert word in ran.out
 
 
+def test_it_says_that_another_overlay_is_meant(run: Run, bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "keeps.json"
+    file.write_text(json.dumps(bench.dump(SIDECAR, shipped("reuse"))))
+    ran = run("doctor", str(file))
+    assert (ran.code, "note: the filters of components/reuse are there" in ran.out) == (1, True)
+    ran = run("doctor", str(file), "--overlay", "reuse")
+    assert (ran.code, "note:" in ran.out) == (0, False)
+
+
 def test_as_json(run: Run, open_door: Path) -> None:
     ran = run("doctor", str(open_door), "--json")
     assert ran.code == 1

@@ -126,7 +126,7 @@ class Proxy:
         """Send a request, with `cert` in place of the caller's own."""
         who = cert or self.caller
         scheme, tls = ("http", True) if who is None else ("https", who.sidecar_context())
-        async with httpx.AsyncClient(trust_env=False, verify=tls) as client:
+        async with httpx.AsyncClient(trust_env=False, verify=tls, timeout=60) as client:
             sent = [("host", self.door.host), *headers]
             url = f"{scheme}://{self.address}{path}"
             request = httpx.Request("GET", url, headers=sent, content=body)

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from random import randrange
-from time import monotonic
 from typing import Final, NamedTuple
 
 import pytest
@@ -20,9 +19,15 @@ from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 
 from authz import envoyfilters
 from authz._proto.ext_authz_pb2 import CheckRequest, CheckResponse
+from authz.domain.names import Namespace
+from authz.domain.policy import Grant, Policy, Role
+from authz.domain.tokens import mint
+from authz.domain.verdict import Reuse
+from authz.extauthz import AuthorizationService
+from authz.lab.loopback.mesh import WORLD
 from authz.lab.recordings import ANY_OTHER
 from authz.lab.world.model import Json
-from authz.testing import workload
+from authz.testing import ManualClock, rules, workload
 from authz.wire import REUSE, REUSE_EPOCH
 from tests.deploy.observability import FOLDER
 from tests.envoy.bench import (
@@ -36,8 +41,8 @@ from tests.envoy.bench import (
     seen_by_app,
     values,
 )
-from tests.envoy.keeping import DENIED, TOKEN, Change, Here, kept, patiently, running
-from tests.envoy.scripted import allowing
+from tests.envoy.keeping import DENIED, TOKEN, Change, Here, at, kept, running
+from tests.envoy.scripted import Context, allowing
 from tests.support.waiting import eventually
 
 UPSTREAM: Final = "x-tenant-authz-upstream"
@@ -88,7 +93,7 @@ async def test_a_warm_request_asks_nothing(workbench: Workbench, door: Door) -> 
 async def test_without_a_word_of_the_service_or_the_component_each_is_asked_about(
     workbench: Workbench, door: Door, overlay: str
 ) -> None:
-    async with running(workbench, door, overlay=overlay, config=patiently) as here:
+    async with running(workbench, door, overlay=overlay) as here:
         here.answer(kept() if overlay == "enforce" else allowing())
         for number in range(3):
             assert (await here.get()).status_code == 200
@@ -334,55 +339,53 @@ async def _too_long(here: Here) -> bool:
     return await here.asks(long)
 
 
+def _held(here: Here, answer: CheckResponse) -> asyncio.Event:
+    """Let the service give an answer when it is told to."""
+    let_go = asyncio.Event()
+
+    async def held(_request: CheckRequest, _context: object) -> CheckResponse:
+        await let_go.wait()
+        return answer
+
+    here.workbench.authz.answer = held
+    return let_go
+
+
 async def _slow_answer(here: Here) -> bool:
     """What was true two seconds ago is not for two more."""
-
-    async def slowly(_request: CheckRequest, _context: object) -> CheckResponse:
-        await asyncio.sleep(2.1)
-        return kept(2)
-
-    here.workbench.authz.answer = slowly
-    await here.get()
+    let_go = _held(here, kept(2))
+    slow = asyncio.create_task(here.get(at(1000)))
+    await eventually(partial(_asked_once, here), "it is asked about")
     here.answer(kept(2))
-    return await here.asks()
+    await here.get(at(1002), (TOKEN, "another"))
+    let_go.set()
+    await slow
+    return await here.asks(at(1002))
 
 
 async def _denied_at_last(here: Here) -> bool:
     """The answer is renewed, and is a denial: what is kept is not good any more."""
     here.answer(kept(8))
-    await here.get()
+    await here.get(at(1000))
     here.answer(DENIED)
-    await _until_asked(here)
-    return (await here.get()).status_code == 403
-
-
-async def _until_asked(here: Here) -> None:
-    before, begun = here.asked, monotonic()
-    while here.asked == before:
-        assert monotonic() < begun + 20
-        await here.get()
+    assert await here.asks(at(1006))
+    return (await here.get(at(1006))).status_code == 403
 
 
 async def _one_renews(here: Here) -> bool:
     """Of many requests at once, one asks."""
-    let_go = asyncio.Event()
-
-    async def held(_request: CheckRequest, _context: object) -> CheckResponse:
-        await let_go.wait()
-        return kept(4)
-
     here.answer(kept(4))
     await here.get(at(1000))
-    here.workbench.authz.answer = held
+    let_go, before = _held(here, kept(4)), here.asked
     many = [asyncio.create_task(here.get(at(1003))) for _ in range(8)]
 
-    async def all_ask_or_go_on() -> bool:
-        return here.asked - 1 + sum(it.done() for it in many) == len(many)
+    async def all_wait_or_are_through() -> bool:
+        return here.asked - before + sum(it.done() for it in many) == len(many)
 
-    await eventually(all_ask_or_go_on, "the others go on")
+    await eventually(all_wait_or_are_through, "each is asked about, or through")
     let_go.set()
     await asyncio.gather(*many)
-    return here.asked == 2
+    return here.asked == before + 1
 
 
 async def _revoked(here: Here) -> bool:
@@ -403,13 +406,7 @@ async def _refused_often(here: Here) -> bool:
 
 async def _asked_before_all_was_forgotten(here: Here) -> bool:
     """A token of before the revocation does not come back with a response that took long."""
-    let_go = asyncio.Event()
-
-    async def held(_request: CheckRequest, _context: object) -> CheckResponse:
-        await let_go.wait()
-        return kept(token="v1.before")
-
-    here.workbench.authz.answer = held
+    let_go = _held(here, kept(token="v1.before"))
     slow = asyncio.create_task(here.get(at(1000)))
     await eventually(partial(_asked_once, here), "the first is asked about")
     here.answer(kept(token="v1.ours"))
@@ -435,13 +432,7 @@ async def _another_epoch(here: Here) -> bool:
 
 async def _older_epoch(here: Here) -> bool:
     """An answer from before the revocation that passes late neither counts nor forgets."""
-    let_go = asyncio.Event()
-
-    async def held(_request: CheckRequest, _context: object) -> CheckResponse:
-        await let_go.wait()
-        return kept(epoch=FIRST)
-
-    here.workbench.authz.answer = held
+    let_go = _held(here, kept(epoch=FIRST))
     slow = asyncio.create_task(here.get(at(1000), (TOKEN, "slow")))
     await eventually(partial(_asked_once, here), "the first is asked about")
     here.answer(kept(epoch=NEXT))
@@ -462,27 +453,43 @@ async def _set_back(here: Here) -> bool:
     return await here.asks(at(1000))
 
 
-def at(now: int) -> tuple[str, str]:
-    """A request at a time, with `CLOCK`."""
-    return "x-clock", str(now)
+async def _grant_ends(here: Here) -> bool:
+    """The service decides here, by a grant's last second; the setting is longer."""
+    clock = ManualClock(LAST - 9.0)
+    service = AuthorizationService(token_header=TOKEN, clock=clock, recorders=())
+    grant = Grant(Namespace("acme-web"), Namespace("initech"), until=LAST + 1)
+    roles = {workload("knative-serving", "activator"): frozenset({Role.TRANSIT})}
+    service.rules = replace(rules(Policy(grants=(grant,), roles=roles)), reuse=Reuse(30, 60))
+    caller = WORLD.pods[here.proxy.door.pod].identity
+
+    async def decided(request: CheckRequest, context: Context) -> CheckResponse:
+        metadata = [(key, str(value)) for key, value in context.invocation_metadata() or ()]
+        told = service.check(request.SerializeToString(), service.asked(caller, metadata))
+        return CheckResponse.FromString(told or b"no answer")
+
+    here.workbench.authz.answer = decided
+    token = mint(
+        source=Namespace("initech"),
+        service_account="default",
+        destination=Namespace("acme-web"),
+        keyring=service.rules.keyring,
+        now=clock.now,
+        life=service.rules.life,
+    )
+
+    async def got(now: int) -> int:
+        clock.now = float(now)
+        shown = (at(now), (TOKEN, token), *REVISION)
+        return (await here.get(*shown, who=workload("initech"))).status_code
+
+    assert [await got(it) for it in (LAST - 9, LAST - 8)] == [200, 200]
+    assert here.asked == 1
+    assert await got(LAST) == 200
+    return await got(LAST + 1) == 403
 
 
-CLOCK: Final = (
-    (
-        "local UPSTREAM =",
-        "local clock = 0\nlocal os = {time = function() return clock end}\nlocal UPSTREAM =",
-    ),
-    (
-        "function envoy_on_request(handle)\n",
-        "function envoy_on_request(handle)\n  clock = tonumber(handle:headers():get('x-clock'))\n",
-    ),
-)
-"""Requests say what time it is."""
-
-
-def refusing_patiently(config: Json) -> None:
-    patiently(config)
-    refusing(config)
+LAST: Final = 2000
+"""The last second of a grant."""
 
 
 def refusing(config: Json) -> None:
@@ -564,30 +571,20 @@ RULES: Final[dict[str, Rule]] = {
         VERIFY,
         _slow_answer,
         ("asked.key, asked.at, os.time()", "asked.key, os.time(), os.time()"),
-        patiently,
     ),
     "a denial forgets": Rule(
         VERIFY, _denied_at_last, ("young[key], old[key] = nil, nil", "local nothing = nil")
     ),
-    "one renews": Rule(
-        VERIFY, _one_renews, ("kept.renew = now + 1\n", "\n"), patiently, also=CLOCK
-    ),
+    "one renews": Rule(VERIFY, _one_renews, ("kept.renew = now + 1\n", "\n")),
     "a refused token empties the memory": Rule(
         SIGN, _revoked, ("      forget_all()\n", "\n"), refusing
     ),
-    "once a second": Rule(
-        SIGN,
-        _refused_often,
-        ("if now > forgot then", "if true then"),
-        refusing,
-        also=(("local now = os.time()  ", "local now = math.floor(os.time() / 1000)  "),),
-    ),
+    "once a second": Rule(SIGN, _refused_often, ("if now > forgot then", "if true then"), refusing),
     "what was asked before is not kept after": Rule(
         SIGN,
         _asked_before_all_was_forgotten,
         (" or since < forgot then", " then"),
-        refusing_patiently,
-        also=CLOCK,
+        refusing,
     ),
     "a revocation forgets": Rule(
         VERIFY, _another_epoch, ("answer.tenant_authz_epoch ~= epoch", "false")
@@ -596,11 +593,17 @@ RULES: Final[dict[str, Rule]] = {
         VERIFY,
         _older_epoch,
         ("epoch, forgot = answer.tenant_authz_epoch, since", "epoch = answer.tenant_authz_epoch"),
-        patiently,
-        also=CLOCK,
     ),
+    **{
+        f"a grant ends at {where}": Rule(
+            door,
+            _grant_ends,
+            ("math.min(math.floor(seconds), MAX_SECONDS)", "MAX_SECONDS"),
+        )
+        for where, door in {"the pod": VERIFY, "the activator": TRANSIT}.items()
+    },
     "a clock that is set back forgets": Rule(
-        VERIFY, _set_back, ("if now < latest then", "if false then"), also=CLOCK
+        VERIFY, _set_back, ("if now < latest then", "if false then")
     ),
     "a share is for one namespace": Rule(
         VERIFY,

@@ -14,7 +14,7 @@ import pytest
 from authz.lab.harness import envoy
 from authz.lab.world.model import Json
 from tests.envoy.bench import SIGN, VERIFY, Workbench, free_port, seen_by_app, values
-from tests.envoy.keeping import DENIED, TOKEN, Here, edited, kept, patiently, running
+from tests.envoy.keeping import DENIED, TOKEN, Here, edited, kept, running
 from tests.support.waiting import eventually
 
 REQUEST: Final = "function envoy_on_request(handle)\n"
@@ -69,7 +69,7 @@ async def test_a_script_that_fails_leaves_signing_as_it_was(
     workbench: Workbench, fails: str
 ) -> None:
     change = (REQUEST, f"{REQUEST}  {FAILS[fails]}\n")
-    async with running(workbench, SIGN, change, config=patiently) as here:
+    async with running(workbench, SIGN, change) as here:
         for number in range(3):
             headers = seen_by_app(await here.get((TOKEN, "forged")))
             assert values(headers, TOKEN) == ["v1.ours"]

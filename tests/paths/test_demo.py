@@ -18,8 +18,9 @@ from tests.paths.conftest import own_box
 class TestInTheBox:
     pytestmark = own_box
 
-    def test_all_scenarios_are_as_expected(self) -> None:
+    def test_all_scenarios_are_as_expected(self, *, reuse: bool) -> None:
         argv = [sys.executable, "-m", "authz", "demo", "--knative", "--once", "--json"]
+        argv += ["--reuse"] * reuse
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=200)
         assert done.returncode == 0, done.stderr
         result = json.loads(done.stdout)

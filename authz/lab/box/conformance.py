@@ -59,9 +59,10 @@ class BoxTenants:
 
 @asynccontextmanager
 async def driver(
-    patched: box.Patched = tuple, source: Source | None = None
+    patched: box.Patched = tuple, source: Source | None = None, *, reuse: bool = False
 ) -> AsyncIterator[BoxTenants]:
     """A mesh in a box as long as the block lasts; arguments as in `box.running`."""
-    async with box.running(tenants=(A, B), patched=patched, source=source) as mesh:
+    running = box.running(tenants=(A, B), patched=patched, source=source, reuse=reuse)
+    async with running as mesh:
         await mesh.settled()
         yield BoxTenants(mesh)

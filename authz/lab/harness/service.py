@@ -20,6 +20,8 @@ from authz.lab.harness.processes import Child, CouldNotStart, child
 
 COMMAND: Final = (sys.executable, "-m", "authz")
 _READY_SECONDS: Final = 2.0
+KEPT: Final = {"reuse_sign_seconds": 30, "reuse_verify_seconds": 2}
+"""Settings with which answers may be given again, as `envoyfilters/README.md` has them."""
 
 
 def environment(settings: Mapping[str, object] | None = None) -> dict[str, str]:

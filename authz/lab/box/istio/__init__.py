@@ -44,7 +44,7 @@ In short, `mesh` being what `box.running` yields (pods are called `namespace/nam
     install(documents, pods)    other objects in the cluster; the proxies of these pods start again
     configs[pod], config_dump(pod), log(pod), metrics()
 
-`box.running(world, tenants=, overlay=, patched=, policy=, settings=, extra=, source=)`: `patched`
+`box.running(world, tenants=, reuse=, patched=, policy=, settings=, extra=, source=)`: `patched`
 takes the shipped documents and returns those to install, so that a test can take one rule away and
 see the attack succeed: `patched=without("tenant-authz-tcp")`; `tenants` says whose pods run, the
 world is whole all the same. `network.missing()` says why there can be no box here.

@@ -14,7 +14,7 @@ from authz.lab.box.istio.directory import own_directory
 from authz.lab.box.istio.mesh import AUTHZ, AUTHZ_HTTP_PORT, Mesh, Source
 from authz.lab.box.istio.network import Network
 from authz.lab.box.istio.recorded import recorded
-from authz.lab.harness.service import AuthzServer, Site
+from authz.lab.harness.service import KEPT, AuthzServer, Site
 from authz.lab.world import cluster
 from authz.lab.world.model import Json, Pod, World
 from authz.lab.world.standard_policy import standard_policy
@@ -41,7 +41,7 @@ async def running(
     *,
     tenants: Iterable[str] = cluster.TENANTS,
     beside: Iterable[Pod] = (),
-    overlay: str = "",
+    reuse: bool = False,
     patched: Patched = tuple,
     policy: str | None = None,
     settings: Mapping[str, object] = MappingProxyType({}),
@@ -54,7 +54,7 @@ async def running(
         world: who is there; by default `cluster.standard`.
         tenants: whose pods run, beside the platform's; the others are in the cluster, and dead.
         beside: pods on the network of which the cluster knows nothing.
-        overlay: which of the shipped overlays is installed.
+        reuse: proxies give answers again: that overlay is installed, with the settings for it.
         patched: changes the shipped documents, such as to take a rule away.
         policy: the server's, YAML; by default `standard_policy`.
         settings: more of the server's.
@@ -65,7 +65,8 @@ async def running(
         CouldNotStart: something did not come up.
     """
     world = world or cluster.standard()
-    documents = [*world.documents, *patched(envoyfilters.shipped(overlay)), *extra]
+    shipped = envoyfilters.shipped("reuse" if reuse else "")
+    documents = [*world.documents, *patched(shipped), *extra]
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(own_directory())
         dead = set(cluster.TENANTS) - set(tenants)
@@ -74,10 +75,12 @@ async def running(
         network = Network({it.id: it.address for it in pods}, rules.cluster_ips(world))
         stack.callback(network.close)
         mesh = Mesh(world, pods, network, directory, stack)
+        mesh.shipped = shipped
         try:
             mesh.configurations = await stack.enter_async_context((source or recorded)(mesh))
             await mesh.configurations.install(documents)
-            await _start(mesh, policy or standard_policy(), settings, stack)
+            more = {**(KEPT if reuse else {}), **settings}
+            await _start(mesh, policy or standard_policy(), more, stack)
             yield mesh
         finally:
             await mesh.kill_everything()  # sooner than one asking after the other

@@ -50,12 +50,12 @@ class Mesh:
         self.authority = Authority(directory / "certs")
         self.authz: AuthzServer
         self.configurations: Configurations
+        self.shipped: tuple[Json, ...]
+        """The documents of the overlay that is installed, before they were patched."""
         self.proxies: dict[str, Proxy] = {}
         self.programs: dict[str, programs.Inside | programs.Outside | None] = {}
         self.configs: dict[str, Json] = {}
         """What each proxy was told, by pod."""
-        self.counts_kept = False
-        """Whether `checks` counts those that needed no question, too."""
         self._certificates: dict[str, Certificate] = {}
 
     # ---- who ----
@@ -172,9 +172,14 @@ class Mesh:
         for pod in pods or filter(self._is_app, self.pods):
             await self._program(pod).forget()
 
-    async def checks(self, pod: str) -> Counter[tuple[str, str]]:
-        """How often a pod's proxy has asked: by filter and outcome, see `Proxy.checks`."""
-        return await self.proxies[pod].checks(kept=self.counts_kept)
+    @property
+    def reuse(self) -> bool:
+        """Whether proxies give answers again."""
+        return any(it["metadata"]["name"] == "tenant-authz-reuse" for it in self.shipped)
+
+    async def checks(self, pod: str, *, kept: bool = True) -> Counter[tuple[str, str]]:
+        """How often a pod's proxy has asked, or gave an answer again; see `Proxy.checks`."""
+        return await self.proxies[pod].checks(kept=kept and self.reuse)
 
     async def config_dump(self, pod: str) -> str:
         """What a pod's Envoy has in force."""
@@ -248,8 +253,7 @@ class Mesh:
         """
         await self.configurations.install(documents)
         for pod in pods:
-            await self.kill_proxy(pod)
-            await self.start_proxy(pod)
+            await self.start_proxy_again(pod)
 
     async def start_proxy(self, pod: str, config: Json | None = None) -> None:
         """Start a pod's Envoy, with `config` or what it is told."""
@@ -257,6 +261,11 @@ class Mesh:
         argv = self.network[pod].argv(PROXY_UID)
         started = proxies.running(pod, self.configs[pod], self.directory, envoy.binary(), argv)
         self.proxies[pod] = await self._stack.enter_async_context(started)
+
+    async def start_proxy_again(self, pod: str, config: Json | None = None) -> None:
+        """End a pod's Envoy at once, and start it as `start_proxy` does."""
+        await self.kill_proxy(pod)
+        await self.start_proxy(pod, config)
 
     async def kill_proxy(self, pod: str) -> None:
         """End a pod's Envoy at once."""

@@ -78,7 +78,9 @@ async def running(
     config_file.write_text(json.dumps({**config, "admin": admin}, separators=(",", ":")))
     argv = [*prefix, *envoy.command(config["node"]["id"], executable, config_file)]
     log = directory / f"{stem}.envoy.log"
-    async with child(f"Envoy {name}", argv, log, envoy.environment(config)) as process:
+    environment = envoy.environment(config)
+    del config  # large, and this frame stays when the Envoy is ended and started again
+    async with child(f"Envoy {name}", argv, log, environment) as process:
         proxy = Proxy(process, admin_socket)
         await process.until(proxy.ready)
         yield proxy

@@ -30,13 +30,16 @@ _EXAMPLES: Final = (
 )
 
 
-async def play(*, once: bool, json: bool, source: Source | None = None) -> bool:
+async def play(
+    *, once: bool, json: bool, source: Source | None = None, reuse: bool = False
+) -> bool:
     """Play everything and print it; unless for `once`, stay up until interrupted.
 
     Args:
         once: end when everything is played.
         json: print the result as JSON.
         source: where the Envoys' configurations come from, as `box.running` takes it.
+        reuse: proxies give answers again, as of `box.running`.
 
     Returns:
         Whether all that was seen was expected.
@@ -49,7 +52,9 @@ async def play(*, once: bool, json: bool, source: Source | None = None) -> bool:
         raise CouldNotStart(f"--knative: {lacking}")
     started = time.monotonic()
     say("starting Knative and Istio in a box")
-    running = box.running(world.world(), policy=world.policy(), extra=world.scoped(), source=source)
+    running = box.running(
+        world.world(), policy=world.policy(), extra=world.scoped(), source=source, reuse=reuse
+    )
     async with running as mesh:
         await mesh.settled()
         say(f"playing the scenarios on {len(mesh.proxies)} Envoys")

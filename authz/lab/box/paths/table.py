@@ -342,12 +342,14 @@ PATHS: Final = (
 """Every way, by knative/serving and net-istio."""
 
 
-async def asked_of(mesh: Mesh, pods: Sequence[str]) -> dict[tuple[str, str], int]:
-    """How often each of the pods' filters has asked."""
+async def asked_of(
+    mesh: Mesh, pods: Sequence[str], *, kept: bool = True
+) -> dict[tuple[str, str], int]:
+    """How often each of the pods' filters has asked, or with `kept` gave an answer again."""
     counts: dict[tuple[str, str], int] = {}
     for pod in dict.fromkeys(pods):
         if pod in mesh.proxies:
-            for (question, _), number in (await mesh.checks(pod)).items():
+            for (question, _), number in (await mesh.checks(pod, kept=kept)).items():
                 counts[pod, question] = counts.get((pod, question), 0) + number
     return counts
 
