@@ -94,7 +94,7 @@ async def measured(stack: Stack, server: Server, plan: Plan) -> Measured:
         raise CouldNotStart("a process of the server was replaced during the run")
     return Measured(
         plan=plan,
-        transport=server.setup.transport.value,
+        transport=server.setup.label,
         workers=server.setup.workers,
         outcome=ClientRun.together(*outcomes),
         cpu=cpu,

@@ -1,14 +1,15 @@
-"""`hotpath`: one plan, on one transport or on both in turn."""
+"""`hotpath`: one plan, on one transport or several servers in turn."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from itertools import product
 
 from authz.config import Transport
 from loadtest.bench import Measured, measured
 from loadtest.plan import Plan
-from loadtest.stack import Setup, Stack
+from loadtest.stack import KEEPING, Setup, Stack
 
 Tell = Callable[[str], None]
 """Shows progress."""
@@ -19,11 +20,14 @@ async def hotpath(
     plan: Plan,
     transports: Sequence[Transport],
     *,
+    kept: bool = False,
     repeat: int,
     workers: int,
     tell: Tell,
 ) -> list[Measured]:
     """Run a plan on each transport in turn, `repeat` times over.
+
+    With `kept` also on servers whose answers sidecars may keep.
 
     Raises:
         CouldNotStart: a process failed.
@@ -31,14 +35,15 @@ async def hotpath(
     runs = []
     async with AsyncExitStack() as servers:
         running = []
-        for transport in transports:
-            tell(f"starting {transport}")
+        for transport, settings in product(transports, ((), KEEPING) if kept else ((),)):
             setup = Setup(
                 transport=transport,
                 identity=plan.identity,
                 workers=workers,
                 namespaces=plan.namespaces,
+                settings=settings,
             )
+            tell(f"starting {setup.label}")
             running.append(await servers.enter_async_context(stack.serving(setup)))
         for number in range(repeat):
             for server in running:

@@ -19,6 +19,9 @@ from authz.lab.harness.service import environment, serving
 from loadtest import processes, tenants
 from loadtest.plan import Plan, Share
 
+KEEPING: Final = (("reuse_sign_seconds", "30"), ("reuse_verify_seconds", "2"))
+"""Settings with which sidecars may keep answers."""
+
 _WORKERS: Final = "workers"  # a setting of the service, where it has it
 
 
@@ -29,12 +32,20 @@ class Setup:
     transport: Transport = Transport.HTTP2
     identity: IdentitySource = IdentitySource.XFCC
     workers: int = 1
+    on_socket: bool = False
+    """Whether it listens on a Unix socket."""
     namespaces: int = 1
     """That its policy knows, at least."""
     name: str = ""
     """Tells servers apart that are otherwise alike."""
     settings: tuple[tuple[str, str], ...] = ()
     """More of the service's, by name."""
+
+    @property
+    def label(self) -> str:
+        """What tells its runs apart from others of the same plan."""
+        kept = ", answers may be kept" if self.settings == KEEPING else ""
+        return f"{self.transport}{kept}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,8 @@ class Server:
     port: int
     http_port: int
     policy_file: Path
+    socket: str
+    """Where it listens, if not on that port."""
 
     def processes(self) -> frozenset[int]:
         """It and its workers."""
@@ -103,8 +116,9 @@ class Stack:
         policy_file.write_text(tenants.policy(setup.namespaces) if policy is None else policy)
         host = self.host
         (_, port), (_, http_port) = free_ports([self.host], each=2)
+        socket = str(self._directory / f"{name}.sock")
         settings = {
-            "listen": f"{host}:{port}",
+            "listen": f"unix:{socket}" if setup.on_socket else f"{host}:{port}",
             "http_listen": f"{host}:{http_port}",
             "transport": setup.transport,
             "policy_file": str(policy_file),
@@ -122,7 +136,7 @@ class Stack:
             raise CouldNotStart("this version of the service has one worker only")
         log = self._directory / f"{name}.log"
         async with serving(environment(settings), log) as process:
-            yield Server(setup, process.process.pid, host, port, http_port, policy_file)
+            yield Server(setup, process.process.pid, host, port, http_port, policy_file, socket)
 
     def _identity_settings(self, setup: Setup) -> dict[str, str]:
         match setup.identity:

@@ -17,7 +17,7 @@ from loadtest.compare.rounds import compare as run_compare
 from loadtest.compare.schedule import Schedule
 from loadtest.compare.table import brief
 from loadtest.compare.table import markdown as markdown_of
-from loadtest.compare.variants import Variant, built_in, external
+from loadtest.compare.variants import Variant, built_in, cheaper, external
 from loadtest.plan import BadPlan
 from loadtest.result import machine
 from loadtest.stored import STDOUT, put, read, save, write
@@ -48,7 +48,7 @@ def compare(  # noqa: PLR0917 - Typer makes options of them
         typer.Option(
             "--only",
             metavar="WORD",
-            help="Only variants with this in their names; again for more.",
+            help="Only variants with this in their names, 'otherwise' too; again for more.",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -145,7 +145,7 @@ def compare(  # noqa: PLR0917 - Typer makes options of them
 
 
 def _chosen(targets: list[str], only: list[str]) -> list[Variant]:
-    variants = [*built_in(), *map(external, targets)]
+    variants = [*built_in(), *map(external, targets), *(cheaper() if only else ())]
     names = [variant.name for variant in variants]
     if doubled := {name for name in names if names.count(name) > 1}:
         raise BadPlan(f"target: {', '.join(doubled)}: is there already, choose another name")

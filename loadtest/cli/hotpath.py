@@ -99,6 +99,13 @@ def hotpath(  # noqa: PLR0917 - Typer makes options of them
             max=100,
         ),
     ] = 0,
+    repeat: Annotated[
+        int, _option("repeat", "How often each run is done.", _HOW, min=1, max=100)
+    ] = 1,
+    kept: Annotated[
+        bool,
+        _option("kept", "Also run with settings that let sidecars keep answers, in turn.", _HOW),
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Ask one server as fast as it can, or at a fixed rate, and see what that costs it.
@@ -110,11 +117,12 @@ def hotpath(  # noqa: PLR0917 - Typer makes options of them
     given = locals()
     plan = Plan(**{field.name: given[field.name] for field in fields(Plan)})
     transports = [*Transport] if compare else [transport]
+    repeat = compare or repeat
     runs = with_stack(
         lambda stack, _, tell: run_hotpath(
-            stack, plan, transports, repeat=compare or 1, workers=workers, tell=tell
+            stack, plan, transports, kept=kept, repeat=repeat, workers=workers, tell=tell
         ),
-        steps=len(transports) * (1 + (compare or 1)),
+        steps=len(transports) * (1 + kept) * (1 + repeat),
     )
     if json_file is not None:
         write(_report(runs), json_file)

@@ -86,7 +86,8 @@ async def started(
         if variant.transport is not None:
             setup = Setup(
                 transport=variant.transport,
-                identity=IdentitySource.MTLS,
+                identity=IdentitySource.XFCC if variant.on_socket else IdentitySource.MTLS,
+                on_socket=variant.on_socket,
                 settings=tuple(variant.settings.items()),
             )
             server = await running.enter_async_context(stack.serving(setup, policy))

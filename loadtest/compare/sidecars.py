@@ -9,7 +9,7 @@ activator's certificate, so that only the token tells where a request comes from
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from authz.lab.recordings import worlds as recorded
 from authz.lab.recordings.playing import secret
 from authz.lab.world.model import Json, Pod
 from authz.wire import TOKEN_HEADER
-from loadtest import processes
+from loadtest import processes, tenants
 from loadtest.compare.variants import Variant
 from loadtest.stack import Server, Stack
 
@@ -129,6 +129,11 @@ async def way(
     client["static_resources"]["secrets"] += variant.secrets
     _asks_as(client, certificates.source, plaintext=variant.target is not None)
     _asks_as(pod, certificates.destination, plaintext=variant.target is not None)
+    for config_, asker in ((client, _SOURCE), (pod, _DESTINATION)):
+        for asks in _asking(config_):
+            variant.changed(asks)
+        if server is not None and variant.on_socket:
+            _asks_on_socket(config_, server, asker)
     name = "".join(letter if letter.isalnum() else "-" for letter in variant.name)
     executable = envoy.binary()
     async with (
@@ -141,6 +146,25 @@ async def way(
         elif variant.target is not None:
             asked = processes.listening(variant.target.port)  # if it runs here
         yield Way(variant, signed, bare, inbound, first, second, asked)
+
+
+def _asking(config: Json) -> Iterator[Json]:
+    """Our filters that ask."""
+    for listener in config["static_resources"]["listeners"]:
+        for chain in listener["filter_chains"]:
+            for it in chain["filters"][-1]["typed_config"]["http_filters"]:
+                if "grpc_service" in it["typed_config"]:
+                    yield it["typed_config"]
+
+
+def _asks_on_socket(config: Json, server: Server, asker: Pod) -> None:
+    (ours,) = (it for it in config["static_resources"]["clusters"] if it["name"] == AUTHZ_CLUSTER)
+    del ours["transport_socket"]
+    pipe = {"endpoint": {"address": {"pipe": {"path": server.socket}}}}
+    ours["load_assignment"]["endpoints"] = [{"lb_endpoints": [pipe]}]
+    who = {"key": "x-forwarded-client-cert", "value": f"By={tenants.AUTHZ};URI={asker.identity}"}
+    for asks in _asking(config):
+        asks["grpc_service"]["initial_metadata"].append(who)
 
 
 def _put(config: Json, filters: Sequence[Json]) -> None:

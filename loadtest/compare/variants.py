@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,6 +13,7 @@ from authz.lab.harness.ports import Endpoint
 from authz.lab.world.model import Json
 from authz.wire import TOKEN_HEADER
 from loadtest.plan import BadPlan
+from loadtest.stack import KEEPING
 
 PLAIN: Final = "no authorization"
 ASKING: Final = f"tenant-authz, {Transport.HTTP2}"
@@ -45,6 +46,10 @@ class Variant:
     """Which of the shipped overlays, where the filters are those that ship."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """More of our service's."""
+    changed: Callable[[Json], object] = lambda asks: None
+    """Changes each filter of the shipped ones that asks."""
+    on_socket: bool = False
+    """Whether our service is asked over a Unix socket, in plaintext."""
     denies: bool | None = True
     """Whether requests without a token are denied; `None` where it is not known."""
 
@@ -66,7 +71,7 @@ def built_in() -> list[Variant]:
         asks=True,
         transport=Transport.HTTP2,
         overlay="reuse",
-        settings={"reuse_sign_seconds": "30", "reuse_verify_seconds": "2"},
+        settings=dict(KEEPING),
     )
     plain = Variant(
         name=PLAIN,
@@ -74,6 +79,33 @@ def built_in() -> list[Variant]:
         denies=False,
     )
     return [plain, *ours, kept, _native(), _lua()]
+
+
+def cheaper() -> list[Variant]:
+    """Other ways to ask, compared only where they are named: what a question would cost then."""
+    ways: dict[str, tuple[str, Callable[[Json], object]]] = {
+        "joined headers": ("several values of a header in one", _without("encode_raw_headers")),
+        "no rules": (
+            "an answer may change any header, an error has Envoy's status",
+            _without("decoder_header_mutation_rules", "status_on_error"),
+        ),
+        "Unix socket": ("a service on the node, in plaintext", _without()),
+    }
+    return [
+        Variant(
+            name=f"asking otherwise, {name}",
+            note=f"the same on http2, but: {note}",
+            asks=True,
+            transport=Transport.HTTP2,
+            changed=changed,
+            on_socket=name == "Unix socket",
+        )
+        for name, (note, changed) in ways.items()
+    ]
+
+
+def _without(*fields: str) -> Callable[[Json], object]:
+    return lambda asks: [asks.pop(it, None) for it in fields]
 
 
 def external(given: str) -> Variant:

@@ -19,7 +19,7 @@ from authz._proto.ext_authz_pb2 import CheckResponse
 from loadtest import processes
 from loadtest.compare.rounds import WrongOutcome, compare
 from loadtest.compare.schedule import Comparison, Schedule
-from loadtest.compare.variants import PLAIN, Variant, built_in, external
+from loadtest.compare.variants import PLAIN, Variant, built_in, cheaper, external
 from loadtest.plan import BadPlan
 from loadtest.stack import Stack
 
@@ -64,15 +64,16 @@ async def another() -> AsyncIterator[str]:
 
 @pytest.mark.envoy
 async def test_every_variant_answers_rightly_and_is_measured(another: str) -> None:
-    done = await compared(*built_in(), external(another), schedule=replace(QUICK, processes=2))
-    assert len(done.samples) == 7 * 2
+    variants = [*built_in(), *cheaper(), external(another)]
+    done = await compared(*variants, schedule=replace(QUICK, processes=2))
+    assert len(done.samples) == 10 * 2
     for sample in done.samples:
         assert not sample.outcome.problems, sample.variant
         assert sample.outcome.right
         assert min(sample.client_envoy, sample.server_envoy) > 0
         # The other server runs in this very process.
         assert (sample.authz is not None) == (
-            sample.variant.split(",")[0] in {"tenant-authz", "another"}
+            sample.variant.split(",")[0] in {"tenant-authz", "asking otherwise", "another"}
         )
 
 

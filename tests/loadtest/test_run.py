@@ -67,6 +67,14 @@ def test_a_run_reports_what_it_cost_and_leaves_nothing_behind() -> None:
     assert "starting http2" in done.stderr
 
 
+def test_answers_that_may_be_kept_are_measured_beside_others(tmp_path: Path) -> None:
+    file = tmp_path / "kept.json"
+    done = CliRunner().invoke(app, ["hotpath", *SHORT, "--kept", "--json", str(file)])
+    assert done.exit_code == 0, done.output
+    names = [run["transport"] for run in json.loads(file.read_text())["runs"]]
+    assert names == ["http2", "http2, answers may be kept"]
+
+
 def test_wrong_answers_fail_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     nobody_belongs_together = f'roles: {{transit: ["{tenants.ACTIVATOR}"]}}\n'
     monkeypatch.setattr(tenants, "policy", lambda namespaces: nobody_belongs_together)
