@@ -75,6 +75,9 @@ class Without:
     mutants: tuple[Mutation, ...] = ()
 
 
+NOTHING: Final = Without("with every rule")
+
+
 def without_document(name: str, *pods: str, kind: str = "") -> Without:
     """Without a shipped document; or only that of a `kind`, if several share the name."""
 
@@ -154,7 +157,7 @@ class Box:
 
     def __init__(self, mesh: Mesh) -> None:
         self.mesh = mesh
-        self._without: Without | None = None
+        self._without = NOTHING
         self._before: dict[str, int] = {}
         self._issued: dict[str, Certificate] = {}
 
@@ -247,26 +250,21 @@ class Box:
 
     async def use(self, without: Without | None) -> None:
         """Take a rule away, and bring back the one that was away before."""
-        if without is self._without:
+        after = without or NOTHING
+        before, self._without = self._without, after
+        if after is before:
             return
-        before, self._without = self._without, without
-        if before is not None:
-            await self._change(before, back=True)
-        if without is not None:
-            await self._change(without, back=False)
+        if back := set(before.pods) - set(after.pods):
+            await self.patch(self.mesh.shipped, sorted(back))
+        if after.documents is not None:
+            await self.patch(after.documents(self.mesh.shipped), after.pods)
+        await self.mesh.set_policy(after.policy or policy())
+        if before.mutants or after.mutants:
+            await self.mesh.kill(AUTHZ)
+            self._program(after.mutants)
+            await self.mesh.start_authz()
         if self.mesh.reuse:
             await self._forget_answers()
-
-    async def _change(self, without: Without, *, back: bool) -> None:
-        if without.documents is not None:
-            shipped = self.mesh.shipped
-            await self.patch(shipped if back else without.documents(shipped), without.pods)
-        if without.policy:
-            await self.mesh.set_policy(policy() if back else without.policy)
-        if without.mutants:
-            await self.mesh.kill(AUTHZ)
-            self._program(() if back else without.mutants)
-            await self.mesh.start_authz()
 
     async def _forget_answers(self) -> None:
         """Start the proxies again that may have kept one of the rules as they were."""
