@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,8 @@ from xdist.remote import Producer
 
 from authz.lab.controlplane import build
 from authz.lab.controlplane.versions import ISTIODS
+from tests.command import Run, in_process
+from tests.kube_double import ApiDouble
 from tests.scheduling import Together, scheduler
 
 if TYPE_CHECKING:
@@ -94,6 +97,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for fixture, marker in (("control_plane", "istiod"), ("given_kubeconfig", "kube")):
             if fixture in asked:
                 item.add_marker(marker)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """The command line in this process, in a folder of its own, on a wide terminal."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("NO_COLOR", "1")
+    return in_process(monkeypatch, capsys)
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiDouble]:
+    """An API server that KUBECONFIG leads to."""
+    with ApiDouble.running() as double:
+        monkeypatch.setenv("KUBECONFIG", str(double.kubeconfig(tmp_path / "kubeconfig")))
+        yield double
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -11,23 +11,17 @@ from authz.domain import rotation
 from authz.domain.decision import markdown
 from authz.keystore import Keks, open_store, parse_kek, read_kek_file
 from authz.testing import NOW
-from tests.command import Run, in_process
+from tests.command import Run
 from tests.kube_double import ApiDouble
 from tests.support.processes import authz
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run the command line in this process, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    for name, value in {
-        "AUTHZ_STORE": "sqlite:keys.db",
-        "AUTHZ_KEK_FILES": "kek",
-        "COLUMNS": "200",
-        "NO_COLOR": "1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    return in_process(monkeypatch, capsys)
+def run(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command line with a place for keys."""
+    monkeypatch.setenv("AUTHZ_STORE", "sqlite:keys.db")
+    monkeypatch.setenv("AUTHZ_KEK_FILES", "kek")
+    return run
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,13 +25,6 @@ from tests.kube_double import DEEP, ApiDouble, Fault, Object
 from tests.support.clients import connected, http_get, outcome
 from tests.support.processes import Folder, serving
 from tests.support.waiting import at_last
-
-
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiDouble]:
-    with ApiDouble.running() as double:
-        monkeypatch.setenv("KUBECONFIG", str(double.kubeconfig(tmp_path / "kubeconfig")))
-        yield double
 
 
 def condition(api: ApiDouble, to: str, name: str) -> Object:

@@ -20,13 +20,6 @@ TENANT = "tenants: {acme: {namespaces: [web, db]}}\n"
 
 
 @pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiDouble]:
-    with ApiDouble.running() as double:
-        monkeypatch.setenv("KUBECONFIG", str(double.kubeconfig(tmp_path / "kubeconfig")))
-        yield double
-
-
-@pytest.fixture
 async def folder(tmp_path: Path) -> Folder:
     (tmp_path / "server").mkdir()
     made = Folder(tmp_path / "server")

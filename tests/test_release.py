@@ -154,7 +154,7 @@ def test_a_bill_of_materials_names_what_is_locked(tmp_path: Path) -> None:
         (info,) = {
             file.parts[0] for file in distribution(name).files or () if "METADATA" in str(file)
         }
-        (site / info).symlink_to(distribution(name).locate_file(info))
+        (site / info).symlink_to(str(distribution(name).locate_file(info)))
     out = tmp_path / "sbom.cdx.json"
     command = [str(tool), "environment", "--pyproject", str(ROOT / "pyproject.toml"),
                "--output-reproducible", "-o", str(out), str(image)]  # fmt: skip

@@ -23,7 +23,7 @@ from authz.testing import ManualClock
 from tests.admission.rows import changed
 from tests.check.rows import EXPECTED, ROWS, Row, found
 from tests.check.world import HOME, METRICS, Fake, wanted, world
-from tests.command import Run, in_process
+from tests.command import Run
 from tests.deploy.manifests import ROOT
 
 SOUND = world()
@@ -248,11 +248,6 @@ async def test_it_waits_no_longer_than_it_may() -> None:
 
 
 # -- the command -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    return in_process(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -10,18 +10,13 @@ import pytest
 from ruamel.yaml import YAML
 
 from authz import __version__, manifests
-from tests.command import Run, in_process
+from tests.command import Run
 from tests.deploy.manifests import DEPLOY, ROOT, Json
 from tests.support.processes import environment
 
 REGISTRY = "registry.example:5000/team/tenant-authz@sha256:00"
 CONTAINERS = {"base": 1, "deployment": 1, "xfcc": 1, "keys": 1, "conformance": 1}
 """How many of the service's own containers each has."""
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    return in_process(monkeypatch, capsys)
 
 
 def images(text: str) -> list[str]:

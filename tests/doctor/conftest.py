@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from tests.doctor.proxies import Bench
@@ -17,9 +14,7 @@ def bench() -> Bench:
 
 
 @pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiDouble]:
-    with ApiDouble.running() as double:
-        monkeypatch.setenv("KUBECONFIG", str(double.kubeconfig(tmp_path / "kubeconfig")))
-        monkeypatch.setenv("PATH", "/nowhere")
-        double.put("namespaces", {"metadata": {"name": "globex"}})
-        yield double
+def api(api: ApiDouble, monkeypatch: pytest.MonkeyPatch) -> ApiDouble:
+    monkeypatch.setenv("PATH", "/nowhere")
+    api.put("namespaces", {"metadata": {"name": "globex"}})
+    return api

@@ -10,18 +10,13 @@ import pytest
 
 from authz.doctor import Expected, Rule
 from authz.envoyfilters import shipped
-from tests.command import Run, in_process
+from tests.command import Run
 from tests.doctor.clusters import answer, pod, put
 from tests.doctor.proxies import PLAINTEXT, Bench, Json, examined
 from tests.kube_double import ApiDouble
 
 WEBHOOK, NET_ISTIO = "knative-serving/webhook", "knative-serving/net-istio-webhook"
 PLAIN = "globex/plain"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    return in_process(monkeypatch, capsys)
 
 
 def without(name: str) -> Iterator[Json]:

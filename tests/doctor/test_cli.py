@@ -13,19 +13,11 @@ import pytest
 from authz.doctor import Rule
 from authz.envoyfilters import directory, shipped
 from authz.lab.box.istio.box import without
-from tests.command import Run, in_process
+from tests.command import Run
 from tests.doctor.admin import answering
 from tests.doctor.proxies import Bench
 
 SIDECAR = "globex/plain"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.setenv("NO_COLOR", "1")
-    return in_process(monkeypatch, capsys)
 
 
 @pytest.fixture

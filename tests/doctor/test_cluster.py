@@ -13,20 +13,13 @@ import pytest
 from authz.doctor import Expected, Report, Source, remote
 from authz.envoyfilters import shipped
 from authz.lab.world import attacked as worlds
-from tests.command import Run, in_process
+from tests.command import Run
 from tests.doctor.clusters import answer, pod, put
 from tests.doctor.proxies import PLAINTEXT, Bench, Json
 from tests.kube_double import ApiDouble, frame, hang_up, raw
 
 PLAIN, HELLO, GATEWAY = "globex/plain", "globex/hello", "istio-system/gateway"
 AGENT_ALONE = {"inject.istio.io/templates": "grpc-agent"}
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.setenv("NO_COLOR", "1")
-    return in_process(monkeypatch, capsys)
 
 
 def test_every_proxy_of_a_cluster(run: Run, api: ApiDouble, bench: Bench) -> None:

@@ -14,7 +14,6 @@ from authz.keystore.kubernetes import KubernetesBackend
 from authz.keystore.memory import Memory
 from authz.kube import Pace
 from tests.keystore.support import KEKS, sqlite_store
-from tests.kube_double import ApiDouble
 
 Opener = Callable[..., SealedStore]
 
@@ -24,14 +23,6 @@ ON_CLUSTER = pytest.param("cluster", marks=pytest.mark.kube)
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "keys.db"
-
-
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiDouble]:
-    """An API server that KUBECONFIG leads to."""
-    with ApiDouble.running() as double:
-        monkeypatch.setenv("KUBECONFIG", str(double.kubeconfig(tmp_path / "kubeconfig")))
-        yield double
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from authz.kube import KubeError
 from authz.policysource.location import ConfigMapKey
 from authz.policysource.snapshot import policy_in, with_cluster
 from tests.cluster_policy import DB, SHOP, WEB, claim, followed, grant, namespace, until
-from tests.command import Run, in_process
+from tests.command import Run
 from tests.kube_double import ApiDouble
 
 KEY = ConfigMapKey("authz-system", "policy", "policy.yaml")
@@ -22,22 +21,9 @@ FILE = f"configmap:{KEY}"
 
 
 @pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiDouble]:
-    with ApiDouble.running() as double:
-        monkeypatch.setenv("KUBECONFIG", str(double.kubeconfig(tmp_path / "kubeconfig")))
-        yield double
-
-
-@pytest.fixture
-def run(
-    api: ApiDouble,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-) -> Run:
+def run(api: ApiDouble, run: Run) -> Run:
     """The command line beside a cluster."""
-    monkeypatch.chdir(tmp_path)
-    return in_process(monkeypatch, capsys)
+    return run
 
 
 def put_all(api: ApiDouble) -> None:

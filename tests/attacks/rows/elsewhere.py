@@ -260,7 +260,7 @@ SERVER: Final = [
         "wider-policy",
         "a policy with a typing error lets more in",
         "a bad policy changes nothing, and says so",
-        "tests/test_server.py::test_a_bad_policy_is_told_and_counted_and_the_last_good_one_stays",
+        "tests/server/test_changes.py::test_a_bad_policy_is_told_and_counted_and_the_last_good_one_stays",
         "tests/test_policyfile.py::test_whatever_is_cut_out_of_a_good_policy_it_is_one_or_a_bad_one",
     ),
 ]
@@ -307,7 +307,7 @@ CVES: Final = [
         "paths",
         "a path that is read in two ways",
         "paths decide only in exemptions, whole, and in Eventing, by a segment that is a namespace",
-        "tests/test_decision.py::test_every_field_of_an_exemption_must_match",
+        "tests/decision/test_entry.py::test_every_field_of_an_exemption_must_match",
         f"{MUTATION}[exempt below a path]",
         source="CVE-2019-9901, CVE-2021-29492, CVE-2021-31920, GHSA-9f29-v6mm-pw6w,"
         " GHSA-p224-6x5r-fjpm, CVE-2024-10005, CVE-2021-39206",
@@ -339,7 +339,7 @@ CVES: Final = [
         "labels-of-pods",
         "labels that a tenant chooses select its policy",
         "who asks and who calls are SPIFFE IDs; no label is read",
-        "tests/test_decision.py"
+        "tests/decision/test_modes.py"
         "::test_roles_belong_to_a_service_account_in_a_trust_domain_not_to_a_namespace",
         source="CVE-2023-39347, CVE-2023-41333",
     ),
@@ -347,7 +347,7 @@ CVES: Final = [
         "probe-agents",
         "a health check's agent skips authorization",
         "no agent exempts a peer that is not named",
-        "tests/test_decision.py::test_no_header_exempts_another_peer",
+        "tests/decision/test_entry.py::test_no_header_exempts_another_peer",
         f"{MUTATION}[exempt with any user agent]",
         source="GHSA-5hvv-m4w4-gf6v",
     ),

@@ -117,7 +117,7 @@ ROWS: Final = [
             "transit takes a first segment that is a namespace, or denies",
             Played(eventing(post("mallory/plain", f"{BROKER}{path}")), f"{status}, 0 events"),
             TWIN,
-            noticed="tests/test_decision.py"
+            noticed="tests/decision/test_transit.py"
             "::test_transit_denies_where_it_cannot_tell_the_destination",
         )
         for name, path, status in (
@@ -169,9 +169,9 @@ ROWS: Final = [
         "writes an address outside the mesh into its own broker's status, to collect the tokens of"
         " whoever sends events",
         "sign removes the token on the way out of the mesh, of a hop too",
-        "tests/test_decision.py"
+        "tests/decision/test_signing.py"
         "::test_a_transit_hop_takes_its_requests_token_off_on_the_way_out_of_the_mesh",
-        "tests/test_decision.py::test_a_transit_hop_passes_its_requests_token_on_untouched",
+        "tests/decision/test_signing.py::test_a_transit_hop_passes_its_requests_token_on_untouched",
         noticed=f"{ROW}[sign-leaves-the-mesh]",
     ),
     Attack(

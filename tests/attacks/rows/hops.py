@@ -58,7 +58,7 @@ ROWS: Final = [
             "transit denies where it cannot tell the destination",
             Played(_at_activator(headers, host), outcome),
             TWIN,
-            noticed="tests/test_decision.py"
+            noticed="tests/decision/test_transit.py"
             "::test_transit_denies_where_it_cannot_tell_the_destination",
         )
         for name, headers, host, outcome, does in (

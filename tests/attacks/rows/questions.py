@@ -88,7 +88,7 @@ ROWS: Final = [
             gets="allowed" if hop in {"gateway", "activator"} else "",
             noticed=""
             if hop in {"gateway", "activator"}
-            else "tests/test_decision.py::test_transit_needs_its_role",
+            else "tests/decision/test_modes.py::test_transit_needs_its_role",
         )
         for hop in ("gateway", "activator", "broker", "trigger", "channel")
     ),

@@ -31,33 +31,24 @@ from authz.observe import DecisionEvent, Metrics
 from authz.server.workers import worker as worker_module
 from authz.server.workers.protocol import Greeting
 from authz.server.workers.worker import Worker
-from authz.testing import ManualClock, check_request, workload
+from authz.testing import ManualClock, workload
+from tests.server.support import (
+    GRANT,
+    ROLES,
+    now,
+    revoke_shop,
+    sign,
+    verify,
+)
 from tests.support.certificates import SERVER_NAME, replace_file
-from tests.support.clients import Client, connected, http_get, outcome, token_in
-from tests.support.processes import Folder, Process, authz, serving
+from tests.support.clients import Client, connected, http_get
+from tests.support.processes import Folder, Process, serving
 from tests.support.waiting import PATIENCE, at_last, eventually, soon
 
-ACTIVATOR = workload("knative-serving", "activator")
-TO_BANK = "outbound|80||vault.bank.svc.cluster.local"
 SHOP = Namespace("shop")
 LIFE = TokenLife(720, 30)
-HEADER = "x-tenant-token"
-ROLES = f"roles: {{transit: ['{ACTIVATOR}']}}\n"
-GRANT = "grants: [{to: bank, from: shop}]\n"
 MANY = 16
 """Connections, of which each worker gets some, but for once in 32,000 times."""
-
-
-@pytest.fixture
-async def folder(tmp_path: Path) -> Folder:
-    made = Folder(tmp_path)
-    made.policy_file.write_text(ROLES + GRANT)
-    await made.make_keys(now() - 60)
-    return made
-
-
-def now() -> float:
-    return time.time()  # noqa: TID251 - the server's clock
 
 
 @contextmanager
@@ -78,16 +69,6 @@ async def clients(process: Process, folder: Folder, namespace: str) -> AsyncIter
         await asyncio.gather(*(client.channel.channel_ready() for client in made))
         await asyncio.gather(*(client.health() for client in made))
         yield made
-
-
-async def sign(client: Client) -> str:
-    return token_in(await client.check("sign", check_request(), upstream=TO_BANK))
-
-
-async def verify(client: Client, *tokens: str) -> str:
-    headers = tuple((HEADER, token) for token in tokens)
-    request = check_request(principal=str(ACTIVATOR), headers=headers)
-    return outcome(await client.check("verify", request))
 
 
 def pid(process: Process, worker: int, number: int = 1) -> int:
@@ -217,7 +198,7 @@ async def test_new_keys_and_policies_reach_all_workers_within_a_second(folder: F
                 assert fresh.split(".")[1] != token.split(".")[1]
                 await until_all_say("allowed", fresh)
                 await until_all_say("allowed", token)  # a rotation denies nobody
-                await folder.change_keys(lambda old: rotation.revoke_namespace(old, SHOP, now()))
+                await folder.change_keys(revoke_shop)
                 took["revocation"].append(await until_all_say("token-invalid", token))
             assert {what: min(times) < 1 for what, times in took.items()} == dict.fromkeys(
                 took, True
@@ -243,9 +224,8 @@ def test_it_is_ready_only_when_all_workers_are(folder: Folder) -> None:
         assert {line["worker"] for line in process.lines("keyring loaded")} == {1, 2}
 
 
-def test_without_keys_it_says_what_is_missing(tmp_path: Path) -> None:
-    folder = Folder(tmp_path)
-    with two_workers(folder) as process:
+def test_without_keys_it_says_what_is_missing(keyless: Folder) -> None:
+    with two_workers(keyless) as process:
         code, truths = http_get(f"{process.http}/readyz")
         assert code == 503
         assert '"workers": true, "keyring": false, "policy": true, "not stopping": true' in truths
@@ -488,52 +468,6 @@ def test_workers_end_when_their_supervisor_is_gone(folder: Folder) -> None:
         assert len(process.lines("stopped")) == 2  # in order
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", process.port))
-
-
-# They do not start -----------------------------------------------------------------------------
-
-
-def test_what_no_restart_heals_is_told_once(folder: Folder) -> None:
-    folder.policy_file.write_text("x: 1\ny: 2\n")
-    done = authz("serve", *folder.flags(workers="2"))
-    assert done.returncode == 3
-    assert done.stderr.splitlines() == [
-        f"policy_file: {folder.policy_file}: line 1: x: there is no such field",
-        f"policy_file: {folder.policy_file}: line 2: y: there is no such field",
-    ]
-    assert "another takes its place" not in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"workers": "0"}, "workers: "),
-        ({"tls_key_file": "/none"}, "tls_key_file: /none: "),
-    ],
-)
-def test_bad_settings_end_it_with_2(folder: Folder, changed: dict[str, str], said: str) -> None:
-    done = authz("serve", *folder.flags(**{"workers": "2", **changed}))
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(said)
-    assert "another takes its place" not in done.stdout
-
-
-@pytest.mark.parametrize("setting", ["listen", "http_listen"])
-def test_a_port_in_use_is_told_by_its_setting(folder: Folder, setting: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-        done = authz("serve", *folder.flags(workers="2", **{setting: address}))
-    assert done.returncode == 3
-    assert done.stderr == f"{setting}: cannot listen on {address}: Address already in use\n"
-
-
-def test_only_workers_of_one_server_share_a_port(folder: Folder) -> None:
-    with two_workers(folder) as process:
-        for workers in ("1", "2"):
-            flags = folder.flags(listen=f"127.0.0.1:{process.port}", workers=workers)
-            assert authz("serve", *flags).returncode == 3
-        assert process.ready().popen.poll() is None
 
 
 # Metrics of several processes ------------------------------------------------------------------
