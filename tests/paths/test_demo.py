@@ -9,7 +9,7 @@ import pytest
 from authz.lab import demo
 from authz.lab.box.paths import play
 from authz.lab.box.paths.outage import OUTAGE
-from tests.command import in_process
+from tests.command import Run
 from tests.paths.conftest import own_box
 
 
@@ -17,13 +17,12 @@ class TestInTheBox:
     pytestmark = own_box
 
     def test_scenarios_are_as_expected(
-        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, reuse: bool
+        self, run: Run, monkeypatch: pytest.MonkeyPatch, *, reuse: bool
     ) -> None:
         """Some of them: `test_matrix` plays each."""
         some = list(play.scenarios())[::10]
         monkeypatch.setattr(play, "scenarios", lambda: some)
-        how = ["--knative", "--once", "--json", *["--reuse"] * reuse]
-        done = in_process(monkeypatch, capsys)("demo", *how)
+        done = run("demo", "--knative", "--once", "--json", *["--reuse"] * reuse)
         assert done.code == 0, done.err
         assert [it for it in done.json["scenarios"] if not it["ok"]] == []
         assert [it["name"] for it in done.json["scenarios"]] == [it.name for it in (*some, *OUTAGE)]
