@@ -150,7 +150,12 @@ async def mesh(istiod: Source | None, *, reuse: bool) -> AsyncIterator[Mesh]:
         pytest.skip(reason)
     extra = [world.HIDDEN, *world.scoped()]
     async with box.running(
-        world.world(), policy=world.policy(), extra=extra, source=istiod, reuse=reuse
+        world.world(),
+        policy=world.policy(),
+        extra=extra,
+        source=istiod,
+        reuse=reuse,
+        patched=box.patient,
     ) as running:
         await running.settled()
         yield running

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from authz.lab.box.istio import network
-from authz.lab.box.istio.box import running
+from authz.lab.box.istio.box import patient, running
 from authz.lab.box.istio.mesh import Source
 from authz.lab.world import attacked as worlds
 from tests.attacks.box import Box, policy
@@ -19,7 +19,12 @@ async def box(istiod: Source | None, *, reuse: bool) -> AsyncIterator[Box]:
     if reason := network.missing():
         pytest.skip(reason)
     mesh_of_attacks = running(
-        worlds.attacked(), tenants=worlds.ATTACKED, policy=policy(), source=istiod, reuse=reuse
+        worlds.attacked(),
+        tenants=worlds.ATTACKED,
+        policy=policy(),
+        source=istiod,
+        reuse=reuse,
+        patched=patient,
     )
     async with mesh_of_attacks as mesh:
         await mesh.settled()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from copy import deepcopy
 from functools import partial
 from time import monotonic
 from typing import Final
@@ -21,7 +20,6 @@ from authz.lab.box.istio.client import Answer
 from authz.lab.box.istio.mesh import AUTHZ, Mesh, Source
 from authz.lab.harness.service import KEPT
 from authz.lab.world.attacked import attacked
-from authz.lab.world.model import Json
 from authz.lab.world.standard_policy import standard_policy
 from tests.mesh.conftest import needs_network
 from tests.support.waiting import eventually
@@ -43,17 +41,6 @@ SAME_TENANT: Final = ("acme-web/hello", "http://hello.acme-db/")
 ASLEEP: Final = ("acme-web/hello", "http://idle.acme-db/")
 
 
-def patiently(documents: tuple[Json, ...]) -> list[Json]:
-    """The service may take its time: on a busy machine, too, each call is signed."""
-    changed = deepcopy([*documents])
-    for it in changed:
-        for patch in it["spec"].get("configPatches", ()):
-            typed = patch["patch"].get("value", {}).get("typed_config", {})
-            if "grpc_service" in typed:
-                typed["grpc_service"]["timeout"] = "10s"
-    return changed
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def warm(istiod: Source | None) -> AsyncIterator[Mesh]:
     if reason := network.missing():
@@ -62,7 +49,7 @@ async def warm(istiod: Source | None) -> AsyncIterator[Mesh]:
         attacked(),
         tenants=("acme-web", "acme-db", "initech", "globex"),
         reuse=True,
-        patched=patiently,
+        patched=box.patient,
         settings={"workers": WORKERS},
         source=istiod,
     )

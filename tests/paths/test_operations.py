@@ -101,6 +101,7 @@ async def own(
                 policy=world.policy(),
                 source=istiod,
                 reuse=reuse,
+                patched=box.patient,
             )
             mesh = await stack.enter_async_context(running)
             await mesh.settled()

@@ -51,7 +51,7 @@ class Mesh:
         self.authz: AuthzServer
         self.configurations: Configurations
         self.shipped: tuple[Json, ...]
-        """The documents of the overlay that is installed, before they were patched."""
+        """The documents of ours that are installed."""
         self.proxies: dict[str, Proxy] = {}
         self.programs: dict[str, programs.Inside | programs.Outside | None] = {}
         self.configs: dict[str, Json] = {}
