@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from authz.lab.loopback.server import POLICY
+from authz.lab.world.model import Json
 from loadtest.compare.rounds import started
 from loadtest.compare.variants import ANSWERS_KEPT, ASKING, built_in
 from loadtest.hotpath import Tell
@@ -43,7 +44,8 @@ async def measure(stack: Stack, directory: Path, size: Size, tell: Tell) -> list
     """
     names = [namespace(n) for n in range(max(*size.others, size.peers // ACCOUNTS, 1))]
     policy = POLICY.replace("[acme-web,", f"[{', '.join(names)}, acme-web,")
-    variants = [it for it in built_in() if it.name in {ASKING, ANSWERS_KEPT}]
+    named = [it for it in built_in() if it.name in {ASKING, ANSWERS_KEPT}]
+    variants = [replace(it, changed=_patiently) for it in named]
     async with AsyncExitStack() as running:
         tell("starting servers and Envoys")
         ways = await started(stack, directory, variants, running, policy)
@@ -52,3 +54,8 @@ async def measure(stack: Stack, directory: Path, size: Size, tell: Tell) -> list
         for others in size.others:
             rows += await revocations(stack, ways, others, size.revocations, tell)
         return rows
+
+
+def _patiently(asks: Json) -> None:
+    """A question may take its time: what is measured is what becomes of it."""
+    asks["grpc_service"]["timeout"] = "10s"
