@@ -145,6 +145,20 @@ def test_a_flag_wins_over_the_file_however_that_writes_the_name(file: Path) -> N
     assert problems({**TLS, "drain_seconds": "3"}, file) == ["DRAIN_SECONDS: unknown setting"]
 
 
+OF_0_1_0 = """
+clock_leeway_seconds drain_seconds grace_seconds handshake_seconds http_listen identity idle_seconds
+kek kek_files listen longest_request_seconds max_buffered_bytes max_checks_per_second
+max_connection_age_seconds max_connections max_connections_per_namespace max_handshakes
+max_message_bytes max_streams own_id policy_file policy_from_cluster request_seconds store
+tls_ca_file tls_cert_file tls_key_file token_header token_seconds transport workers
+"""
+
+
+def test_a_settings_file_of_the_first_version_is_read() -> None:
+    """A setting that goes is an upgrade that fails: CHANGELOG must say what to do about it."""
+    assert set(OF_0_1_0.split()) <= Settings.model_fields.keys()
+
+
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}\n"])
 def test_an_empty_file_sets_nothing(file: Path, text: str) -> None:
     file.write_text(text)
