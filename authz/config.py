@@ -436,7 +436,7 @@ class Settings(KeySettings):
             and self.policy_kept_file.absolute().resolve() == self.policy_file.absolute().resolve()
         ):
             yield (
-                f"policy_kept_file: {self.policy_kept_file} is policy_file, which nobody here "
+                f"policy_kept_file: {self.policy_kept_file} is policy_file, which no server "
                 "writes: name another file"
             )
 

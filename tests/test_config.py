@@ -274,8 +274,7 @@ def test_there_is_one_policy() -> None:
 def test_the_policy_file_is_not_written(kept: str) -> None:
     (told,) = problems({**TLS, "policy_file": "/p/policy.yaml", "policy_kept_file": kept})
     assert told == (
-        f"policy_kept_file: {Path(kept)} is policy_file, which nobody here writes: "
-        "name another file"
+        f"policy_kept_file: {Path(kept)} is policy_file, which no server writes: name another file"
     )
 
 

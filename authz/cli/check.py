@@ -38,7 +38,9 @@ def check(
     ] = False,
     wait: Annotated[
         float,
-        typer.Option("--wait", min=0, max=86_400, help="Seconds to look again until all is well."),
+        typer.Option(
+            "--wait", min=0, max=86_400, help="Repeat so many seconds, until all is well."
+        ),
     ] = 0,
     policy: Annotated[
         Path | None,

@@ -26,11 +26,12 @@ def conformance(
         typer.Option("--istiod", help="With --box: a real istiod feeds its Envoys; needs Go."),
     ] = False,
     image: Annotated[
-        str | None, typer.Option("--image", help="For the tenants' pods: it must have python3.")
+        str | None,
+        typer.Option("--image", help="The tenants' image; it must have python3."),
     ] = None,
     label: Annotated[
         list[str] | None,
-        typer.Option("--label", help="NAME=VALUE of both namespaces, so that pods get sidecars."),
+        typer.Option("--label", help="NAME=VALUE, for both namespaces, so that pods get sidecars."),
     ] = None,
     prepared: Annotated[
         bool,

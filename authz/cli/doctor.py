@@ -49,11 +49,13 @@ def doctor(
     ] = None,
     *,
     cluster: Annotated[
-        bool, typer.Option("--cluster", help="Ask every proxy of KUBECONFIG's cluster, too.")
+        bool, typer.Option("--cluster", help="Examine every proxy of KUBECONFIG's cluster, too.")
     ] = False,
     namespace: Annotated[
         list[str] | None,
-        typer.Option("--namespace", callback=namespaces, help="With --cluster: only of these."),
+        typer.Option(
+            "--namespace", callback=namespaces, help="With --cluster: these namespaces only."
+        ),
     ] = None,
     pods: Annotated[
         Path | None,
@@ -61,7 +63,7 @@ def doctor(
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option("--metrics", help="A server's /metrics; once for each server, all of them."),
+        typer.Option("--metrics", help="The URL of a server's /metrics; give every server's."),
     ] = None,
     overlay: Annotated[
         str, typer.Option("--overlay", help="Which of the shipped overlays is installed.")
@@ -171,8 +173,8 @@ def _counted(urls: list[str], unreadable: list[str]) -> Iterator[Finding]:
     if counted.undecided:
         names = ", ".join(sorted(counted.undecided))
         unreadable.append(
-            f"--metrics: cannot tell whether {names} verifies: one server saw it sign, and another "
-            "does not list whom it saw verify (authz_namespace_verified). Upgrade the servers"
+            f"--metrics: cannot tell whether {names} verify: one server saw them sign, and another "
+            "does not list who verified (authz_namespace_verified). Upgrade the servers"
         )
     for namespace in sorted(counted.unprotected):
         what = f"it signs and never verifies, by what {len(urls)} server(s) saw"

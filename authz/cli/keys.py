@@ -34,7 +34,7 @@ _Name = Annotated[
 _Now = Annotated[bool, typer.Option("--now", help="Sign with the new key at once (emergency).")]
 _ClockIsRight = Annotated[
     bool,
-    typer.Option("--clock-is-right", help="Go by this machine's clock, whatever others show."),
+    typer.Option("--clock-is-right", help="Trust this machine's clock, whatever others show."),
 ]
 
 
@@ -232,7 +232,7 @@ def recover(
     ] = None,
     newest: Annotated[
         bool,
-        typer.Option("--newest", help="No key was changed after the copy was made: keep them."),
+        typer.Option("--newest", help="Keep all keys: none was changed after the copy was made."),
     ] = False,
     reason: Reason = None,
     dry_run: DryRun = False,

@@ -18,11 +18,11 @@ _EXAMPLES = (
 @app.command(epilog=_EXAMPLES)
 def manifests(
     name: Annotated[
-        str | None, typer.Argument(help="Which of them; without a name, they are listed.")
+        str | None, typer.Argument(help="Which manifests; without a name, list them.")
     ] = None,
     *,
     image: Annotated[
-        str | None, typer.Option("--image", help="Of the service, as your registry has it.")
+        str | None, typer.Option("--image", help="The service's image in your registry.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -72,7 +72,8 @@ def explain(
         ),
     ] = 8012,
     route: Annotated[
-        str, typer.Option(help="@public: whose the route at the gateway is; DESTINATION's own.")
+        str,
+        typer.Option(help="@public: the owner of the gateway's route, else DESTINATION."),
     ] = "",
     service: Annotated[str, typer.Option(help="@public: the Service that is called.")] = "any",
     host: Annotated[str, typer.Option(help="@public: the Host that is called.")] = "",
@@ -174,7 +175,7 @@ def _verdict_row(verdict: Verdict | None) -> dict[str, object]:
     `kept` is whether a proxy may give the answer again by itself, where settings let it.
     """
     if verdict is None:
-        because = "nobody holds the role gateway, so nothing comes in from outside"
+        because = "no account holds the role gateway, so nothing comes in from outside"
         return {"allowed": False, "because": because, "row": None, "grant": None, "kept": False}
     if isinstance(verdict, Deny):
         because, grant, kept = verdict.reason.sentence, None, False

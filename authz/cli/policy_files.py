@@ -27,7 +27,7 @@ Cluster = Annotated[
 ]
 Enforced = Annotated[
     bool,
-    typer.Option("--enforced", help="As if every namespace were in mode enforce."),
+    typer.Option("--enforced", help="Judge as if every namespace were in mode enforce."),
 ]
 
 

@@ -27,7 +27,7 @@ def prove(
         bool, typer.Option("--through", help="Look for paths through other namespaces, too.")
     ] = False,
     ignore_exemptions: Annotated[
-        bool, typer.Option("--ignore-exemptions", help="What an exemption opens is no path.")
+        bool, typer.Option("--ignore-exemptions", help="Do not count what exemptions open.")
     ] = False,
     cluster: Cluster = False,
     enforced: Enforced = False,

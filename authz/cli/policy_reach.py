@@ -72,7 +72,7 @@ def diff(
     *,
     fail_on: Annotated[
         FailOn,
-        typer.Option("--fail-on", help="Which changes are exit code 1: any, opens or closes."),
+        typer.Option("--fail-on", help="Changes that give exit code 1: any, opens or closes."),
     ] = FailOn.ANY,
     cluster: Cluster = False,
     enforced: Enforced = False,

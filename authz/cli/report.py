@@ -32,7 +32,7 @@ def report(
     *,
     metrics: Annotated[
         list[str] | None,
-        typer.Option("--metrics", help="A server's /metrics; once for each replica."),
+        typer.Option("--metrics", help="The URL of a server's /metrics; once for each server."),
     ] = None,
     policy: Annotated[
         Path | None,

@@ -58,7 +58,7 @@ def mint(
 def verify(
     *,
     destination: Annotated[
-        str | None, typer.Option(help="Also demand that it is for this namespace.")
+        str | None, typer.Option(help="Also check that it is for this namespace.")
     ] = None,
     as_json: AsJson = False,
     settings: KeySettings,

@@ -68,7 +68,7 @@ class Reason(enum.Enum):
         Outward.NOT_ALLOWED,
     )
     ROUTE_UNOWNED = (
-        "the route from outside names no VirtualService, so that nobody is known to own it",
+        "the route from outside names no VirtualService, so its owner is unknown",
         Outward.NOT_ALLOWED,
     )
     ROUTE_FOREIGN = (
@@ -104,7 +104,7 @@ class Reason(enum.Enum):
         Outward.NOT_ALLOWED,
     )
     CHECK_FORWARDED = (
-        "a proxy passed this Check on, so that its certificate is not of whoever asks",
+        "a proxy passed this Check on, so its certificate is not the caller's",
         Outward.NOT_ALLOWED,
     )
     ROLE_REQUIRED = (

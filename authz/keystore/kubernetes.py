@@ -170,7 +170,7 @@ class KubernetesBackend:
         with suppress(KubeError, KeyStoreError):
             return self._record(await self._secret()) == record
         raise KeyStoreError(
-            f"{self} stopped answering in the middle of the change, so that nobody knows whether "
+            f"{self} stopped answering in the middle of the change, so that it is unknown whether "
             "it was made: see `authz keys list` before you repeat it"
         )
 

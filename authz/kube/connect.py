@@ -122,7 +122,7 @@ def _proxy(url: str | None) -> httpx.Proxy | None:
     if not host:
         raise KubeError("proxy-url is no URL such as http://proxy.example:3128")
     if scheme not in _PROXIES:
-        raise KubeError(f"proxy-url: {scheme} is none of {', '.join(_PROXIES)}")
+        raise KubeError(f"proxy-url: {scheme} is unknown: use {', '.join(_PROXIES)}")
     if scheme == "socks5":
         try:
             import_module("socksio")

@@ -119,7 +119,7 @@ def token_in(file: Path) -> str:
 def _token(user: User) -> Bearer:
     if not user.token_file:
         if not _is_token(user.token):
-            raise KubeError("users: token is none: it has spaces or other than ASCII")
+            raise KubeError("users: token: it has spaces or is not ASCII: correct it")
         return Bearer(lambda: user.token)
     file = Path(user.token_file)
 

@@ -53,7 +53,7 @@ class Answer:
         """Why."""
         match self.verdict:
             case None:
-                return "nobody holds the role without which there is no such way"
+                return "no account holds the role that this way needs"
             case Allow() as allow:
                 return allow.ground.value
             case denied:

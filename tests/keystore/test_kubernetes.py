@@ -239,7 +239,7 @@ async def test_where_nobody_can_know_whether_a_change_was_made_it_is_said(
         return await real(request)
 
     api._update = vanish  # type: ignore[method-assign]
-    with pytest.raises(KeyStoreError, match="nobody knows whether it was made: see `authz keys"):
+    with pytest.raises(KeyStoreError, match="unknown whether it was made: see `authz keys"):
         await store._backend.write(b"another", replaces=record)
 
 

@@ -198,7 +198,7 @@ async def test_the_server_may_be_known_by_another_name(
             {"certificate-authority-data": "", "certificate-authority": "/nonexistent"},
             "certificate-authority: /nonexistent: No such file",
         ),
-        ({"proxy-url": "ftp://a"}, "proxy-url: ftp is none of http, https, socks5"),
+        ({"proxy-url": "ftp://a"}, "proxy-url: ftp is unknown: use http, https, socks5"),
         ({"proxy-url": "http://[a"}, "proxy-url is no URL"),
         ({"server": "http://203.0.113.1"}, "would get our token unencrypted: use https"),
         ({"server": "http://jane:pw@203.0.113.1:80"}, "http://203.0.113.1 would get our token"),
@@ -381,7 +381,7 @@ async def test_a_token_file_is_read_again_when_its_token_is_refused(
         ),
         ({"as-groups": ["a"], **USER}, "as-uid, as-groups and as-user-extra need as"),
         ({"as": "a\r\nb: c", **USER}, "use printable ASCII"),
-        ({"token": "secret\nsecond"}, "token is none"),
+        ({"token": "secret\nsecond"}, "token: it has spaces"),
         ({"tokenFile": "/nonexistent"}, "tokenFile: /nonexistent: No such file"),
     ],
 )
