@@ -72,10 +72,9 @@ def check(
 
     Each line is ok, a warning, a problem, or not read, with what to do and the page that says why.
     It reads objects, servers' metrics and RBAC, never the content of a Secret, and changes nothing.
-    What proxies have in force, `authz doctor --cluster` examines.
+    `authz doctor --cluster` examines what proxies have in force.
 
-    Exit code 1: there is a problem. 3: something could not be read, so that nobody knows; warnings
-    are 0.
+    Exit code 1: there is a problem. 3: something could not be read. Warnings alone are 0.
     """
     try:
         from authz import check as checks  # noqa: PLC0415 - needs its extra

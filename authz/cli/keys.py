@@ -119,8 +119,8 @@ def list_(*, as_json: AsJson = False, settings: KeySettings) -> None:
 def history(*, as_json: AsJson = False, settings: KeySettings) -> None:
     """Show the last changes of the keys: which version they made, when, who, what, and why.
 
-    Who says so is the machine on which the command ran, and whoever has the KEK can write anything
-    here. A version that is missing was made by something that notes nothing.
+    The machine that ran the command names the author, and a holder of the KEK can write anything
+    here. A version is missing where the program that made it notes nothing.
     """
     snapshot = with_store(settings, lambda store: store.load())
     rows = [
@@ -150,13 +150,13 @@ def rotate(
 ) -> None:
     """Bring in a new key for one namespace, or for all of them by a new root.
 
-    The new key is published at once and signs an hour later, so that a server that cannot reach
-    the store until then still knows it in time. The old one verifies until its last token expires,
-    which is told by the settings: use the servers' own. So nobody is denied.
+    The new key is published at once and signs an hour later, so that a server that cannot reach the
+    store until then still knows it in time. The old one verifies until its last token expires, by
+    the settings: use the servers' own. So no request is denied.
 
     With --now, a server that has not seen the change yet denies what the new key signs.
 
-    The clock of this machine must be right: it tells when the old key ends.
+    The clock of this machine must be right: it decides when the old key ends.
     """
     changing = Changing(settings, _now(), reason, dry_run, as_json)
     time_, delay, life = changing.now, 0 if now else DELAY, settings.token_life
@@ -201,9 +201,9 @@ def revoke(
     as_json: AsJson = False,
     settings: KeySettings,
 ) -> None:
-    """Make every token invalid that a namespace, or anybody under a root key, was ever given.
+    """Invalidate every token ever given to a namespace, or made under a root key.
 
-    Servers act on it within a second. Requests that are on their way with such a token are denied.
+    Servers act on it within a second. Requests under way with such a token are denied.
     """
     changing = Changing(settings, _now(), reason, dry_run, as_json)
     time_, life = changing.now, settings.token_life
@@ -239,12 +239,12 @@ def recover(
     as_json: AsJson = False,
     settings: KeySettings,
 ) -> None:
-    """Make a copy of the key store that was put back one that every server takes.
+    """Make a restored copy of the key store acceptable to every server.
 
     A copy does not know what was revoked after it was made. So every root key is revoked, and a new
-    one signs at once: all tokens that were ever made are denied, which fails requests on their way,
-    once. Servers that run take it within a second. Where their log says that root keys are missing,
-    which were made after the copy, name those with --lost.
+    one signs at once: all tokens made so far are denied, and requests under way fail, once. Servers
+    that run take it within a second. If their log names missing root keys, made after the copy,
+    give them with --lost.
     """
     changing = Changing(settings, _now(), reason, dry_run, as_json)
     time_, life = changing.now, settings.token_life

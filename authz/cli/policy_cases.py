@@ -21,8 +21,9 @@ def run_cases(
 ) -> None:
     """Try a policy on cases: who calls whom, and whether that must get in.
 
-    A case holds if every request that fits it is decided as it expects. What it leaves out is open:
-    without `port` it is about every port, without `way` about every way that `matrix` names.
+    A case holds if every request that fits it is decided as it expects. What a case leaves out can
+    be anything: without `port` it is about every port, without `way` about every way that `matrix`
+    names.
 
     Exit code 1: a case does not hold. Exit code 2: the file of cases is bad.
     """

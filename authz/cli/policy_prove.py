@@ -36,8 +36,8 @@ def prove(
     """Prove that no request from FROM gets into TO, or show one that does.
 
     A path is one request, by any way. With `--through` it is a chain of them, where a workload in
-    between calls on for whoever reached it: no policy stops a workload that is willing. A call to a
-    public name comes from @public, whoever makes it.
+    between calls on for its caller: no policy can prevent that. A call to a public name comes from
+    @public, whoever makes it.
 
     Exit code 1: there is a path. Exit code 2: FROM or TO is no end of a path.
     """

@@ -34,12 +34,12 @@ def matrix(
 
     Ways: `peer`, straight from pod to pod, by mTLS; `token`, through the activator or the local
     gateway; `event`, through a broker, channel or sink; `tcp`, straight and not as HTTP;
-    `plaintext`, with a token that nobody is proven to bring; `exemption`, straight, as an exemption
+    `plaintext`, with a token whose presenter is not proven; `exemption`, straight, as an exemption
     describes it; `outside`, by the public gateway.
 
-    Namespaces of which the policy says the same stand together, and all that it does not name are
-    one. That a namespace reaches itself is left out, and so are accounts that hold a role: they are
-    trusted with all that passes through them. Of many names a table has the first, `--json` all.
+    Namespaces that the policy treats alike stand together, as do all that it does not name. A
+    namespace's way to itself is left out, and so are accounts that hold a role: they are trusted
+    with all that passes through them. Of many names a table has the first, `--json` all.
     """
     policy = load(file, cluster=cluster, enforced=enforced)
     found = Matrix([policy], now())
@@ -80,10 +80,10 @@ def diff(
 ) -> None:
     """Say which pairs of namespaces NEW opens and which it closes, as against OLD.
 
-    A grant that ends later opens, one that ends earlier closes. Fields that say who is trusted, or
-    where names lead, show in no pair: where one of them differs, it is named, and counts as both.
-    What gets in as before, for another reason, is no change. Of many names a terminal shows the
-    first, a pipe gets all.
+    A grant that ends later opens, one that ends earlier closes. Fields about trust, or where names
+    lead, belong to no pair: each that differs is named, and counts as both. A request that gets in
+    as before, for another reason, is no change. Of many names a terminal shows the first, a pipe
+    gets all.
 
     Exit code 1: something changes; with `--fail-on opens`, something opens.
     """

@@ -17,7 +17,7 @@ def schema(
     """Print the JSON Schema of a kind of file, for editors and other tools.
 
     An editor with YAML's language server checks a file and completes its fields as you write, if
-    the first line is a comment `yaml-language-server: $schema=PATH`. The schema knows each field by
-    itself; what fields must be together, the commands that read the file say.
+    the first line is a comment `yaml-language-server: $schema=PATH`. The schema knows each field
+    alone; the commands that read the file check fields together.
     """
     print_json(schemas.schema(of))

@@ -46,10 +46,9 @@ def report(
     """Say of each destination namespace whether it can be enforced, and who would be denied.
 
     From the decision log come the callers, and the grants that would let them in, as YAML to
-    review. A token that was not good never leads to a grant: that is an attack or a fault. From
-    /metrics come the totals, and the namespaces that never verify, where enforcing protects
-    nothing. Who did not call is not in a log: let it cover the rarest caller, such as a month's
-    end.
+    review. An invalid token never leads to a grant: it is an attack or a fault. From /metrics come
+    the totals, and the namespaces that never verify, where enforcing protects nothing. A log has
+    only those who called: let it cover the rarest caller, such as a month's end.
 
     Lines may stand in the envelope of a container runtime or log store.
 

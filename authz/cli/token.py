@@ -38,7 +38,7 @@ def mint(
     ] = "default",
     settings: KeySettings,
 ) -> None:
-    """Print a token from SOURCE to DESTINATION. Whoever can do this can be any tenant."""
+    """Print a token from SOURCE to DESTINATION. Somebody who can do this can act as any tenant."""
     public = source == PUBLIC
     if not is_service_account(service_account):
         raise BadSettings([f"--service-account: {service_account!r} is not a service account"])
