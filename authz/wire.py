@@ -58,11 +58,6 @@ def virtual_service_name(namespace: str, name: str) -> str:
     return f"/apis/networking.istio.io/v1/namespaces/{namespace}/virtual-service/{name}"
 
 
-def inbound_cluster_name(port: int) -> str:
-    """What istiod calls a sidecar's cluster of its own app's port."""
-    return f"inbound|{port}||"
-
-
 def server_name(host: str, port: int) -> str:
     """The SNI that a sidecar's TLS connection to a Service's port goes by."""
     return f"outbound_.{port}_._.{host}"

@@ -20,7 +20,9 @@ OPTIONS += ["--import-mode=importlib", "--noconftest", "--assert=plain", "--tb=l
 
 
 def run(mutant: Path, test: str) -> None:
-    """Play a test against a copy of the package: in a process that has not loaded the package."""
+    """Play a test against a copy of the package, in a process that forgets what it has loaded."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in {"authz", "tests"}]:
+        del sys.modules[name]
     with (mutant / "said").open("w") as said:
         for stream in (1, 2):
             os.dup2(said.fileno(), stream)

@@ -47,6 +47,17 @@ class SpiffeId:
         return f"spiffe://{self.trust_domain}/ns/{self.namespace}/sa/{self.service_account}"
 
 
+def parse_service_account(text: str) -> str:
+    """Read the name of a service account.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not is_service_account(text):
+        raise ValueError(f"{text!r} is not the name of a service account")
+    return text
+
+
 def is_service_account(text: str) -> bool:
     """Whether Kubernetes would take `text` as the name of a service account."""
     return len(text) <= MAX_NAME and _account.fullmatch(text) is not None

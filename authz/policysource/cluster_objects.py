@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from authz.domain.identity import is_service_account
+from authz.domain.identity import parse_service_account
 from authz.domain.names import Namespace, normal_host, parse_namespace
 from authz.domain.policy import EVERYONE, Grant
 from authz.errors import InvalidName
@@ -27,12 +27,6 @@ def _source(text: str) -> str:
     return text if text == EVERYONE else parse_namespace(text)
 
 
-def _service_account(text: str) -> str:
-    if not is_service_account(text):
-        raise ValueError(f"{text!r} is not the name of a service account")
-    return text
-
-
 def _day(text: str) -> str:
     parse_day(text)
     return text
@@ -45,7 +39,7 @@ class _Spec(BaseModel):
 
     from_: Annotated[str, AfterValidator(_source), Field(alias="from")]
     service_account: Annotated[
-        str | None, AfterValidator(lambda text: text and _service_account(text))
+        str | None, AfterValidator(lambda text: text and parse_service_account(text))
     ] = Field(None, alias="serviceAccount", min_length=1)
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     until: Annotated[str, AfterValidator(_day)] | None = None

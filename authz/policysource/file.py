@@ -6,7 +6,6 @@ Nothing is guessed, see `yamlfile`, and a file with one problem changes nothing.
 import datetime as dt
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -20,7 +19,7 @@ from pydantic import (
 )
 
 from authz.domain.hosts import HostTemplate
-from authz.domain.identity import SpiffeId, is_service_account
+from authz.domain.identity import SpiffeId, parse_service_account
 from authz.domain.names import (
     LABEL,
     MAX_NAME,
@@ -33,7 +32,7 @@ from authz.domain.names import (
 )
 from authz.domain.policy import EVERYONE, Exemption, Grant, Mode, NamespacePolicy, Policy, Role
 from authz.errors import BadPolicy, InvalidIdentity
-from authz.policysource.days import end_of, parse_day
+from authz.policysource.days import day_or_text, end_of
 from authz.yamlfile import (
     DAY,
     STRICT,
@@ -65,20 +64,6 @@ def _dns_name(text: str) -> str:
     if not is_dns_name(text):
         raise ValueError(f"{text!r} is not a lower-case DNS name")
     return text
-
-
-def _service_account(text: str) -> str:
-    if not is_service_account(text):
-        raise ValueError(f"{text!r} is not the name of a service account")
-    return text
-
-
-def _day(value: object) -> object:
-    """A day in quotation marks is the same day: tools quote every text, and JSON has no days."""
-    if isinstance(value, str):
-        with suppress(ValueError):
-            return parse_day(value)
-    return value
 
 
 def _path(text: str) -> str:
@@ -143,12 +128,14 @@ _TrustDomain = Annotated[str, AfterValidator(_trust_domain), text_like(r"[a-z0-9
 _Service = Annotated[str, AfterValidator(_service), text_like(rf"{LABEL}\.{LABEL}")]
 _Template = Annotated[str, AfterValidator(_template), text_like(r".*\{\{\.Namespace\}\}\..+")]
 _Source = Annotated[str, AfterValidator(_source), text_like(rf"\*|{LABEL}")]
-_ServiceAccount = Annotated[str, AfterValidator(_service_account), text_like(_ACCOUNT, MAX_NAME)]
+_ServiceAccount = Annotated[
+    str, AfterValidator(parse_service_account), text_like(_ACCOUNT, MAX_NAME)
+]
 _Port = Annotated[int, Field(ge=1, le=65535)]
 _Public = Annotated[Any, AfterValidator(_public), _PUBLIC]
 _Path = Annotated[str, AfterValidator(_path), text_like(rf"{_NO_DOTS}{_PATH}")]
 _Text = Annotated[str, Field(min_length=1)]
-_Day = Annotated[dt.date, BeforeValidator(_day), DAY]
+_Day = Annotated[dt.date, BeforeValidator(day_or_text), DAY]
 
 
 class _Model(BaseModel):

@@ -2,16 +2,15 @@
 
 import datetime as dt
 import enum
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
-from authz.domain.identity import is_service_account
+from authz.domain.identity import parse_service_account
 from authz.domain.names import LABEL, MAX_NAME, PUBLIC, is_label, parse_namespace
 from authz.errors import BadSettings
-from authz.policysource.days import parse_day
+from authz.policysource.days import day_or_text
 from authz.reach.ways import Way
 from authz.yamlfile import DAY, STRICT, line_of, parse_plain, read_input, text_like
 
@@ -32,23 +31,10 @@ def _source(text: str) -> str:
     return text if text == PUBLIC else parse_namespace(text)
 
 
-def _service_account(text: str) -> str:
-    if not is_service_account(text):
-        raise ValueError(f"{text!r} is not the name of a service account")
-    return text
-
-
 def _service(text: str) -> str:
     if not is_label(text):
         raise ValueError(f"{text!r} is not a Service's name: write it without its namespace")
     return text
-
-
-def _day(value: object) -> object:
-    if isinstance(value, str):
-        with suppress(ValueError):
-            return parse_day(value)
-    return value
 
 
 def _askable(day: dt.date) -> dt.date:
@@ -73,7 +59,7 @@ class Case(BaseModel):
     """The namespace that calls, or `"@public"`: the outside world."""
     to: _Namespace
     """The namespace that is called."""
-    service_account: Annotated[str, AfterValidator(_service_account), _ACCOUNT] | None = None
+    service_account: Annotated[str, AfterValidator(parse_service_account), _ACCOUNT] | None = None
     """The caller's; without it, every one."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """The pod's; without it, every one. No event has one, so that a case with a port is about
@@ -86,7 +72,9 @@ class Case(BaseModel):
     """From outside: the Service that is called; without it, every one."""
     host: Annotated[str, Field(min_length=1)] | None = None
     """From outside: the Host that is called; without it, one that is nobody's."""
-    on: Annotated[dt.date, BeforeValidator(_day), AfterValidator(_askable), DAY] | None = None
+    on: Annotated[dt.date, BeforeValidator(day_or_text), AfterValidator(_askable), DAY] | None = (
+        None
+    )
     """The day, in UTC, on which it is asked; without it, now."""
     expect: Annotated[Expected, Field(strict=False)]
     """`allow` or `deny`."""

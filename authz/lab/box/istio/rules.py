@@ -11,8 +11,6 @@ from authz.lab.world.model import World
 
 PROXY_UID: Final = 1337
 APP_UID: Final = 1000
-OUTBOUND_PORT: Final = 15001
-INBOUND_PORT: Final = 15006
 NOT_CAPTURED: Final = (15008, 15090, 15021, 15020)
 """Inbound ports that istio-init leaves alone: the tunnel, metrics, health and the agent."""
 

@@ -23,9 +23,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from authz.lab.box.knative import websocket
-from authz.lab.box.knative.command import control, main, parser, socket_option
+from authz.lab.box.knative.command import listening, main, parser, socket_option
 from authz.lab.box.knative.messages import End, Request, Response, Stream, error, reply
-from authz.lab.box.knative.net import address, dial, serve
+from authz.lab.box.knative.net import address, dial
 from authz.lab.box.knative.reverse_proxy import forward
 from authz.lab.box.knative.revision import Revision
 
@@ -152,15 +152,13 @@ async def run(options: argparse.Namespace) -> AsyncIterator[None]:
     activator = Activator(
         domain=options.cluster_domain, mesh=options.mesh, wait_seconds=options.wait_seconds
     )
+    handlers = [(activator.handle, port) for port in (options.http1_port, options.http2_port)]
+    routes = {"PUT /revisions": activator.put, "GET /revisions": activator.get}
     async with AsyncExitStack() as stack:
         stack.push_async_callback(activator.close)
-        for port in (options.http1_port, options.http2_port):
-            await stack.enter_async_context(
-                serve(activator.handle, host=options.address, port=port)
-            )
-        if options.control:
-            routes = {"PUT /revisions": activator.put, "GET /revisions": activator.get}
-            await stack.enter_async_context(serve(control(routes), path=options.control))
+        await stack.enter_async_context(
+            listening(options.address, handlers, options.control, routes)
+        )
         if options.autoscaler:
             authority = options.autoscaler_host or options.autoscaler
             reporting = asyncio.create_task(activator.report(options.autoscaler, authority))

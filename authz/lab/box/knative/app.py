@@ -34,9 +34,8 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from authz.lab.box.knative import websocket
-from authz.lab.box.knative.command import control, main, parser, socket_option
+from authz.lab.box.knative.command import listening, main, parser, socket_option
 from authz.lab.box.knative.messages import CHUNK, End, Headers, Request, Response, Stream, reply
-from authz.lab.box.knative.net import serve
 
 GREETING: Final = b"220 welcome\r\n"
 
@@ -134,13 +133,12 @@ async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 async def run(options: argparse.Namespace) -> AsyncIterator[None]:
     """Serve as long as the block lasts."""
     app = App(options.name)
+    handlers = [(app.handle, options.port)]
+    routes = {"GET /seen": app.tell, "DELETE /seen": app.forget}
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(
-            serve(app.handle, host=options.app_address, port=options.port)
+            listening(options.app_address, handlers, options.control, routes)
         )
-        if options.control:
-            routes = {"GET /seen": app.tell, "DELETE /seen": app.forget}
-            await stack.enter_async_context(serve(control(routes), path=options.control))
         if options.tcp_port:
             greeter = await asyncio.start_server(_greet, options.app_address, options.tcp_port)
             stack.callback(greeter.close)

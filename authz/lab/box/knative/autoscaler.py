@@ -10,11 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
-from authz.lab.box.knative.command import control, main, parser, socket_option
+from authz.lab.box.knative.command import listening, main, parser, socket_option
 from authz.lab.box.knative.messages import End, Request, Stream, error, reply
-from authz.lab.box.knative.net import serve
 from authz.lab.box.knative.websocket import accept
 
 
@@ -52,13 +51,8 @@ class Autoscaler:
 async def run(options: argparse.Namespace) -> AsyncIterator[None]:
     """Serve as long as the block lasts."""
     autoscaler = Autoscaler()
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(
-            serve(autoscaler.handle, host=options.address, port=options.port)
-        )
-        if options.control:
-            routes = {"GET /connections": autoscaler.tell}
-            await stack.enter_async_context(serve(control(routes), path=options.control))
+    handlers, routes = [(autoscaler.handle, options.port)], {"GET /connections": autoscaler.tell}
+    async with listening(options.address, handlers, options.control, routes):
         yield
 
 

@@ -7,11 +7,12 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from authz.lab.box.knative.messages import Request, Stream, body, error, reply
+from authz.lab.box.knative.net import Handler, serve
 
 Runs = Callable[
     [argparse.Namespace], AbstractAsyncContextManager[Callable[[], Awaitable[None]] | None]
@@ -66,6 +67,35 @@ def control(
         await reply(stream, 200, answer, [("content-type", "application/json")])
 
     return handle
+
+
+@asynccontextmanager
+async def listening(
+    address: str,
+    handlers: Iterable[tuple[Handler, int | None]],
+    path: Path | None = None,
+    routes: Mapping[str, Callable[[str, bytes], Awaitable[bytes]]] | None = None,
+) -> AsyncIterator[None]:
+    """Serve as long as the block lasts: handlers on their ports, `routes` on a control socket.
+
+    A handler without a port is not served, nor are `routes` without `path`.
+    """
+    async with AsyncExitStack() as stack:
+        for handler, port in handlers:
+            if port is not None:
+                await stack.enter_async_context(serve(handler, host=address, port=port))
+        if path is not None:
+            await stack.enter_async_context(serve(control(routes or {}), path=path))
+        yield
+
+
+def via_option(options: argparse.ArgumentParser) -> None:
+    """Add `--via`."""
+    options.add_argument(
+        "--via",
+        metavar="HOST:PORT",
+        help="send everything there, whatever the URL's host is, at its port if it has one",
+    )
 
 
 def socket_option(options: argparse.ArgumentParser, what: str) -> None:

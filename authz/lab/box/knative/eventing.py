@@ -21,15 +21,21 @@ import argparse
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from authz.lab.box.knative.callers import GO_AGENT, request_for
-from authz.lab.box.knative.command import control, main, parser, socket_option
+from authz.lab.box.knative.command import (
+    listening,
+    main,
+    parser,
+    socket_option,
+    via_option,
+)
 from authz.lab.box.knative.messages import Headers, Request, Response, Stream, body, reply
-from authz.lab.box.knative.net import call, serve
+from authz.lab.box.knative.net import call
 
 NAMESPACE: Final = "kn-namespace"
 """knative/eventing pkg/apis/headers.go: KnNamespaceHeader."""
@@ -230,16 +236,12 @@ async def run(options: argparse.Namespace) -> AsyncIterator[None]:
         "PUT /triggers": eventing.put_trigger,
         "POST /ping": eventing.ping,
     }
-    async with AsyncExitStack() as stack:
-        for handler, port in (
-            (eventing.ingress, options.ingress_port),
-            (eventing.filter, options.filter_port),
-            (eventing.channel, options.channel_port),
-        ):
-            if port is not None:
-                await stack.enter_async_context(serve(handler, host=options.address, port=port))
-        if options.control:
-            await stack.enter_async_context(serve(control(routes), path=options.control))
+    handlers = (
+        (eventing.ingress, options.ingress_port),
+        (eventing.filter, options.filter_port),
+        (eventing.channel, options.channel_port),
+    )
+    async with listening(options.address, handlers, options.control, routes):
         yield
 
 
@@ -248,11 +250,7 @@ def add_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("--address", default="127.0.0.1", help="to listen on (127.0.0.1)")
     for name in ("ingress", "filter", "channel"):
         options.add_argument(f"--{name}-port", type=int, help="none if not given")
-    options.add_argument(
-        "--via",
-        metavar="HOST:PORT",
-        help="send everything there, whatever the URL's host is, at its port if it has one",
-    )
+    via_option(options)
     socket_option(options, "sets brokers, channels, triggers")
 
 

@@ -18,12 +18,12 @@ import argparse
 import asyncio
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Final
 
-from authz.lab.box.knative.command import main, parser
+from authz.lab.box.knative.command import listening, main, parser
 from authz.lab.box.knative.messages import Request, Stream, error, reply
-from authz.lab.box.knative.net import address, serve
+from authz.lab.box.knative.net import address
 from authz.lab.box.knative.reverse_proxy import forward
 
 _HEALTH_CHECKS: Final = ("kube-probe/", "Knative-Activator-Probe", "Knative-Autoscaling-Probe")
@@ -194,16 +194,14 @@ def shim_forwarded(request: Request) -> None:
 async def run(options: argparse.Namespace) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """Serve as long as the block lasts."""
     proxy = QueueProxy(options.app, pod=options.pod, quiet_seconds=options.quiet_seconds)
-    listeners = [
+    handlers = [
         (proxy.handle, options.http1_port),
         (proxy.handle, options.http2_port),
         (proxy.autoscaler_metrics, options.autoscaler_port),
         (proxy.user_metrics, options.metrics_port),
         (proxy.admin, options.admin_port),
     ]
-    async with AsyncExitStack() as stack:
-        for handler, port in listeners:
-            await stack.enter_async_context(serve(handler, host=options.address, port=port))
+    async with listening(options.address, handlers):
         yield proxy.terminate
 
 

@@ -16,15 +16,20 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from authz.lab.box.knative.command import control, main, parser, socket_option
+from authz.lab.box.knative.command import (
+    listening,
+    main,
+    parser,
+    socket_option,
+    via_option,
+)
 from authz.lab.box.knative.eventing import Eventing, event_of, named, pass_through, url_of
 from authz.lab.box.knative.messages import Request, Stream, reply
-from authz.lab.box.knative.net import serve
 
 
 @dataclass
@@ -100,15 +105,11 @@ async def run(options: argparse.Namespace) -> AsyncIterator[None]:
         "GET /seen": sinks.seen,
         "DELETE /seen": sinks.forget,
     }
-    async with AsyncExitStack() as stack:
-        for handler, port in (
-            (sinks.job_sink, options.job_sink_port),
-            (sinks.request_reply, options.request_reply_port),
-        ):
-            if port is not None:
-                await stack.enter_async_context(serve(handler, host=options.address, port=port))
-        if options.control:
-            await stack.enter_async_context(serve(control(routes), path=options.control))
+    handlers = (
+        (sinks.job_sink, options.job_sink_port),
+        (sinks.request_reply, options.request_reply_port),
+    )
+    async with listening(options.address, handlers, options.control, routes):
         yield
 
 
@@ -117,11 +118,7 @@ def add_options(options: argparse.ArgumentParser) -> None:
     options.add_argument("--address", default="127.0.0.1", help="to listen on (127.0.0.1)")
     for name in ("job-sink", "request-reply"):
         options.add_argument(f"--{name}-port", type=int, help="none if not given")
-    options.add_argument(
-        "--via",
-        metavar="HOST:PORT",
-        help="send everything there, whatever the URL's host is, at its port if it has one",
-    )
+    via_option(options)
     socket_option(options, "makes sinks, tells Jobs")
 
 
