@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -27,8 +26,7 @@ def generate(into: Path) -> dict[str, Path]:
     """Run the compiler; return the stubs by name."""
     command = [
         *(sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={PROTOS}"),
-        f"--plugin={Path(sysconfig.get_path('scripts'), 'protoc-gen-mypy')}",
-        *(f"--python_out={into}", f"--mypy_out=quiet:{into}"),
+        *(f"--python_out={into}", f"--pyi_out={into}"),
         *sorted(map(str, PROTOS.glob("authz/_proto/*.proto"))),
     ]
     subprocess.run(command, check=True)  # noqa: S603 - every word is ours
@@ -67,19 +65,12 @@ def declarations(scope: ast.Module | ast.ClassDef, prefix: str = "") -> list[tup
                 found += [(prefix + name, "class"), *declarations(node, f"{prefix}{name}.")]
             case ast.AnnAssign(target=ast.Name(id=name), annotation=kind) if node.value is None:
                 found.append((prefix + name, unqualified(kind)))
-            case ast.FunctionDef(name=name, returns=ast.expr() as kind) if is_property(node):
-                found.append((prefix + name, unqualified(kind)))
     return found
-
-
-def is_property(function: ast.FunctionDef) -> bool:
-    """Tell a property, which is how a `.pyi` shows a field that cannot be assigned."""
-    return any(unqualified(decorator) == "property" for decorator in function.decorator_list)
 
 
 def unqualified(kind: ast.expr) -> str:
     """Return the source of an annotation without the modules of its names."""
-    return re.sub(r"(\w+\.)+|Global___", "", ast.unparse(kind), flags=re.IGNORECASE)
+    return re.sub(r"(\w+\.)+", "", ast.unparse(kind))
 
 
 def main() -> None:

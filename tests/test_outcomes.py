@@ -23,9 +23,7 @@ TOKEN = tokens.mint(
 )
 
 
-def allowing(
-    *values: str, action: HeaderValueOption.HeaderAppendAction.ValueType = SET
-) -> CheckResponse:
+def allowing(*values: str, action: HeaderValueOption.HeaderAppendAction = SET) -> CheckResponse:
     answer = CheckResponse()
     answer.status.code = 0
     for value in values:

@@ -30,7 +30,7 @@ GO_AGENT: Final = "Go-http-client/1.1"
 """net/http request.go: defaultUserAgent, where a program sets none."""
 
 _GO: Final = [("user-agent", GO_AGENT), ("accept-encoding", "gzip")]
-_SECONDS: Final = 5.0
+_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True)
