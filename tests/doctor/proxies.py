@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class Bench:
     """Makes dumps."""
 
     def __init__(self) -> None:
-        self._sound: dict[str, str] = {}
+        self._sound: dict[str, Json] = {}
 
     def dump(
         self,
@@ -46,14 +47,11 @@ class Bench:
             key = f"{pod} {version} {dynamic}"
             if key not in self._sound:
                 self._sound[key] = self._made(pod, shipped(), version, dynamic=dynamic)
-            made = self._sound[key]
-        else:
-            made = self._made(pod, [*documents], version, dynamic=dynamic)
-        dump: Json = json.loads(made)
-        return dump
+            return deepcopy(self._sound[key])
+        return self._made(pod, [*documents], version, dynamic=dynamic)
 
-    def _made(self, pod: str, documents: Iterable[Json], version: str, *, dynamic: bool) -> str:
-        """JSON: as xDS delivers it, or static, as it is played."""
+    def _made(self, pod: str, documents: Iterable[Json], version: str, *, dynamic: bool) -> Json:
+        """As xDS delivers it, or static, as it is played."""
         sent = recorded.variant(WORLD, documents)[pod]
         if version:
             metadata = {**sent.node["metadata"], "ISTIO_VERSION": version}
@@ -61,9 +59,9 @@ class Bench:
         sent = sent.patched(Patches.of(documents))
         if dynamic:
             kinds = {"listeners": sent.listeners, "clusters": sent.clusters, "routes": sent.routes}
-            return json.dumps(as_dump(sent.node, kinds, dynamic=True))
+            return deepcopy(as_dump(sent.node, kinds, dynamic=True))
         config = played(sent, _SECRETS)
-        return json.dumps(as_dump(config["node"], config["static_resources"]))
+        return deepcopy(as_dump(config["node"], config["static_resources"]))
 
 
 def as_dump(who: Json, resources: Json, *, dynamic: bool = False) -> Json:

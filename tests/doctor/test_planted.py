@@ -5,7 +5,6 @@ The first lines are those of an expert reader who planted twenty and saw three f
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -604,9 +603,9 @@ def a_policy_lets_in_everybody(dump: Json) -> None:
 )
 def test_a_planted_hole_is_found(bench: Bench, pod: str, rule: Rule, plant: Plant) -> None:
     dump = bench.dump(pod, dynamic=True)
-    before = json.dumps(dump)
+    before = deepcopy(dump)
     plant(dump)
-    assert json.dumps(dump) != before, "nothing was planted"
+    assert dump != before, "nothing was planted"
     assert rule in {it.rule for it in examined(dump)}
 
 
