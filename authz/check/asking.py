@@ -44,6 +44,8 @@ GROUPS: Final[Sequence[Group]] = (
 )
 PAUSE: Final = 5.0
 """Seconds between two tries of `--wait`."""
+_FORBIDDEN: Final = "give the account that checks the right to read it"
+_OTHERWISE: Final = "mend what this line says, then look again"
 
 
 def asked(*, before: bool) -> list[tuple[Group, Check]]:
@@ -72,7 +74,7 @@ async def _line(site: Site, group: Group, check: Check) -> Line:
     try:
         answer = await check.ask(site)
     except KubeError as error:
-        answer = unread(str(error), "give the account that checks the right to read it")
+        answer = unread(str(error), _FORBIDDEN if error.status == 403 else _OTHERWISE)
     except Exception as error:  # noqa: BLE001 - objects are others', and what is odd is never ok
         what = f"an object has a form that this does not understand: {type(error).__name__}"
         answer = unread(

@@ -178,6 +178,8 @@ async def _ambient(site: Site) -> Answer:
 
 async def _gateway_clusters(site: Site) -> Answer:
     pods = await istiods(site)
+    if not pods:
+        return unread("no istiod runs, so none tells", "see the line `istio-version`")
     filtered = any(
         part(env, "name") == _FILTERED and str(part(env, "value")).lower() == "true"
         for pod in pods

@@ -245,6 +245,8 @@ ROWS: Final = (
     Row("istio-discovery", UNREAD, "no ConfigMap istio", without(ISTIO)),
     Row("istio-gateway-clusters", PROBLEM, "does not send gateways",
         _istiod("registry.test/pilot:1.25.1", "true")),
+    Row("istio-gateway-clusters", UNREAD, "no istiod runs",
+        without(("Pod", "istio-system", "istiod-1"))),
     Row("istio-gateway-clusters", UNREAD, "version is unknown", _istiod("pilot@sha256:0", "true")),
     Row("istio-gateway-clusters", OK, "annotation names", _istiod("pilot:1.26.0", "true")),
     Row("istio-gateway-clusters", OK, "extension provider names", _all(

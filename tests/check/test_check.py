@@ -21,7 +21,7 @@ from authz.kube import KubeError, Resource
 from authz.observe import Metrics
 from authz.testing import ManualClock
 from tests.admission.rows import changed
-from tests.check.rows import EXPECTED, ROWS, Row, found
+from tests.check.rows import EXPECTED, ISTIO, ROWS, Row, found
 from tests.check.world import HOME, METRICS, Fake, wanted, world
 from tests.command import Run
 from tests.deploy.manifests import ROOT
@@ -89,6 +89,15 @@ async def test_what_may_not_be_read_is_never_ok(plural: str) -> None:
     unread = [it for it in lines if it.answer.level is Level.UNREAD]
     assert unread
     assert all(it.answer.remedy for it in unread)
+    assert any("give the account" in it.answer.remedy for it in unread)
+
+
+async def test_what_is_not_there_is_no_missing_right() -> None:
+    objects = {place: it for place, it in SOUND.items() if place != ISTIO}
+    lines = await examine(Site(Fake(objects), WANTED, before=True))
+    unread = [it.answer.remedy for it in lines if it.answer.level is Level.UNREAD]
+    assert unread
+    assert not any("right" in it for it in unread)
 
 
 async def test_the_servers_own_metrics_are_understood() -> None:
