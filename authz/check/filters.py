@@ -102,9 +102,14 @@ async def _enforcing(site: Site) -> Answer:
     there = await _there(site)
     if overlay and not any(_key(it) in there for it in wanted):
         return problem("no filter is there", "kubectl apply -k envoyfilters/overlays/shadow")
-    if overlay in {"shadow", "break-glass"}:
+    if overlay == "break-glass":
+        return problem(
+            "the overlay break-glass is installed: nobody is asked, tenants are open to each other",
+            "kubectl apply -k envoyfilters/overlays/enforce, as soon as servers answer",
+        )
+    if overlay == "shadow":
         return warning(
-            f"the overlay {overlay} is installed: nobody is denied while no server answers",
+            "the overlay shadow is installed: nobody is denied while no server answers",
             "kubectl apply -k envoyfilters/overlays/enforce, when `authz report` has nothing left",
         )
     return ok("no answer is a denial")
@@ -113,14 +118,21 @@ async def _enforcing(site: Site) -> Answer:
 async def _others(site: Site) -> Answer:
     _, wanted = await installed(site)
     ours = {_key(it) for it in wanted}
+    shipped = {_key(it) for objects in (site.wanted.overlays or {}).values() for it in objects}
     others = [
-        full_name(it)
+        it
         for it in await site.all_of(ENVOY_FILTERS)
         if ("EnvoyFilter", namespace(it), name(it)) not in ours
     ]
+    left = [it for it in others if ("EnvoyFilter", namespace(it), name(it)) in shipped]
+    if left:
+        return warning(
+            f"another overlay's are still there: {several([full_name(it) for it in left])}",
+            "; ".join(f"kubectl -n {namespace(it)} delete envoyfilter {name(it)}" for it in left),
+        )
     if others:
         return warning(
-            f"others are there, too: {several(others)}",
+            f"others are there, too: {several([full_name(it) for it in others])}",
             "`authz doctor --cluster` says whether they change what ours do",
         )
     return ok("no others are there")

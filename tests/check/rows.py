@@ -105,6 +105,13 @@ def policy(*changes: tuple[str, str]) -> Edit:
     return edit
 
 
+_REUSE: Final = [
+    it
+    for it in manifests.objects("filters-reuse")
+    if it["kind"] == "EnvoyFilter" and it["metadata"]["name"].startswith("tenant-authz-reuse")
+]
+
+
 def overlay(name: str) -> Edit:
     """Another overlay is applied."""
     return also(*manifests.objects(f"filters-{name}"))
@@ -407,10 +414,12 @@ ROWS: Final = (
     Row("filters-current", OK, "they are this version's", overlay("reuse")),
     Row("filters-enforce", OK, "no answer is a denial", overlay("reuse")),
     Row("filters-enforce", WARNING, "the overlay shadow is installed", overlay("shadow")),
-    Row("filters-enforce", WARNING, "the overlay break-glass", overlay("break-glass")),
+    Row("filters-enforce", PROBLEM, "tenants are open to each other", overlay("break-glass")),
     Row("filters-enforce", PROBLEM, "no filter is there",
         without(*(key(it) for it in manifests.objects("filters-enforce")))),
     Row("filters-others", WARNING, "others are there, too: shop/theirs", also(_OTHER)),
+    Row("filters-others", WARNING, "still there: istio-system/tenant-authz-reuse", also(*_REUSE)),
+    Row("filters-others", OK, "no others", overlay("reuse")),
     # Admission
     Row("admission", PROBLEM, "missing: tenant-authz-pods", without(_rule("pods"))),
     Row("admission", PROBLEM, "refuse nothing: tenant-authz-pods",
