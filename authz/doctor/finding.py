@@ -28,17 +28,17 @@ class Rule(enum.Enum):
 
     SIGN_MISSING = (
         "sign-missing",
-        "what goes out here has no token, and shared hops deny it",
+        "outgoing requests carry no token, and shared hops deny them",
         _APPLY,
     )
     VERIFY_MISSING = (
         "verify-missing",
-        "requests get in here without being asked about",
+        "requests get in here unchecked",
         _APPLY,
     )
     TCP_MISSING = (
         "tcp-missing",
-        "whoever offers another ALPN gets in here by raw TCP, unasked",
+        "a client that offers another ALPN gets in here by raw TCP, unchecked",
         _APPLY,
     )
     STRIP_MISSING = (
@@ -73,7 +73,7 @@ class Rule(enum.Enum):
     )
     UNCOVERED = (
         "uncovered",
-        "no filter of ours fits here, so nobody is asked",
+        "no filter of ours matches here, so the service is not asked",
         "give the port an HTTP or TCP protocol (`appProtocol`), or close it with a NetworkPolicy",
     )
     NOT_ASKED_PORT = (
@@ -104,12 +104,12 @@ class Rule(enum.Enum):
     )
     FAILS_OPEN = (
         "fails-open",
-        "whoever makes the service fail gets in everywhere",
+        "a caller who makes the service fail gets in everywhere",
         "apply overlays/enforce instead of overlays/shadow",
     )
     SWITCHED_OFF = (
         "switched-off",
-        "the filter is there and asks nobody",
+        "the filter is there and does not ask the service",
         (
             "apply overlays/enforce instead of overlays/break-glass, and look for what else"
             " disables it"
@@ -147,7 +147,7 @@ class Rule(enum.Enum):
     )
     WRONG_CLUSTER = (
         "wrong-cluster",
-        "somebody else is asked instead of the service",
+        "the filter asks another cluster than the service's",
         _FOREIGN,
     )
     STRIP_RULE = (
@@ -157,7 +157,7 @@ class Rule(enum.Enum):
     )
     SCRAPE_RULE = (
         "scrape-rule",
-        "more than the autoscaler and Prometheus get in without being asked about",
+        "callers other than the autoscaler and Prometheus get in unchecked",
         _FOREIGN,
     )
     STATUS_ON_ERROR = (
@@ -190,7 +190,7 @@ class Rule(enum.Enum):
     )
     UNKNOWN_CLUSTER = (
         "unknown-cluster",
-        "requests that are sent there leave the mesh, and nobody judges them",
+        "requests that are sent there leave the mesh unchecked",
         "find the EnvoyFilter or bootstrap that adds it (`kubectl get envoyfilter -A`)",
     )
     LISTENER = (
@@ -220,12 +220,12 @@ class Rule(enum.Enum):
     )
     PEER_ADDRESS = (
         "peer-address",
-        "callers write headers that say who they are, and who is behind believes them",
+        "callers can set headers that say who they are, and apps believe them",
         "look for proxyHeaders or gatewayTopology in meshConfig and annotations, and EnvoyFilters",
     )
     LOGGED = (
         "logged",
-        "whoever reads the log reads tokens; a token is worth something to its own destination",
+        "readers of the log see tokens; a token is of use at its own destination",
         "take the header out of meshConfig.accessLogFormat or the Telemetry object",
     )
     ECDS = (
@@ -250,7 +250,7 @@ class Rule(enum.Enum):
     )
     ADMIN = (
         "admin",
-        "whoever reaches the admin endpoint reads secrets' names, changes runtime, stops the proxy",
+        "all who reach the admin endpoint read secrets' names, change runtime, stop the proxy",
         (
             "let it listen on 127.0.0.1: take away the annotation "
             "sidecar.istio.io/bootstrapOverride and what else changes the bootstrap"
@@ -351,10 +351,7 @@ class Rule(enum.Enum):
     )
     PLAINTEXT = (
         "plaintext",
-        (
-            "whoever calls in plaintext has no identity, and what a namespace lets in "
-            "without one gets in"
-        ),
+        ("a plaintext caller has no identity, and gets in wherever the namespace needs none"),
         "set PeerAuthentication to STRICT: components/strict-mtls",
     )
     COLD_START = (
