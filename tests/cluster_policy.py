@@ -1,7 +1,7 @@
 """A cluster's labels, grants and claims, and what follows them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -85,12 +85,6 @@ async def followed(base: Policy | None = None) -> AsyncIterator[tuple[Followed, 
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await cluster.close()
-
-
-async def until(found: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not found():  # noqa: ASYNC110 - the other side is a thread
-            await asyncio.sleep(0.005)
 
 
 def claim(host: str, namespace: object) -> Object:

@@ -10,21 +10,11 @@ import pytest
 from authz.domain.policy import Mode
 from authz.policysource.file import parse_policy
 from authz.testing import check_request
-from tests.cluster_policy import (
-    DB,
-    NOW,
-    SHOP,
-    WEB,
-    claim,
-    followed,
-    grant,
-    namespace,
-    until,
-)
+from tests.cluster_policy import DB, NOW, SHOP, WEB, claim, followed, grant, namespace
 from tests.kube_double import DEEP, ApiDouble, Fault, Object
 from tests.support.clients import connected, http_get, outcome
 from tests.support.processes import Folder, serving
-from tests.support.waiting import at_last
+from tests.support.waiting import at_last, until
 
 
 def condition(api: ApiDouble, to: str, name: str) -> Object:

@@ -18,6 +18,7 @@ from tests.kube_double import ApiDouble
 from tests.support.processes import authz, environment
 from tests.support.waiting import PATIENCE
 
+pytestmark = pytest.mark.timeout(600)  # some play each command many times
 KEK = "--kek-files kek"
 STORE = f"--store sqlite:keys.db {KEK}"
 COMMANDS = (

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import lightkube
 import pytest
@@ -13,7 +14,9 @@ from authz.keystore import Keks, MemoryBackend, SealedStore
 from authz.keystore.kubernetes import KubernetesBackend
 from authz.keystore.memory import Memory
 from authz.kube import Pace
+from tests.keystore.in_secret import Opened, Sleeps
 from tests.keystore.support import KEKS, sqlite_store
+from tests.kube_double import ApiDouble
 
 Opener = Callable[..., SealedStore]
 
@@ -82,3 +85,23 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("a file system can be mounted by root only")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def sleeps() -> Sleeps:
+    return Sleeps()
+
+
+@pytest.fixture
+async def another(api: ApiDouble, sleeps: Sleeps) -> AsyncIterator[Opened]:
+    """Opens the store in the Secret authz-system/keyring, each time another object."""
+    stores: list[SealedStore] = []
+
+    def opening(keks: Keks = KEKS, **pace: Any) -> SealedStore:
+        backend = KubernetesBackend("keyring", pace=Pace(sleep=sleeps, **pace))
+        stores.append(SealedStore(backend, keks))
+        return stores[-1]
+
+    yield opening
+    for store in stores:
+        await store.close()

@@ -13,12 +13,11 @@ from authz.domain.keys import Keyring, NamespaceKeys, RootKey
 from authz.domain.names import Namespace
 from authz.errors import KeyStoreError
 from authz.keystore import Kek, Keks, KeyStore, SealedStore, Snapshot, SqliteBackend
+from tests.support.waiting import PATIENCE, soon
 
 T = TypeVar("T")
 
 NOBODY = 65534
-PATIENCE = 20.0
-"""Seconds after which a test stops waiting for what must happen. Nothing should take as long."""
 
 KEK = Kek(b"first key-encryption key".ljust(32, b"!"))
 NEW_KEK = Kek(b"other key-encryption key".ljust(32, b"!"))
@@ -32,11 +31,6 @@ COUNTED = Namespace("counted")
 # Children are forked by a server that has no threads and has imported everything already.
 _processes = multiprocessing.get_context("forkserver")
 _processes.set_forkserver_preload([__name__])
-
-
-async def soon(awaitable: Awaitable[T]) -> T:
-    """Wait for what has to happen, within a deadline."""
-    return await asyncio.wait_for(awaitable, PATIENCE)
 
 
 def sqlite_store(

@@ -12,17 +12,8 @@ from authz.domain.reason import InvalidToken, Reason
 from authz.errors import Conflict, KeyringError, KeyStoreError
 from authz.keystore import Keks, KeyStore, Snapshot, base, update
 from tests.keystore.conftest import Opener
-from tests.keystore.support import (
-    BOTH,
-    KEKS,
-    NEW_KEK,
-    RING,
-    ROOT,
-    count,
-    counted_up,
-    soon,
-    watching,
-)
+from tests.keystore.support import BOTH, KEKS, NEW_KEK, RING, ROOT, count, counted_up, watching
+from tests.support.waiting import soon
 
 LIFE = TokenLife()
 SHOP = Namespace("shop")

@@ -12,9 +12,10 @@ from authz.errors import BadPolicy
 from authz.kube import KubeError
 from authz.policysource.location import ConfigMapKey
 from authz.policysource.snapshot import policy_in, with_cluster
-from tests.cluster_policy import DB, SHOP, WEB, claim, followed, grant, namespace, until
+from tests.cluster_policy import DB, SHOP, WEB, claim, followed, grant, namespace
 from tests.command import Run
 from tests.kube_double import ApiDouble
+from tests.support.waiting import until
 
 KEY = ConfigMapKey("authz-system", "policy", "policy.yaml")
 FILE = f"configmap:{KEY}"

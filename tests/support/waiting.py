@@ -28,6 +28,13 @@ async def eventually(found: Callable[[], Awaitable[T | None]], what: str) -> T:
     return value
 
 
+async def until(found: Callable[[], object]) -> None:
+    """Look again and again until what another thread does is there."""
+    async with asyncio.timeout(PATIENCE):
+        while not found():  # noqa: ASYNC110 - the other side is a thread
+            await asyncio.sleep(0.005)
+
+
 def at_last(found: Callable[[], T | None], what: str) -> T:
     """The same without a loop."""
     deadline = time.monotonic() + PATIENCE
