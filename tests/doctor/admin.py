@@ -10,14 +10,18 @@ from typing import Any
 
 
 @contextmanager
-def answering(text: str) -> Iterator[tuple[str, list[str]]]:
-    """An HTTP server that always says the same, and which paths it was asked for."""
+def answering(text: str, location: str = "") -> Iterator[tuple[str, list[str]]]:
+    """An HTTP server that always says the same, and which paths it was asked for.
+
+    With `location`, it redirects there.
+    """
     asked: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
-            self.send_response(200)
+            self.send_response(302 if location else 200)
+            self.send_header("Location", location)
             self.end_headers()
             self.wfile.write(text.encode())
 

@@ -86,6 +86,14 @@ def test_from_an_admin_endpoint(run: Run, sound: Path) -> None:
     assert asked == ["/config_dump", "/config_dump?include_eds"]
 
 
+def test_a_redirect_of_an_admin_endpoint_is_not_followed(run: Run, sound: Path) -> None:
+    """It may be a tenant's, and lead to what only the operator's machine reaches."""
+    with answering(sound.read_text()) as (url, asked), answering("", url) as (pod, _):
+        ran = run("doctor", pod)
+    assert (ran.code, asked) == (3, [])
+    assert "302" in ran.err
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
