@@ -398,6 +398,8 @@ class ApiDouble:
         assert subresource == "portforward"
         if ("pods", request.namespace, pod) not in self.objects:
             return _send(writer, 404, _status(404, f'pods "{pod}" not found'))
+        if "*/*" not in request.headers.get("accept", "*/*"):  # as containerd's server does
+            return _send(writer, 406, _status(406, "Not Acceptable"))
         assert request.headers["sec-websocket-protocol"] == "v4.channel.k8s.io"
         key = request.headers["sec-websocket-key"].encode()
         accept = base64.b64encode(

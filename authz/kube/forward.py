@@ -127,6 +127,7 @@ async def _forwarded(
     key = base64.b64encode(secrets.token_bytes(16))
     asked = Resource(f"pods/{PORT_FORWARD}", namespace=namespace)
     headers = {
+        "accept": "*/*",  # containerd's server answers 406 to anything narrower
         "connection": "Upgrade",
         "upgrade": "websocket",
         "sec-websocket-version": "13",

@@ -3,6 +3,7 @@
 The same table is played on a real API server in tests/admission, where the removals are, too.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.admission.table.hosts import OWN as HOST
 from tests.admission.table.hosts import mapping
 from tests.admission.table.namespaces import OWN, namespace
 from tests.admission.table.pods import POD
+from tests.deploy import manifests
 from tests.platform.admission import TENANT, AdmissionPolicy, Request, policies
 
 POLICIES = policies()
@@ -104,3 +106,15 @@ def test_what_was_there_before_can_be_finished(old: dict[str, Any], way: str) ->
     before = changed(old, {"metadata finalizers": ["example.test/one"]})
     finished = Request(old, before, way, Account("a-controller"), OWN)
     assert not [it for policy in POLICIES.values() for it in policy.refusals(finished)]
+
+
+def test_an_expression_over_pods_and_bindings_has_a_type_for_both() -> None:
+    """The controller manager types it for each kind, and a Binding has no status."""
+    rule = manifests.one(
+        manifests.rendered("platform/admission"),
+        "ValidatingAdmissionPolicy",
+        "tenant-authz-pod-changes",
+    )
+    texts = [it["expression"] for it in (*rule["spec"]["variables"], *rule["spec"]["validations"])]
+    assert any("status" in it for it in texts)
+    assert not [it for it in texts if re.search(r"\b(object|oldObject)\.status", it)]
