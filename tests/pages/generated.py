@@ -42,7 +42,7 @@ PARTS: Final[dict[str, dict[str, Callable[[], str]]]] = {
 
 
 VERSIONED: Final = (
-    *("CONTRIBUTING.md", "Dockerfile", "deploy/OPERATIONS.md"),
+    *("CONTRIBUTING.md", "Dockerfile", "README.md", "deploy/OPERATIONS.md"),
     *("deploy/README.md", "deploy/base/kustomization.yaml", "deploy/conformance/job.yaml"),
     *("deploy/keys/kustomization.yaml", "deploy/standalone/compose.yaml"),
 )

@@ -161,3 +161,9 @@ def test_the_commands_that_install_make_an_overlay_of_ones_own(tmp_path: Path) -
     done = subprocess.run(rendering, capture_output=True, text=True, check=True)
     assert f"image: registry.example/tenant-authz:{__version__}" in done.stdout
     assert "default_mode: shadow" in done.stdout
+
+
+def test_what_the_readme_installs_with_stands_where_it_is_tried() -> None:
+    section = TEXTS[ROOT / "README.md"].partition("## Install\n")[2].partition("\n## ")[0]
+    [block] = FENCE.findall(section)
+    assert set(block.splitlines()) <= set(TEXTS[ROOT / "deploy/README.md"].splitlines())
