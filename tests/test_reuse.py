@@ -219,7 +219,7 @@ CHANGES: Final[dict[str, Callable[[Keyring], Keyring]]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_each_revocation_and_nothing_else_is_told_with_all_answers(change: str) -> None:
+def test_each_revocation_is_told_with_all_answers_and_no_other_change(change: str) -> None:
     here = Service()
     assert here.verify(SHOP) == {REUSE: 2}
     before, changed = here.epoch, CHANGES[change](RULES.keyring)

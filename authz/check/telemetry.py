@@ -71,7 +71,7 @@ async def _metrics(site: Site, pod: dict[str, object]) -> bytes:
         try:
             return await get_from_pod(site.server, *place, longest=_LONGEST, seconds=_SECONDS)
         except KubeError as error:
-            raise KubeError(f"{refused}; by port-forward: {error}") from None
+            raise KubeError(f"{refused}; by port-forward: {error}", status=error.status) from None
 
 
 def _side_port(pod: dict[str, object]) -> int:

@@ -203,7 +203,8 @@ def revoke(
 ) -> None:
     """Invalidate every token ever given to a namespace, or made under a root key.
 
-    Servers act on it within a second. Requests under way with such a token are denied.
+    Servers act on it within a second; sidecars that keep answers, `reuse_verify_seconds` and one
+    later at most. Requests under way with such a token are denied.
     """
     changing = Changing(settings, _now(), reason, dry_run, as_json)
     time_, life = changing.now, settings.token_life

@@ -351,7 +351,7 @@ class Rule(enum.Enum):
     )
     PLAINTEXT = (
         "plaintext",
-        ("a plaintext caller has no identity, and gets in wherever the namespace needs none"),
+        "a plaintext caller has no identity, and gets in wherever the namespace asks for none",
         "set PeerAuthentication to STRICT: components/strict-mtls",
     )
     COLD_START = (

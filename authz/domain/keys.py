@@ -191,7 +191,9 @@ class Keyring:
     def revocations(self) -> int:
         """Another number after each revocation, the same on all that hold this keyring; 48 bits.
 
-        So many a float takes, as which protobuf's Struct sends it.
+        A rotation of a namespace that was revoked gives the number of before, which does no harm:
+        whoever keeps answers asks once more. 48 bits a float takes, as which protobuf's Struct
+        sends it.
         """
         revoked = [root.id for root in self.roots if root.revoked]
         revoked += [

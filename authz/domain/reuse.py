@@ -12,8 +12,9 @@ more than that (whose event it sends, whether a token came along), and keeps no 
 `verify`. Rows say of their answers whether they may be kept. The keys themselves are in
 `envoyfilters/components/reuse`.
 
-A revocation ends them all where a proxy hears of it: with each goes `Keyring.revocations`, and a
-proxy that is told another number with any answer forgets what it was told with the one before.
+A revocation ends them all where a proxy hears of it: with each answer that may be kept goes
+`Keyring.revocations`, and a worker of a proxy that is told another number forgets what it was told
+with the one before.
 """
 
 from typing import Final

@@ -145,6 +145,9 @@ def generate_kek_file(path: Path, *, rehearse: bool = False) -> Kek:
         KeyStoreError: the file exists already or cannot be written.
     """
     kek = Kek.generate()
+    taken = f"{path} exists already and may hold a KEK in use: choose another path"
+    if os.path.lexists(path):
+        raise KeyStoreError(taken)
     try:
         if rehearse:
             tempfile.TemporaryFile(dir=path.parent).close()
@@ -152,9 +155,7 @@ def generate_kek_file(path: Path, *, rehearse: bool = False) -> Kek:
         with open(path, "xb", opener=_private) as file:
             _write_durably(file, base64.b64encode(kek.secret) + b"\n")
     except FileExistsError:
-        raise KeyStoreError(
-            f"{path} exists already and may hold a KEK in use: choose another path"
-        ) from None
+        raise KeyStoreError(taken) from None
     except OSError as error:
         raise KeyStoreError(f"KEK file {path} cannot be written: {error.strerror}") from None
     return kek

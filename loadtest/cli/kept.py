@@ -47,7 +47,7 @@ def kept(
     """See how long a revocation takes where sidecars keep answers, and how much memory these take.
 
     Two pods side by side, one whose sidecar asks about each request, and one
-    whose sidecar keeps answers. As it is, it takes some eight minutes.
+    whose sidecar keeps answers. As it is, it takes some seven minutes.
     Exit code 1 if somebody is let in for too long, or memory has no bound.
     """
     size = Size(revocations=revocations, peers=peers, destinations=destinations)

@@ -22,7 +22,7 @@ ACCOUNTS: Final = 20
 _BETWEEN: Final = 10
 """Of so many calls one is that of the peer which calls all the time."""
 _SIGN_RENEWED: Final = 22
-"""Seconds after which a kept token is asked for again."""
+"""Seconds after which a kept token is asked for again. Whoever takes as long can tell nothing."""
 _ASKED: Final = "^http.*ext_authz.tenant_authz_{}.ok$"
 _MB: Final = 1e6
 
@@ -31,7 +31,7 @@ async def destinations(ways: Sequence[Way], count: int, tell: Tell) -> Measured:
     """One source, to so many Hosts, twice: with a port each is another, on the same route."""
     tell(f"one source to {count:,} destinations")
 
-    async def growth(way: Way) -> tuple[float, int]:
+    async def growth(way: Way) -> tuple[float, int, float]:
         async with calling(way.signed) as get:
             await get(sidecars.HOST)
             before, begun = processes.resident(way.client.pids), time.monotonic()
@@ -40,16 +40,16 @@ async def destinations(ways: Sequence[Way], count: int, tell: Tell) -> Measured:
                 for number in range(count):
                     await get(f"{sidecars.HOST}:{number + 1}")
             again = await _asked(way.client, "sign") - asked
-            allowed = count * int((time.monotonic() - begun) / _SIGN_RENEWED)
-            return processes.resident(way.client.pids) - before, max(0, again - allowed)
+            seconds = time.monotonic() - begun
+            return processes.resident(way.client.pids) - before, again, seconds
 
-    (asking, _), (kept, again) = await asyncio.gather(*map(growth, ways))
+    (asking, *_), (kept, again, seconds) = await asyncio.gather(*map(growth, ways))
     more = (kept - asking) / _MB
     row = Row(
         f"memory of a sidecar, one source to {count:,} destinations",
         "≤ 8 MB more than asking; none asked about twice",
-        f"{more:.1f} MB more; {again} asked about twice",
-        more <= 8 and again == 0,
+        f"{more:.1f} MB more; {again} asked about twice in {seconds:.0f} s",
+        more <= 8 and again == 0 and seconds < _SIGN_RENEWED,
     )
     return Measured(row, [more, again])
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -34,13 +33,6 @@ class Apart(Fake):
 
     def upgraded(self, *args: Any, **kwargs: Any) -> AbstractAsyncContextManager[Any]:
         return self._api.upgraded(*args, **kwargs)
-
-
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiDouble]:
-    with ApiDouble.running() as double:
-        monkeypatch.setenv("KUBECONFIG", str(double.kubeconfig(tmp_path / "kubeconfig")))
-        yield double
 
 
 @pytest_asyncio.fixture
@@ -83,3 +75,14 @@ async def test_what_is_not_read_is_asked_once_and_never_ok(
         assert (level, "pods/proxy (503); by port-forward: " in what) == (Level.UNREAD, True)
         assert told in what
     assert apart.asked == ["metrics"]
+
+
+async def test_the_right_that_is_missing_is_named(
+    apart: Apart, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise KubeError("could not get pods/portforward (403)", status=403)
+
+    monkeypatch.setattr(apart, "upgraded", refused)
+    said = await lines(apart)
+    assert all("the right to read it" in found(said, it).answer.remedy for it in OF_SERVERS)
