@@ -100,7 +100,7 @@ def test_without_hops_and_gateways_there_are_no_such_ways(tmp_path: Path) -> Non
     )
     played = list(play(parse_policy("grants: []"), read_cases(file), NOW))
     assert [it.wrong() for it in played] == [[], [], []]
-    assert "nobody holds the role" in played[1].answers[0].sentence
+    assert "no account holds the role" in played[1].answers[0].sentence
 
 
 @pytest.mark.parametrize(
