@@ -623,6 +623,7 @@ def test_a_good_policy_is_summed_up(policy: Run) -> None:
         "exempt_peers": 0,
         "default_mode": "enforce",
         "default_public": True,
+        "warnings": [],
     }
     shown = policy("policy", "check", "policy.yaml")
     assert shown.code == 0
@@ -636,6 +637,17 @@ def test_a_bad_policy_is_no_with_every_problem(policy: Run) -> None:
     assert (done.code, done.out.splitlines()) == (1, [f"policy.yaml: {line}" for line in told])
     machine = policy("policy", "check", "policy.yaml", "--json")
     assert (machine.code, machine.json) == (1, {"ok": False, "problems": told})
+
+
+def test_a_tenant_in_place_of_a_namespace_is_warned_of(policy: Run) -> None:
+    """A namespace of that name may exist all the same: it is no problem of the file."""
+    tenants = "tenants: {acme: {namespaces: [web, db]}, solo: {namespaces: [solo]}}\n"
+    grants = "grants: [{to: acme, from: bank}, {to: web, from: solo}, {to: web, from: x}]\n"
+    Path("policy.yaml").write_text(tenants + grants)
+    told = "grant acme from bank: acme is a tenant, and a grant names namespaces: write db, web"
+    assert policy("policy", "check", "policy.yaml", "--json").json["warnings"] == [told]
+    done = policy("policy", "check", "policy.yaml")
+    assert (done.code, done.out.splitlines()[-1]) == (0, f"warning: {told}")
 
 
 def test_a_policy_that_is_not_there_is_told(policy: Run) -> None:

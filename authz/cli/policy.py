@@ -11,11 +11,12 @@ from authz.cli.policy_files import Cluster, PolicyFile, load, now
 from authz.domain.decision import markdown
 from authz.domain.identity import SpiffeId, is_service_account
 from authz.domain.names import PUBLIC, Namespace, parse_namespace
-from authz.domain.policy import Role
+from authz.domain.policy import Policy, Role
 from authz.domain.verdict import Deny, Verdict
 from authz.errors import BadPolicy, BadSettings
 from authz.policysource.file import read_policy
 from authz.reach.ways import Oracle, Way
+from authz.reach.words import listed
 
 app = typer.Typer(
     help="Check a policy, ask it questions, compare and prove.",
@@ -32,7 +33,10 @@ _File = Annotated[Path, typer.Argument(help="The policy file.")]
 
 @app.command(epilog="Example: authz policy check policy.yaml")
 def check(file: _File, *, as_json: AsJson = False) -> None:
-    """Say whether a policy file can be used, or every problem with its line (exit code 1)."""
+    """Say whether a policy file can be used, or every problem with its line (exit code 1).
+
+    What can be used and is hardly meant is a warning.
+    """
     try:
         policy = read_policy(file)
     except BadPolicy as error:
@@ -51,10 +55,27 @@ def check(file: _File, *, as_json: AsJson = False) -> None:
         "default_mode": policy.default_mode.value,
         "default_public": policy.default_public,
     }
+    warnings = _hardly_meant(policy)
     if as_json:
-        print_json({"ok": True, **counts})
+        print_json({"ok": True, **counts, "warnings": warnings})
     else:
         show([counts], title=f"{file} is good", as_json=False)
+        for warning in warnings:
+            typer.echo(f"warning: {warning}")
+
+
+def _hardly_meant(policy: Policy) -> list[str]:
+    """Grants with a tenant's name where a namespace stands, and no namespace is listed by it."""
+    members: dict[str, list[str]] = {}
+    for namespace, known in policy.namespaces.items():
+        members.setdefault(known.tenant or "", []).append(namespace)
+    return [
+        f"grant {grant}: {end} is a tenant, and a grant names namespaces: write "
+        f"{listed(sorted(members[end]), 6)}"
+        for grant in policy.grants
+        for end in (grant.destination, grant.source)
+        if end in members and end not in policy.namespaces
+    ]
 
 
 @app.command(epilog="Example: authz policy explain policy.yaml shop/checkout payments --port 8080")
