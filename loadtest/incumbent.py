@@ -29,7 +29,7 @@ Json = dict[str, Any]
 
 TENANTS: Final[Mapping[str, Sequence[str]]] = {
     "acme": ("acme-web", "acme-db"),
-    **{it: (it,) for it in cluster.TENANTS if not it.startswith("acme-")},
+    **{tenant: (tenant,) for tenant in cluster.TENANTS if not tenant.startswith("acme-")},
 }
 GRANTED: Final[Mapping[str, str]] = {"acme-db": "initech"}
 """Whom a namespace lets in beside its tenant."""
@@ -104,7 +104,7 @@ def _eventing(name: str, sources: Sequence[str], to: Sequence[str], receiver: st
 
 
 def _from_senders() -> Json:
-    principals = [_eventing_account(it) for it in SENDERS]
+    principals = [_eventing_account(sender) for sender in SENDERS]
     return {"from": [{"source": {"principals": principals}}]}
 
 
@@ -124,7 +124,7 @@ def _hosts(namespaces: Iterable[str]) -> list[str]:
 
 
 def _none(documents: tuple[Json, ...]) -> list[Json]:
-    return [it for it in documents if it["kind"] not in AUTHORIZING]
+    return [document for document in documents if document["kind"] not in AUTHORIZING]
 
 
 WAYS: Final[Mapping[str, Callable[[tuple[Json, ...]], Iterable[Json]]]] = {
@@ -150,7 +150,7 @@ def chosen() -> list[tuple[Case[Any], bool]]:
     Who may is what the tables say of the relation of caller and pod: its own tenant, granted, or
     from outside where that is public. Attacks never may.
     """
-    inside = {f"{it.name}-{r}": r for it in PATHS for r in it.outcomes}
+    inside = {f"{path.name}-{r}": r for path in PATHS for r in path.outcomes}
     inside |= {f"event-{it.name}-{r}": r for it in DELIVERIES for r in it.outcomes}
     found = []
     for case in scenarios():

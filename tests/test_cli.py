@@ -148,8 +148,8 @@ def test_list_shows_roots_and_namespaces_and_no_secret(keys: Run) -> None:
 def files(folder: Path) -> dict[str, tuple[bytes, int, int]]:
     """Each file's content, and what would tell that it was written."""
     return {
-        str(it): (it.read_bytes(), it.stat().st_mtime_ns, it.stat().st_ino)
-        for it in folder.rglob("*")
+        str(path): (path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino)
+        for path in folder.rglob("*")
     }
 
 

@@ -208,7 +208,7 @@ def test_what_a_killed_process_left_is_removed_and_what_others_write_is_not(
         (tmp_path / name).write_text("{")
         os.utime(tmp_path / name, (clock.now - age,) * 2)
     kept().keep(OPEN)
-    assert {it.name for it in tmp_path.iterdir()} == names.keys() - {".kept.json-old"}
+    assert {path.name for path in tmp_path.iterdir()} == names.keys() - {".kept.json-old"}
 
 
 # -- servers -----------------------------------------------------------------------------------

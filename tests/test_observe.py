@@ -605,7 +605,7 @@ def test_what_transports_count_is_there_before_anything_happens() -> None:
     ends = r'(?:abort|announce|fail|retire|Refused|_closed|call_soon\(\S+)\(?(?:, )?"(\w+)"'
     reasons = {*re.findall(ends, source), "client", "handshake", "handshake_limit"}
     faults = re.findall(r"ConnectionFault\(\s*ErrorCode\.(\w+)", source)
-    assert reasons | {it.lower() for it in faults} <= set(series.CLOSED)
+    assert reasons | {fault.lower() for fault in faults} <= set(series.CLOSED)
 
 
 def denials(metrics: Metrics) -> dict[tuple[str, str], float]:

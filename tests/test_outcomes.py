@@ -130,5 +130,5 @@ async def test_a_case_that_breaks_is_a_difference_and_not_the_end() -> None:
 
     cases = [Case("a", "", "fine", True), Case("b", "", "fine", False)]
     results = [it async for it in played(cases, play)]
-    assert [it.ok for it in results] == [False, True]
+    assert [result.ok for result in results] == [False, True]
     assert results[0].outcome == "ValueError: it broke on two lines"

@@ -162,7 +162,7 @@ def test_a_bill_of_materials_names_what_is_locked(tmp_path: Path) -> None:
     bill = json.loads(out.read_text())
     assert bill["bomFormat"] == "CycloneDX"
     assert bill["metadata"]["component"]["name"] == "tenant-authz"
-    found = {canonicalize_name(it["name"]): it for it in bill["components"]}
+    found = {canonicalize_name(component["name"]): component for component in bill["components"]}
     assert set(locked("requirements.txt")) <= set(found)
     assert all(it["purl"].startswith("pkg:pypi/") for it in found.values() if "purl" in it)
 

@@ -23,7 +23,7 @@ def _lacking(policy: Policy, pods: list[Object], *roles: Role) -> list[str]:
         held: set[Role] = set()
         for domain in policy.trust_domains:
             held |= policy.roles_of(SpiffeId(domain, Namespace(namespace(pod)), account(pod)))
-        if missing := [it.value for it in roles if it not in held]:
+        if missing := [role.value for role in roles if role not in held]:
             place = f"ns/{namespace(pod)}/sa/{account(pod)}"
             lacking[place] = f"{place} lacks {' and '.join(missing)}"
     return list(lacking.values())
@@ -69,7 +69,7 @@ async def _activator(site: Site) -> Answer:
 
 
 async def _eventing(site: Site) -> Answer:
-    pods = [it for it in await site.pods(EVENTING) if account(it)]
+    pods = [pod for pod in await site.pods(EVENTING) if account(pod)]
     asking = [
         mapping(it, "spec", "workloadSelector", "labels")
         for it in site.wanted.filters
@@ -86,8 +86,8 @@ async def _eventing(site: Site) -> Answer:
 
 def _asks_transit(thing: Object) -> bool:
     return any(
-        part(it, "patch", "value", "name") == "tenant-authz.transit"
-        for it in items(thing, "spec", "configPatches")
+        part(item, "patch", "value", "name") == "tenant-authz.transit"
+        for item in items(thing, "spec", "configPatches")
     )
 
 

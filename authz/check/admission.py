@@ -46,7 +46,7 @@ def _refuses(there: dict[tuple[str, str], Object], rule: str) -> bool:
         if kind == "ValidatingAdmissionPolicyBinding" and part(it, "spec", "policyName") == rule
     ]
     return ("ValidatingAdmissionPolicy", rule) in there and any(
-        "Deny" in items(it, "spec", "validationActions") for it in bindings
+        "Deny" in items(binding, "spec", "validationActions") for binding in bindings
     )
 
 

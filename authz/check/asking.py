@@ -85,7 +85,7 @@ async def _line(site: Site, group: Group, check: Check) -> Line:
 
 def is_well(lines: Sequence[Line]) -> bool:
     """Whether everything was read and nothing is a problem."""
-    return all(it.answer.level in {Level.OK, Level.WARNING} for it in lines)
+    return all(line.answer.level in {Level.OK, Level.WARNING} for line in lines)
 
 
 async def until_well(

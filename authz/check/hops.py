@@ -99,7 +99,7 @@ async def _gateway(site: Site) -> Answer:
             "--filters what `kubectl kustomize` then prints",
         )
     if not any(map(ready, pods)):
-        return problem(f"none is ready: {several([full_name(it) for it in pods])}", "see its log")
+        return problem(f"none is ready: {several([full_name(pod) for pod in pods])}", "see its log")
     return ok(f"{len(pods)} pods with {told}")
 
 
@@ -109,7 +109,7 @@ async def _activator(site: Site) -> Answer:
     pods = await site.pods(namespace(wanted), **selector)
     if not pods:
         return problem(f"no activator runs in {namespace(wanted)}", "install Knative Serving first")
-    if bare := [full_name(it) for it in pods if not has_proxy(it)]:
+    if bare := [full_name(pod) for pod in pods if not has_proxy(pod)]:
         return problem(
             f"without a sidecar: {several(bare)}",
             f"label {SERVING} istio-injection=enabled, and restart the Deployment activator",
@@ -124,9 +124,9 @@ async def _eventing(site: Site) -> Answer:
         if Role.TRANSIT in roles and "eventing" in who.namespace
     }
     pods = [
-        it
-        for it in await site.pods()
-        if (namespace(it), str(part(it, "spec", "serviceAccountName"))) in holders
+        pod
+        for pod in await site.pods()
+        if (namespace(pod), str(part(pod, "spec", "serviceAccountName"))) in holders
     ]
     if bare := [full_name(it) for it in pods if not has_proxy(it)]:
         return problem(

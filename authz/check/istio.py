@@ -93,7 +93,7 @@ def versions(pods: list[Object]) -> Iterator[tuple[str, tuple[int, int] | None]]
 
 
 async def _kinds(site: Site) -> Answer:
-    missing = [f"{it.plural}.{it.group}" for it in KINDS if not await site.serves(it)]
+    missing = [f"{kind.plural}.{kind.group}" for kind in KINDS if not await site.serves(kind)]
     if missing:
         return problem(f"there is no {several(missing)}", "install Istio 1.24 or newer first")
     return ok("its kinds are there")
@@ -106,7 +106,7 @@ async def _version(site: Site) -> Answer:
             f"no pod in {site.wanted.root_namespace} has the label app=istiod",
             "install Istio, or name its root namespace by --root-namespace",
         )
-    if late := [full_name(it) for it in pods if not ready(it)]:
+    if late := [full_name(pod) for pod in pods if not ready(pod)]:
         return problem(f"not ready: {several(late)}", "`kubectl logs` of it says why")
     found = dict(versions(pods))
     if unknown := [text for text, number in found.items() if number is None]:
@@ -145,14 +145,14 @@ async def _injector(site: Site) -> Answer:
 
 
 async def _discovery(site: Site) -> Answer:
-    selectors = [items(it, "discoverySelectors") for it in await mesh_configs(site)]
+    selectors = [items(config, "discoverySelectors") for config in await mesh_configs(site)]
     spaces = await site.all_of(NAMESPACES)
     left_out = [
-        name(it)
-        for it in spaces
-        if (injected(it) or name(it) == site.wanted.home)
+        name(space)
+        for space in spaces
+        if (injected(space) or name(space) == site.wanted.home)
         and not any(
-            not one_of or any(selects(one, labels(it)) for one in one_of) for one_of in selectors
+            not one_of or any(selects(one, labels(space)) for one in one_of) for one_of in selectors
         )
     ]
     if left_out:
@@ -167,7 +167,7 @@ async def _discovery(site: Site) -> Answer:
 async def _ambient(site: Site) -> Answer:
     label = "istio.io/dataplane-mode"
     found = [name(it) for it in await site.all_of(NAMESPACES) if labels(it).get(label) == "ambient"]
-    found += [full_name(it) for it in await site.pods() if labels(it).get(label) == "ambient"]
+    found += [full_name(pod) for pod in await site.pods() if labels(pod).get(label) == "ambient"]
     if found:
         return problem(
             f"in ambient mode, where nobody asks: {several(found)}",
@@ -190,7 +190,7 @@ async def _gateway_clusters(site: Site) -> Answer:
         return ok("a gateway is sent every cluster, the service's among them")
     service = f"{site.wanted.home}/authz.{site.wanted.home}.svc."
     configs = await mesh_configs(site)
-    providers = [it for config in configs for it in items(config, "extensionProviders")]
+    providers = [item for config in configs for item in items(config, "extensionProviders")]
     if any(str(part(it, "envoyExtAuthzGrpc", "service")).startswith(service) for it in providers):
         return ok("an extension provider names the service")
     found = [number for _, number in versions(pods)]

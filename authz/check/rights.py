@@ -53,13 +53,13 @@ class Right(NamedTuple):
 
 
 ISTIO: Final = tuple(
-    Right(group, it, _WRITES | _DELETES)
+    Right(group, kind, _WRITES | _DELETES)
     for group, kinds in (
         ("networking.istio.io", ("envoyfilters", "virtualservices", "sidecars", "gateways")),
         ("networking.istio.io", ("destinationrules", "serviceentries", "workloadentries")),
         ("security.istio.io", ("peerauthentications", "authorizationpolicies")),
     )
-    for it in kinds
+    for kind in kinds
 )
 """What of Istio's no tenant may write or delete: with it, sidecars stop asking."""
 INGRESS: Final = (
@@ -94,7 +94,7 @@ async def holders(site: Site, rights: tuple[Right, ...]) -> list[Holder]:
     giving: set[tuple[str, str]] = {
         (namespace(role), name(role))
         for role in (*await site.all_of(ROLES), *await site.all_of(CLUSTER_ROLES))
-        if any(it.given_by(rule) for rule in items(role, "rules") for it in rights)
+        if any(right.given_by(rule) for rule in items(role, "rules") for right in rights)
     }
     found: set[Holder] = set()
     for binding in (*await site.all_of(ROLE_BINDINGS), *await site.all_of(CLUSTER_ROLE_BINDINGS)):
@@ -158,7 +158,7 @@ async def _guarded(
             f"these may {does}, and {several(missing)} is not in force: {told}",
             "kubectl apply -k deploy/platform/admission",
         )
-    spaces = {name(it): it for it in await site.tenants()}
+    spaces = {name(tenant): tenant for tenant in await site.tenants()}
     bare = [str(it) for it in found if it.namespace and not is_tenant(spaces.get(it.namespace, {}))]
     everywhere = [str(it) for it in found if not it.namespace]
     if bare or everywhere:

@@ -76,9 +76,9 @@ async def _metrics(site: Site, pod: dict[str, object]) -> bytes:
 
 def _side_port(pod: dict[str, object]) -> int:
     for one in containers(pod):
-        for it in items(one, "ports"):
-            if part(it, "name") == "http-metrics":
-                return int(part(it, "containerPort"))
+        for item in items(one, "ports"):
+            if part(item, "name") == "http-metrics":
+                return int(part(item, "containerPort"))
     return 9001
 
 
@@ -112,7 +112,7 @@ async def _asked(site: Site) -> str:
 def _behind_a_sidecar(pod: dict[str, object]) -> bool:
     """Whether a server leaves TLS to its sidecar, as deploy/overlays/xfcc has it."""
     identity = {"name": "AUTHZ_IDENTITY", "value": "xfcc"}
-    return any(identity in items(it, "env") for it in containers(pod))
+    return any(identity in items(container, "env") for container in containers(pod))
 
 
 async def _certificate(site: Site) -> Answer:
@@ -169,7 +169,7 @@ async def _unverified(site: Site) -> Answer:
 
 async def _version(site: Site) -> Answer:
     each = [
-        {it.partition(" ")[2] for it in values if it.startswith(_BUILD)}
+        {value.partition(" ")[2] for value in values if value.startswith(_BUILD)}
         for values in await told(site)
     ]
     if not all(each):

@@ -13,9 +13,9 @@ _PAGE: Final = "deploy/OPERATIONS.md#onboard-a-tenant"
 
 async def _injected(site: Site) -> Answer:
     spaces = await site.tenants()
-    used = {namespace(it) for it in await site.pods()}
+    used = {namespace(pod) for pod in await site.pods()}
     bare = [name(it) for it in spaces if not injected(it) and (is_tenant(it) or name(it) in used)]
-    if tenants := [name(it) for it in spaces if name(it) in bare and is_tenant(it)]:
+    if tenants := [name(space) for space in spaces if name(space) in bare and is_tenant(space)]:
         return problem(
             f"tenants' namespaces without injection: {several(tenants)}",
             "kubectl label namespace NAME istio-injection=enabled, and restart their pods",
@@ -29,9 +29,9 @@ async def _injected(site: Site) -> Answer:
 
 
 async def _sidecars(site: Site) -> Answer:
-    mine = {name(it) for it in await site.tenants() if injected(it)}
+    mine = {name(tenant) for tenant in await site.tenants() if injected(tenant)}
     bare = [
-        full_name(it) for it in await site.pods() if namespace(it) in mine and not has_proxy(it)
+        full_name(pod) for pod in await site.pods() if namespace(pod) in mine and not has_proxy(pod)
     ]
     if bare:
         return problem(

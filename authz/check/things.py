@@ -68,7 +68,7 @@ def containers(pod: Object) -> Iterator[Object]:
 
 def has_proxy(pod: Object) -> bool:
     """Whether a sidecar of Istio's is in a pod."""
-    return any(it.get("name") == PROXY for it in containers(pod))
+    return any(container.get("name") == PROXY for container in containers(pod))
 
 
 def account(pod: Object) -> str:
@@ -107,7 +107,7 @@ def selects(selector: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
     """Whether labels fit a selector of Kubernetes' (matchLabels, matchExpressions)."""
     if any(given.get(key) != value for key, value in mapping(selector, "matchLabels").items()):
         return False
-    return all(_fits(it, given) for it in items(selector, "matchExpressions"))
+    return all(_fits(item, given) for item in items(selector, "matchExpressions"))
 
 
 def _fits(expression: Any, given: Mapping[str, Any]) -> bool:

@@ -105,9 +105,9 @@ async def _in_force(site: Site) -> tuple[list[Object], list[Object]]:
 
 def _port_of(service: Object, port: int, pod: Object) -> int | None:
     """The port of the pod to which a Service's port leads."""
-    for it in items(service, "spec", "ports"):
-        if part(it, "port") == port:
-            target = part(it, "targetPort") or port
+    for item in items(service, "spec", "ports"):
+        if part(item, "port") == port:
+            target = part(item, "targetPort") or port
             if isinstance(target, int):
                 return target
             return next((number for word, number in _ports(pod) if word == target), None)
@@ -116,8 +116,8 @@ def _port_of(service: Object, port: int, pod: Object) -> int | None:
 
 def _ports(pod: Object) -> Iterator[tuple[str, int]]:
     for one in containers(pod):
-        for it in items(one, "ports"):
-            yield str(part(it, "name")), int(part(it, "containerPort") or 0)
+        for item in items(one, "ports"):
+            yield str(part(item, "name")), int(part(item, "containerPort") or 0)
 
 
 def _excludes(pod: Object, port: int) -> bool:
@@ -131,10 +131,10 @@ def _meant(thing: Object, pod: Object, selector: Iterable[tuple[str, object]]) -
 def _lets_be(thing: Object, pod: Object, port: int) -> bool:
     selector = mapping(thing, "spec", "workloadSelector", "labels").items()
     return _meant(thing, pod, selector) and any(
-        part(it, "patch", "operation") == "REMOVE"
-        and part(it, "match", "listener", "portNumber") == port
-        and part(it, "match", "listener", "filterChain", "filter", "name") == "tenant-authz.tcp"
-        for it in items(thing, "spec", "configPatches")
+        part(item, "patch", "operation") == "REMOVE"
+        and part(item, "match", "listener", "portNumber") == port
+        and part(item, "match", "listener", "filterChain", "filter", "name") == "tenant-authz.tcp"
+        for item in items(thing, "spec", "configPatches")
     )
 
 

@@ -105,7 +105,7 @@ async def _pods(site: Site) -> Answer:
     pods = await servers(site)
     if not pods:
         return problem("no server runs", f"kubectl -n {site.wanted.home} get pods")
-    if bare := [full_name(it) for it in pods if not has_proxy(it)]:
+    if bare := [full_name(pod) for pod in pods if not has_proxy(pod)]:
         return problem(
             f"without Istio's agent, hence without a certificate: {several(bare)}",
             "see the line `istio-injector`, then delete these pods",
@@ -120,7 +120,7 @@ async def _pods(site: Site) -> Answer:
 
 async def _endpoints(site: Site) -> Answer:
     service = await site.one(SERVICES, site.wanted.home, NAME)
-    if service is None or not any(part(it, "port") for it in items(service, "spec", "ports")):
+    if service is None or not any(part(item, "port") for item in items(service, "spec", "ports")):
         return problem(f"there is no Service {NAME}", _APPLY)
     slices = await site.all_of(
         Resource("endpointslices", "discovery.k8s.io", namespace=site.wanted.home)

@@ -83,7 +83,7 @@ def check(
         raise BadSettings(
             [f"there is no module {error.name}: {to_install('kubernetes')}"]
         ) from None
-    overlays = {} if filters else {it: shipped(it) for it in _OVERLAYS}
+    overlays = {} if filters else {overlay: shipped(overlay) for overlay in _OVERLAYS}
     wanted = checks.Wanted(
         filters=read_documents(filters) if filters else overlays["enforce"],
         usual=read_policy(directory() / "policy.yaml"),
@@ -104,12 +104,12 @@ def check(
             await server.close()
 
     lines = asyncio.run(checks.until_well(look, wait))
-    counted = Counter(it.answer.level.value for it in lines)
+    counted = Counter(line.answer.level.value for line in lines)
     if as_json:
         print_json({"checks": [it.row() for it in lines], "counted": counted})
     else:
         _show(lines)
-        typer.echo(", ".join(f"{counted[it]} {it}" for it in _COLORS))
+        typer.echo(", ".join(f"{counted[level]} {level}" for level in _COLORS))
     if counted["problem"]:
         raise typer.Exit(1)
     if counted["not read"]:

@@ -56,13 +56,13 @@ def conformance(
     different = sum(not it.ok for it in results)
     rows = [
         {
-            "": "ok" if it.ok else "DIFFERENT",
-            "caller": it.case.call.caller,
-            "call": it.case.name,
-            "must_be": MUST[it.case.expected],
-            "came": it.outcome,
+            "": "ok" if result.ok else "DIFFERENT",
+            "caller": result.case.call.caller,
+            "call": result.case.name,
+            "must_be": MUST[result.case.expected],
+            "came": result.outcome,
         }
-        for it in results
+        for result in results
     ]
     if as_json:
         print_json({"calls": rows, "different": different})
@@ -80,7 +80,7 @@ def _kubernetes(image: str | None, labels: list[str], *, prepared: bool) -> Driv
         raise BadSettings(
             [f"there is no module {error.name}: {to_install('kubernetes')}"]
         ) from None
-    pairs = [it.partition("=") for it in labels]
+    pairs = [label.partition("=") for label in labels]
     if bad := [name for name, equals, _ in pairs if not (name and equals)]:
         raise BadSettings([f"--label: {bad[0]!r}: write NAME=VALUE"])
     chosen = {name: value for name, _, value in pairs} or {"istio-injection": "enabled"}

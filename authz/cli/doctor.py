@@ -122,7 +122,7 @@ def doctor(
     report.findings += _from_pods(pods) if pods else ()
     report.findings += _counted(metrics or [], report.unreadable)
     report.without(known)
-    if overlay != _REUSE and any(_KEEPS in it.what for it in report.findings):
+    if overlay != _REUSE and any(_KEEPS in finding.what for finding in report.findings):
         report.notes.append("the filters of components/reuse are there: give --overlay reuse")
     if html is not None:
         write(html, overview(report, now()), "--html")
@@ -203,7 +203,7 @@ def _show(report: Report) -> None:
             for (rule, where, what), names in holes.items()
         ]
         show(rows, title="Holes", as_json=False)
-        rules = sorted({it.rule for it in report.findings}, key=lambda rule: rule.value)
+        rules = sorted({finding.rule for finding in report.findings}, key=lambda rule: rule.value)
         advice = [{"rule": it.value, "why": it.why, "mend": it.mend} for it in rules]
         show(advice, title="Why it matters, and how to mend it", as_json=False)
     for name, why in sorted(report.skipped.items()):

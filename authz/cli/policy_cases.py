@@ -78,7 +78,7 @@ def _as_json(played: Played) -> dict[str, Any]:
         "line": played.line,
         "expected": played.case.model_dump(mode="json", by_alias=True, exclude_none=True),
         "ok": not wrong,
-        "requests": [_asked(it, ok=it not in wrong) for it in played.answers],
+        "requests": [_asked(answer, ok=answer not in wrong) for answer in played.answers],
     }
 
 

@@ -91,7 +91,7 @@ def diff(
     found = Difference(policies[0], policies[1], now())
     words = _words(found.matrix)
     if as_json:
-        changes = [{"change": it.line.value.turn, **_as_json(it, words)} for it in found.rows]
+        changes = [{"change": row.line.value.turn, **_as_json(row, words)} for row in found.rows]
         told_all = {"groups": words.described(), "changes": changes, "besides": found.besides}
         print_json(told_all)
     elif found.rows or found.besides:

@@ -105,7 +105,7 @@ def _flag(kind: type[KeySettings], name: str) -> Any:
 
 def _metavar(field: Any) -> str:
     """What kind of value a flag takes; the value itself is checked with all others."""
-    kind = next(it for it in _types(field) if it is not type(None))
+    kind = next(type_ for type_ in _types(field) if type_ is not type(None))
     if isinstance(kind, type) and issubclass(kind, Enum):
         words = "|".join(it.value for it in kind)
         return words if len(words) <= _LONGEST_WORDS else "NAME"

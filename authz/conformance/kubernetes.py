@@ -154,7 +154,7 @@ class KubernetesTenants:
         """Namespaces, and addresses of pods of `a`."""
         space = NAMES["a"]
         pods, _ = await self._api.list(Resource("pods", namespace=space), _address)
-        by_app = {it["app"]: it["address"] for it in pods}
+        by_app = {pod["app"]: pod["address"] for pod in pods}
         if not {"plain", "hello"} <= by_app.keys():
             raise CouldNotProve(f"pods of plain and hello in {space} have no address yet")
         return {**NAMES, "a_plain": by_app["plain"], "a_hello": by_app["hello"]}
@@ -208,9 +208,9 @@ def _is_ready(service: Json) -> bool:
 
 
 def _message(pod: Json) -> str:
-    for it in pod.get("status", {}).get("containerStatuses", ()):
-        if it["name"] == objects.PROBE and "terminated" in it.get("state", {}):
-            return str(it["state"]["terminated"].get("message") or "nothing")
+    for status in pod.get("status", {}).get("containerStatuses", ()):
+        if status["name"] == objects.PROBE and "terminated" in status.get("state", {}):
+            return str(status["state"]["terminated"].get("message") or "nothing")
     return ""
 
 

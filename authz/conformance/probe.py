@@ -114,7 +114,7 @@ def main(words: list[str]) -> None:
         for it in map(server, words[1:]):
             threading.Thread(target=it.serve_forever, daemon=True).start()
         threading.Event().wait()
-    said = json.dumps([call(it) for it in json.loads(words[1])], separators=(",", ":"))
+    said = json.dumps([call(request) for request in json.loads(words[1])], separators=(",", ":"))
     if len(words) > 2:
         Path(words[2]).write_text(said, "utf-8")
     else:

@@ -35,7 +35,7 @@ def capture(workload: Workload, expected: Expected) -> Iterator[Finding]:
 
 
 def _intercepted(workload: Workload, expected: Expected) -> Iterator[Finding]:
-    inbound = [it for it in workload.listeners if it["name"] == INBOUND]
+    inbound = [listener for listener in workload.listeners if listener["name"] == INBOUND]
     if not inbound:
         what = f"there is no listener {INBOUND}: connections go to the app itself"
         yield Finding(workload.name, "listeners", what, Rule.NO_CAPTURE)
@@ -53,7 +53,7 @@ def annotated(name: str, annotations: Mapping[str, str], expected: Expected) -> 
         return  # our pods shut what they let past the proxy themselves
     for key in sorted(_HARMLESS.keys() & annotations.keys()):
         values = map(str.strip, str(annotations[key]).split(","))
-        if past := [it for it in values if it not in _HARMLESS[key]]:
+        if past := [value for value in values if value not in _HARMLESS[key]]:
             what = f"annotation {key}: {', '.join(past)}"
             yield Finding(name, "pod", what, Rule.EXCLUDED_PORT)
 

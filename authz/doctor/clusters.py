@@ -139,8 +139,8 @@ def _to_the_app() -> Shape:
 
 def _endpoints(assignment: Json) -> Iterator[Json]:
     for locality in assignment.get("endpoints", ()):
-        for it in locality.get("lb_endpoints", ()):
-            address = it.get("endpoint", {}).get("address", {})
+        for endpoint in locality.get("lb_endpoints", ()):
+            address = endpoint.get("endpoint", {}).get("address", {})
             yield address.get("socket_address") or address
 
 

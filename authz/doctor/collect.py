@@ -92,8 +92,8 @@ def read_documents(file: Path) -> list[dict[str, Any]]:
     try:
         loaded = list(YAML(typ="safe").load_all(_content(file)))
         documents = [item for one in loaded if one for item in one.get("items", [one])]
-        for it in documents:
-            it["kind"], it["metadata"]["name"]
+        for document in documents:
+            document["kind"], document["metadata"]["name"]
     except (YAMLError, AttributeError, KeyError, TypeError):
         raise CannotRead(
             f"{file}: no Kubernetes objects; give what `kubectl kustomize` prints"

@@ -15,14 +15,14 @@ def complete(workload: Workload) -> Iterator[Finding]:
     def missing(where: str, what: str) -> Finding:
         return Finding(workload.name, where, what, Rule.INCOMPLETE)
 
-    names = {it["name"] for it in workload.listeners}
+    names = {listener["name"] for listener in workload.listeners}
     if not names:
         yield missing("listeners", "there is none")
     elif workload.proxy.kind == "sidecar" and OUTBOUND not in names:
         yield missing("listeners", f"{OUTBOUND} is missing: what leaves is not captured")
     if not workload.clusters:
         yield missing("clusters", "there is none")
-    delivered = {it.get("name") for it in workload.routes}
+    delivered = {route.get("name") for route in workload.routes}
     for name in sorted(_referred(workload) - delivered):
         yield missing(f"routes {name}", "a listener refers to them, and they are not in the dump")
     for kind in workload.unread:

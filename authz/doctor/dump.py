@@ -134,9 +134,9 @@ def _read(content: Any, source: str) -> Workload:
     refused: list[tuple[str, str]] = []
     dynamic = [it for dump in dumps["ListenersConfigDump"] for it in _dynamic(dump, refused)]
     static = [
-        {"name": "", **it["listener"]}
+        {"name": "", **listener["listener"]}
         for dump in dumps["ListenersConfigDump"]
-        for it in dump.get("static_listeners", ())
+        for listener in dump.get("static_listeners", ())
     ]
     is_static = not any("dynamic_listeners" in it for it in dumps["ListenersConfigDump"])
     listeners = [_written_out(it, delivered) for it in (static if is_static else dynamic)]
@@ -153,7 +153,7 @@ def _read(content: Any, source: str) -> Workload:
         f"{proxy.namespace}/{name}",
         proxy,
         tuple(listeners),
-        {it["name"]: it for it in clusters},
+        {cluster["name"]: cluster for cluster in clusters},
         tuple(routes),
         metadata,
         tuple(refused),
@@ -177,12 +177,12 @@ def port_of(listener: Json) -> int:
 
 
 def _dynamic(dump: Json, refused: list[tuple[str, str]]) -> Iterator[Json]:
-    for it in dump.get("dynamic_listeners", ()):
-        _note(f"listener {it.get('name', '')}", it, refused)
-        if "active_state" in it:
-            yield {"name": it.get("name", ""), **it["active_state"]["listener"]}
-        elif "draining_state" not in it:
-            refused.append((f"listener {it.get('name', '')}", "never came into force"))
+    for listener in dump.get("dynamic_listeners", ()):
+        _note(f"listener {listener.get('name', '')}", listener, refused)
+        if "active_state" in listener:
+            yield {"name": listener.get("name", ""), **listener["active_state"]["listener"]}
+        elif "draining_state" not in listener:
+            refused.append((f"listener {listener.get('name', '')}", "never came into force"))
 
 
 def _clusters(dump: Json, refused: list[tuple[str, str]]) -> Iterator[Json]:
@@ -194,10 +194,10 @@ def _clusters(dump: Json, refused: list[tuple[str, str]]) -> Iterator[Json]:
 
 
 def _routes(dump: Json, refused: list[tuple[str, str]]) -> Iterator[Json]:
-    for it in dump.get("dynamic_route_configs", ()):  # the static ones stand in listeners, too
-        _note(f"routes {it.get('route_config', {}).get('name', '')}", it, refused)
-        if "route_config" in it:
-            yield it["route_config"]
+    for config in dump.get("dynamic_route_configs", ()):  # the static ones stand in listeners, too
+        _note(f"routes {config.get('route_config', {}).get('name', '')}", config, refused)
+        if "route_config" in config:
+            yield config["route_config"]
 
 
 def _note(where: str, it: Json, refused: list[tuple[str, str]]) -> None:

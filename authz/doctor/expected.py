@@ -80,7 +80,7 @@ class Expected:
     @cached_property
     def domain(self) -> str:
         """The cluster's DNS domain, as the cluster by which we are asked says."""
-        found = sorted(it.partition(".svc.")[2] for it in self.clusters)
+        found = sorted(cluster.partition(".svc.")[2] for cluster in self.clusters)
         return found[0] if found else "cluster.local"
 
     # ---- filters ----
@@ -99,7 +99,7 @@ class Expected:
     def clusters(self) -> frozenset[str]:
         """By which clusters they ask it."""
         services = (it["typed_config"]["grpc_service"] for it in self._inserted() if _asks(it))
-        return frozenset(it["envoy_grpc"]["cluster_name"] for it in services)
+        return frozenset(service["envoy_grpc"]["cluster_name"] for service in services)
 
     @cached_property
     def own_namespaces(self) -> frozenset[str]:
@@ -182,7 +182,7 @@ class Expected:
                 yield it["spec"]["host"], policy
 
     def _of(self, kind: str) -> Iterator[Mapping[str, Any]]:
-        return (it for it in self.documents if it["kind"] == kind)
+        return (document for document in self.documents if document["kind"] == kind)
 
     def _inserted(self) -> Iterator[Json]:
         for it in self._of("EnvoyFilter"):
@@ -205,10 +205,10 @@ class Expected:
 
 
 def _values(envoy_filter: Mapping[str, Any]) -> Iterator[Json]:
-    for it in envoy_filter["spec"]["configPatches"]:
-        filters = it["applyTo"] in {"HTTP_FILTER", "NETWORK_FILTER"}
-        if filters and it["patch"]["operation"] in _INSERTS:
-            yield it["patch"]["value"]
+    for patch in envoy_filter["spec"]["configPatches"]:
+        filters = patch["applyTo"] in {"HTTP_FILTER", "NETWORK_FILTER"}
+        if filters and patch["patch"]["operation"] in _INSERTS:
+            yield patch["patch"]["value"]
 
 
 def _asks(value: Json) -> bool:
@@ -224,5 +224,5 @@ def _without_removals(document: Mapping[str, Any]) -> Mapping[str, Any]:
     if document["kind"] != "EnvoyFilter":
         return document
     patches = document["spec"]["configPatches"]
-    kept = [it for it in patches if it["patch"]["operation"] != "REMOVE"]
+    kept = [patch for patch in patches if patch["patch"]["operation"] != "REMOVE"]
     return {**document, "spec": {**document["spec"], "configPatches": kept}}

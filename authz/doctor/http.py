@@ -195,7 +195,7 @@ def unknown_fields(value: Any, name: str, *more: str) -> Iterator[Odd]:
 
 def _beside(names: list[str], number: int) -> str:
     """On which side of which of our filters it stands."""
-    ours = [it for it in names if it.startswith("tenant-authz.")]
+    ours = [name for name in names if name.startswith("tenant-authz.")]
     after = [it for it in names[number:] if it in ours]
     return f" before {after[0]}" if after else f" after {ours[-1]}" if ours else ""
 

@@ -167,7 +167,7 @@ def _before(listener: Json, inbound: bool, transparent: bool) -> Iterator[Odd]:
     wanted = []
     if inbound:
         wanted = ["OriginalDst", *(["OriginalSrc"] if transparent else [])]
-        if any(it.get("transport_protocol") == "tls" for it in matches):
+        if any(match.get("transport_protocol") == "tls" for match in matches):
             wanted.append(_PEEKS["tls"])
         if any(_PLAIN_ALPN & set(it.get("application_protocols", ())) for it in matches):
             wanted.append(_PEEKS["http"])

@@ -69,7 +69,7 @@ def _namespaces(report: Report) -> Iterator[str]:
     pods: dict[str, dict[str, str]] = defaultdict(dict)  # why each was not examined
     without = {it.workload: it.what for it in report.findings if it.where == "pod"}
     for name, why in (
-        report.skipped | without | {it.workload: "" for it in report.proxies}
+        report.skipped | without | {proxy.workload: "" for proxy in report.proxies}
     ).items():
         pods[_space(name)][name] = why
     rules: dict[str, set[str]] = defaultdict(set)
@@ -122,13 +122,13 @@ def _workloads(names: list[str]) -> str:
     shown = escape(", ".join(names[:_SHOWN]))
     if len(names) <= _SHOWN:
         return shown
-    every = "".join(f"<li>{escape(it)}</li>" for it in names)
+    every = "".join(f"<li>{escape(name)}</li>" for name in names)
     more = f"{len(names) - _SHOWN:,} more"
     return f"<details><summary>{shown} and {more}</summary><ul>{every}</ul></details>"
 
 
 def _list(title: str, texts: Iterable[str]) -> str:
-    items = "".join(f"<li>{escape(it)}</li>" for it in texts)
+    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
     return f"<h2>{title}</h2><ul>{items}</ul>" if items else ""
 
 

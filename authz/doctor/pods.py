@@ -117,9 +117,9 @@ def slim(pod: Json) -> Json:
 def ambient_namespaces(namespaces: Iterable[Json]) -> frozenset[str]:
     """Those whose label puts their pods into ambient mode."""
     return frozenset(
-        it["metadata"]["name"]
-        for it in namespaces
-        if (it["metadata"].get("labels") or {}).get(MODE) == "ambient"
+        namespace["metadata"]["name"]
+        for namespace in namespaces
+        if (namespace["metadata"].get("labels") or {}).get(MODE) == "ambient"
     )
 
 
@@ -148,7 +148,7 @@ def _standing(pod: Json, proxy: Json, ambient: frozenset[str]) -> Standing:
     metadata, spec = pod["metadata"], pod["spec"]
     annotations = metadata.get("annotations") or {}
     templates = annotations.get("inject.istio.io/templates", "").split(",")
-    if proxy and not _AGENT_ALONE.isdisjoint(it.strip() for it in templates):
+    if proxy and not _AGENT_ALONE.isdisjoint(template.strip() for template in templates):
         return Standing.AGENT_ALONE
     arguments = proxy.get("args") or ()
     if "waypoint" in arguments:

@@ -73,10 +73,10 @@ def _rules(policy: Mapping[str, Any]) -> Iterator[tuple[str, Json]]:
     for number, rule in enumerate(policy["spec"].get("rules", ())):
         [source], [operation] = rule["from"], rule["to"]
         principals = [
-            {"authenticated": {"principal_name": {"exact": f"spiffe://{it}"}}}
-            for it in source["source"]["principals"]
+            {"authenticated": {"principal_name": {"exact": f"spiffe://{principal}"}}}
+            for principal in source["source"]["principals"]
         ]
-        ports = [{"destination_port": int(it)} for it in operation["operation"]["ports"]]
+        ports = [{"destination_port": int(port)} for port in operation["operation"]["ports"]]
         yield (
             f"ns[{namespace}]-policy[{name}]-rule[{number}]",
             {

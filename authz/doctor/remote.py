@@ -107,8 +107,8 @@ class _Api:
             for _ in pods:
                 yield self._runner.run(come.get())
         finally:
-            for it in workers:
-                it.cancel()
+            for worker in workers:
+                worker.cancel()
 
     async def _started(
         self, pods: Sequence[Pod], come: asyncio.Queue[Source]

@@ -207,7 +207,7 @@ def _leads_to(value: Any, path: str) -> Iterator[Odd]:
 
 
 def _chosen_by(value: Any, path: str) -> Iterator[Odd]:
-    for it in value.get("headers", ()):
-        if it.get("name", "").lower() not in _CHOSEN_BY:
-            what = f"chooses by the header {it.get('name')}, which callers write as they like"
+    for header in value.get("headers", ()):
+        if header.get("name", "").lower() not in _CHOSEN_BY:
+            what = f"chooses by the header {header.get('name')}, which callers write as they like"
             yield Odd(Rule.ROUTE_CHOICE, path, what)

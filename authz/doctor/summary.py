@@ -118,5 +118,5 @@ class Report:
             "notes": self.notes,
             "versions": self.versions,
             "revisions": self.revisions,
-            "findings": [it.row() for it in self.findings],
+            "findings": [finding.row() for finding in self.findings],
         }

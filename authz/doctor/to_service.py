@@ -46,7 +46,7 @@ def service(workload: Workload, expected: Expected) -> Iterator[Finding]:
 
 def _is_asked(workload: Workload, name: str) -> bool:
     """Whether a filter of this proxy asks by this cluster."""
-    return any(_mentions(it, name) for it in workload.listeners)
+    return any(_mentions(listener, name) for listener in workload.listeners)
 
 
 def _mentions(value: Any, name: str) -> bool:
@@ -75,7 +75,7 @@ class _Cluster:
     def tls(self) -> Iterator[Finding]:
         """TLS on every way, and nobody else in its place; `clusters` looks at the rest."""
         matches = self._cluster.get("transport_socket_matches", ())
-        sockets = [it.get("transport_socket", {}) for it in matches]
+        sockets = [match.get("transport_socket", {}) for match in matches]
         if not sockets or "transport_socket" in self._cluster:
             sockets.append(self._cluster.get("transport_socket", {}))
         for socket in sockets:

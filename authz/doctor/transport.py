@@ -49,7 +49,7 @@ def mutual(known: Known, rule: Rule, *, of_mesh: bool) -> Shape:
         of_mesh: whether the trust domain is checked here, as sidecars do; the gateway's listener
             does not, and the service decides by what the certificate says.
     """
-    domains = one_of(rule, [{"prefix": f"spiffe://{it}/"} for it in known.trust_domains])
+    domains = one_of(rule, [{"prefix": f"spiffe://{domain}/"} for domain in known.trust_domains])
     names = {"match_subject_alt_names": domains} if of_mesh else {}
     common = _common(known, rule, message(rule, names, need=tuple(names), unknown=rule))
     fields = {
@@ -97,7 +97,7 @@ def _typed_names(known: Known) -> dict[str, Shape]:
 
 def _identity(known: Known) -> Shape:
     """A matcher that takes one workload's identity in our trust domain."""
-    ours = tuple(f"spiffe://{it}/ns/" for it in known.trust_domains)
+    ours = tuple(f"spiffe://{domain}/ns/" for domain in known.trust_domains)
 
     def check(value: Any, path: str) -> Iterator[Odd]:
         exact = value.get("exact", "")

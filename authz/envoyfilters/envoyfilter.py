@@ -88,7 +88,7 @@ def read(document: Mapping[str, Any]) -> EnvoyFilter:
     _only(spec, {"priority", "workloadSelector", "configPatches"}, where)
     selector = spec.get("workloadSelector", {})
     _only(selector, {"labels"}, where)
-    patches = tuple(_read_patch(it, where) for it in spec["configPatches"])
+    patches = tuple(_read_patch(patch, where) for patch in spec["configPatches"])
     return EnvoyFilter(namespace, selector.get("labels", {}), patches)
 
 

@@ -38,7 +38,7 @@ class Patches:
         Raises:
             CannotPatch: one uses what is unknown here.
         """
-        envoy_filters = [it for it in documents if it["kind"] == "EnvoyFilter"]
+        envoy_filters = [document for document in documents if document["kind"] == "EnvoyFilter"]
 
         def precedence(it: Mapping[str, Any]) -> tuple[int, bool, str]:
             metadata = it["metadata"]

@@ -76,7 +76,7 @@ def _network_filter(network_filter: Json, patches: Sequence[Patch]) -> Json:
     """The network filter; if it manages HTTP, with its HTTP filters patched."""
     if network_filter["name"] != _MANAGER:
         return network_filter
-    here = [it for it in patches if it.network_filter in {None, _MANAGER}]
+    here = [patch for patch in patches if patch.network_filter in {None, _MANAGER}]
     manager = network_filter["typed_config"]
     http_filters = _changed(manager.get("http_filters", []), here, lambda it: it.http_filter)
     return {**network_filter, "typed_config": {**manager, "http_filters": http_filters}}

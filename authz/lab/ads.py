@@ -76,7 +76,7 @@ class Discovery:
                 if answer is grpc.aio.EOF:
                     raise TimeoutError(f"istiod ended the stream of {node['id']}")
                 kind = kinds[answer.type_url]
-                found[kind] = [self.as_json(it) for it in answer.resources]
+                found[kind] = [self.as_json(resource) for resource in answer.resources]
                 # One after the other, as Envoy does, so that nothing is asked for in vain.
                 if kind == "clusters":
                     names = [it["name"] for it in found[kind] if it.get("type") == "EDS"]

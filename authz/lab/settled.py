@@ -124,7 +124,7 @@ async def _versions(api: Api, there: list[Json]) -> Versions:
 def _derived(told: list[Json], there: list[Json]) -> Any:
     """What istiod has not made yet, or still, of Ingresses and of the Gateway API's routes."""
     ingresses = [it["metadata"] for it in there if it["kind"] == "Ingress"]
-    expected = {f"{it['name']}{_DERIVED}-{it['namespace']}" for it in ingresses}
+    expected = {f"{ingress['name']}{_DERIVED}-{ingress['namespace']}" for ingress in ingresses}
     names = [it["metadata"]["name"] for it in told if it["kind"] == "Gateway"]
     if gateways := expected ^ {name for name in names if _DERIVED in name}:
         return gateways

@@ -59,7 +59,7 @@ def objects(name: str, image: str = "") -> tuple[dict[str, Any], ...]:
 
 
 def _files() -> dict[str, Path]:
-    filters = {f"filters-{it.stem}": it for it in (directory() / "rendered").glob("*.yaml")}
+    filters = {f"filters-{path.stem}": path for path in (directory() / "rendered").glob("*.yaml")}
     return {it.stem: it for it in _rendered().glob("*.yaml")} | filters
 
 

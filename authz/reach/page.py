@@ -33,7 +33,7 @@ _STRENGTH: Final = ("mode", "everyone", "tenant", "grant", "public", "exemption"
 
 def page(matrix: Matrix, rows: Sequence[Row[Opening]], words: Words, name: str) -> str:
     """The page of the policy that is called `name`."""
-    counted = sum(len(it.members) for it in matrix.groups if not it.unnamed)
+    counted = sum(len(group.members) for group in matrix.groups if not group.unnamed)
     when = dt.datetime.fromtimestamp(matrix.pairs.now, dt.UTC).isoformat(" ", "minutes")
     keys = "".join(f'<li class="{kind}">{escape(why)}</li>' for why, kind in _KINDS.items())
     return f"""<!doctype html>
@@ -99,7 +99,7 @@ def _cells(matrix: Matrix, source: Group) -> Iterator[str]:
 def _from_outside(matrix: Matrix, to: Group) -> tuple[list[str], set[str]]:
     itself = next(iter(to.pairs_with(to)))
     answers = matrix.cell(to, to, itself[0]).answers
-    found = [it for it in lines(answers.asked, answers.open[0]) if Way.OUTSIDE in it.ways]
+    found = [line for line in lines(answers.asked, answers.open[0]) if Way.OUTSIDE in line.ways]
     return [_words(it) for it in found], {_KINDS[it.value.because] for it in found}
 
 
@@ -123,7 +123,7 @@ def _words(line: Line[Opening]) -> str:
 
 def _heads() -> str:
     names = ("from", "to", "by", "account", "port", "until", "because")
-    return "".join(f"<th>{it}</th>" for it in names)
+    return "".join(f"<th>{name}</th>" for name in names)
 
 
 def _rows(rows: Sequence[Row[Opening]], words: Words) -> Iterator[str]:
@@ -133,7 +133,7 @@ def _rows(rows: Sequence[Row[Opening]], words: Words) -> Iterator[str]:
             continue  # what is so of every namespace or tenant
         opening = row.line.value
         texts = (*next(words.ends(row)), *as_columns(row.line).values(), day(opening.until) or "")
-        cells = "".join(f"<td>{escape(it)}</td>" for it in texts)
+        cells = "".join(f"<td>{escape(text)}</td>" for text in texts)
         kind = _KINDS[opening.because]
         yield f'<tr>{cells}<td class="{kind}">{escape(opening.because)}</td></tr>'
 
@@ -145,4 +145,4 @@ def _groups(words: Words) -> Iterator[str]:
         public = group["public"]
         said = ", ".join(public) if isinstance(public, list) else str(public).lower()
         texts = (shown, group["mode"], said, str(group["plaintext_peers"]).lower())
-        yield f"<tr>{''.join(f'<td>{escape(it)}</td>' for it in texts)}</tr>"
+        yield f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in texts)}</tr>"

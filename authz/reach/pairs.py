@@ -154,7 +154,7 @@ class Pairs:
         requests: Iterable[Request],
         grants: Iterable[Grant],
     ) -> Iterator[tuple[Request, Opening]]:
-        ends = {it.until for it in grants if it.until and self.now < it.until < LATEST}
+        ends = {grant.until for grant in grants if grant.until and self.now < grant.until < LATEST}
         for request in requests:
             verdict = self.verdict(number, source, to, request, self.now)
             if isinstance(verdict, Allow):
@@ -188,5 +188,5 @@ class Pairs:
 
 
 def _none_first(values: Iterable[T | None]) -> list[T | None]:
-    some = sorted((it for it in values if it is not None), key=str)
+    some = sorted((value for value in values if value is not None), key=str)
     return [None, *some]

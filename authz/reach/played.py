@@ -77,11 +77,11 @@ class Played:
         """The answers that are not as expected."""
         case = self.case
         return [
-            it
-            for it in self.answers
-            if it.allowed != (case.expect is Expected.ALLOW)
-            or case.row not in (None, it.row)
-            or case.reason not in (None, it.reason)
+            answer
+            for answer in self.answers
+            if answer.allowed != (case.expect is Expected.ALLOW)
+            or case.row not in (None, answer.row)
+            or case.reason not in (None, answer.reason)
         ]
 
 

@@ -130,7 +130,7 @@ class Paths:
                 if (found := self._reached(place, after, source)) is not None:
                     return [*path, Step(source, found, line)]
                 if through and after not in came:
-                    by = next((it for it in after.names if it != source), after.names[0])
+                    by = next((name for name in after.names if name != source), after.names[0])
                     came[after] = [*path, Step(source, by, line)]
                     waiting.append((after, came[after]))
         return None

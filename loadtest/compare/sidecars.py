@@ -178,7 +178,7 @@ def _put(config: Json, filters: Sequence[Json]) -> None:
 def _asks_as(config: Json, certificate: Certificate, *, plaintext: bool) -> None:
     """Let the filters ask with a certificate, or without TLS."""
     resources = config["static_resources"]
-    (ours,) = (it for it in resources["clusters"] if it["name"] == AUTHZ_CLUSTER)
+    (ours,) = (cluster for cluster in resources["clusters"] if cluster["name"] == AUTHZ_CLUSTER)
     if plaintext:
         del ours["transport_socket"]
         return

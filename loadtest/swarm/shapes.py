@@ -173,7 +173,7 @@ class Chosen(LoadTestShape):
         if part >= 1 and all(each.ready() for each in self._doing):
             return None
         classes = [ThroughEnvoy, DirectCheck, *self._shape.more]
-        users = [it for it in environment.user_classes if it in classes]
+        users = [class_ for class_ in environment.user_classes if class_ in classes]
         return max(1, round(options.num_users * self._shape.load(part))), options.spawn_rate, users
 
 

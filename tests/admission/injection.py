@@ -32,7 +32,7 @@ def injected(pod: Json) -> Json:
     if labels.get(off, annotations.get(off)) == "false":
         return made
     lists = [spec[it] for it in ("containers", "initContainers") if it in spec]
-    if any(it["name"] in _OWN for containers in lists for it in containers):
+    if any(container["name"] in _OWN for containers in lists for container in containers):
         annotations["proxy.istio.io/overrides"] = "{}"
     for containers in lists:
         containers[:] = [it for it in containers if it["name"] not in _OWN]

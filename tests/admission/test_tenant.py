@@ -292,7 +292,7 @@ async def test_a_tenants_namespace_can_be_deleted(tenant: Cluster) -> None:
     """By whom and as its controller does it."""
     leaves = list(manifests(parse_tenants("tenants: {gone: {namespaces: [gone-1]}}"), "gone"))
     await tenant.apply(leaves)
-    (space,) = (it for it in leaves if it["kind"] == "Namespace")
+    (space,) = (leaf for leaf in leaves if leaf["kind"] == "Namespace")
     path = "/api/v1/namespaces/gone-1"
     assert (await tenant.send("DELETE", path)).status_code == 200
     there = await tenant.get(space)

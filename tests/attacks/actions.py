@@ -412,7 +412,7 @@ def asked_twice(question: str, action: Action) -> Action:
 async def _counted(box: Box, label: str) -> float:
     """How many Checks the service has answered so."""
     lines = (await box.mesh.metrics()).splitlines()
-    return sum(float(it.split()[-1]) for it in lines if label in it)
+    return sum(float(line.split()[-1]) for line in lines if label in line)
 
 
 def under(text: str, action: Action) -> Action:

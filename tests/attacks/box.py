@@ -306,10 +306,10 @@ def mutated(mutants: Iterable[Mutation], folder: Path) -> Path:
     for entry in entries:
         if entry.name not in {"__pycache__", "domain"}:
             (package / entry.relative_to(ROOT / "authz")).symlink_to(entry)
-    for it in mutants:
-        module = package / "domain" / f"{it.module}.py"
+    for mutant in mutants:
+        module = package / "domain" / f"{mutant.module}.py"
         source = module.read_text()
-        assert source.count(it.rule) == 1, f"{it.name}: not there, or not only once"
+        assert source.count(mutant.rule) == 1, f"{mutant.name}: not there, or not only once"
         module.unlink()
-        module.write_text(source.replace(it.rule, it.instead))
+        module.write_text(source.replace(mutant.rule, mutant.instead))
     return folder

@@ -20,7 +20,7 @@ from tests.mutations import MUTATIONS, Mutation
 
 _EXEMPT: Final = "    for exemption in exemptions:"
 _TABLES: Final = '"""What each question is decided by."""'
-_KNOWN: Final = {it.name: it for it in MUTATIONS}
+_KNOWN: Final = {mutation.name: mutation for mutation in MUTATIONS}
 
 
 def _rule(*names: str) -> Without:
@@ -65,9 +65,9 @@ def _nothing_asks(documents: Documents) -> list[Json]:
     ours |= {"tenant-authz-scrape", "tenant-authz-transit", "tenant-authz-local-gateway"}
     ours |= {"tenant-authz-filter"}
     return [
-        it
-        for it in documents
-        if not (it["kind"] == "EnvoyFilter" and it["metadata"]["name"] in ours)
+        document
+        for document in documents
+        if not (document["kind"] == "EnvoyFilter" and document["metadata"]["name"] in ours)
     ]
 
 
@@ -133,9 +133,9 @@ REQUEST_REPLY: Final = Without(
     "without EnvoyFilters `tenant-authz-request-reply` and `tenant-authz-broker`, with grants into "
     "Eventing and out of it",
     lambda documents: [
-        it
-        for it in documents
-        if it["metadata"]["name"] not in {"tenant-authz-request-reply", "tenant-authz-broker"}
+        document
+        for document in documents
+        if document["metadata"]["name"] not in {"tenant-authz-request-reply", "tenant-authz-broker"}
     ],
     ("knative-eventing/request-reply", "knative-eventing/broker-ingress"),
     policy=policy(

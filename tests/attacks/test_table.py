@@ -20,7 +20,7 @@ def collected() -> set[str]:
 
     What feeds the box's Envoys stands before an attack's name, and is `recorded` without options.
     """
-    files = sorted({where.partition("::")[0] for it in ATTACKS for _, where in it.tests()})
+    files = sorted({where.partition("::")[0] for attack in ATTACKS for _, where in attack.tests()})
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-n", "0", *files]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -30,7 +30,7 @@ def collected() -> set[str]:
 
 
 def test_every_test_that_is_named_was_collected(collected: set[str]) -> None:
-    named = {where for it in ATTACKS for _, where in it.tests()}
+    named = {where for attack in ATTACKS for _, where in attack.tests()}
     assert named - collected == set()
 
 
@@ -39,10 +39,10 @@ def test_every_attack_has_a_name_of_its_own() -> None:
 
 
 def test_what_is_played_has_a_twin_and_a_removal() -> None:
-    for it in ATTACKS:
-        if isinstance(it.attack, Played):
-            assert it.twin, it.name
-            assert it.gets if it.without else it.noticed, it.name
+    for attack in ATTACKS:
+        if isinstance(attack.attack, Played):
+            assert attack.twin, attack.name
+            assert attack.gets if attack.without else attack.noticed, attack.name
 
 
 def test_the_list_is_fresh() -> None:

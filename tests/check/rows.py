@@ -71,7 +71,7 @@ def relabelled(kind: str, place: str, name: str, **labels: str | None) -> Edit:
 
 def also(*items: Json) -> Edit:
     """These are there, too."""
-    return lambda _: ((key(it), it) for it in items)
+    return lambda _: ((key(item), item) for item in items)
 
 
 def bare(place: str, name: str) -> Edit:

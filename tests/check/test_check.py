@@ -48,7 +48,7 @@ async def test_a_cluster_that_is_as_it_must_be_has_nothing_to_mend(*, before: bo
     lines = await examine(Site(Fake(SOUND), WANTED, before=before))
     judged = ("may-ingress", "may-alias", "may-status")
     expected = dict.fromkeys(judged, Level.WARNING) if before else EXPECTED
-    answers = {it.check.name: it.answer for it in lines}
+    answers = {line.check.name: line.answer for line in lines}
     assert {name: it for name, it in answers.items() if it.level is not Level.OK} == {
         name: answers[name] for name in expected
     }
@@ -65,16 +65,16 @@ async def test_what_is_broken_is_told(row: Row) -> None:
 
 def test_every_check_fails_once() -> None:
     names = {check.name for before in (False, True) for _, check in asked(before=before)}
-    assert {it.check for it in ROWS if it.level is not Level.OK} == names
+    assert {row.check for row in ROWS if row.level is not Level.OK} == names
 
 
 def test_every_page_is_there() -> None:
     for _, check in (*asked(before=False), *asked(before=True)):
         page, _, anchor = check.page.partition("#")
         text = (ROOT / page).read_text()
-        titles = [it.lower() for it in text.splitlines() if it.startswith("#")]
+        titles = [line.lower() for line in text.splitlines() if line.startswith("#")]
         slugs = ["".join(c for c in it.lstrip("# ") if c.isalnum() or c in " -") for it in titles]
-        assert not anchor or anchor in [it.replace(" ", "-") for it in slugs], check.page
+        assert not anchor or anchor in [slug.replace(" ", "-") for slug in slugs], check.page
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ async def test_what_may_not_be_read_is_never_ok(plural: str) -> None:
     fake.refused = {plural}
     lines = await examine(Site(fake, WANTED, before=False))
     assert not is_well(lines)
-    unread = [it for it in lines if it.answer.level is Level.UNREAD]
+    unread = [line for line in lines if line.answer.level is Level.UNREAD]
     assert unread
     assert all(it.answer.remedy for it in unread)
     assert any("give the account" in it.answer.remedy for it in unread)
@@ -95,7 +95,7 @@ async def test_what_may_not_be_read_is_never_ok(plural: str) -> None:
 async def test_what_is_not_there_is_no_missing_right() -> None:
     objects = {place: it for place, it in SOUND.items() if place != ISTIO}
     lines = await examine(Site(Fake(objects), WANTED, before=True))
-    unread = [it.answer.remedy for it in lines if it.answer.level is Level.UNREAD]
+    unread = [line.answer.remedy for line in lines if line.answer.level is Level.UNREAD]
     assert unread
     assert not any("right" in it for it in unread)
 
@@ -112,7 +112,7 @@ async def test_the_servers_own_metrics_are_understood() -> None:
     fake.metrics = metrics.text().decode()
     told = await examine(Site(fake, WANTED, before=False))
     levels = {it.check.name: it.answer for it in told if it.group == "Servers"}
-    assert {it.level for it in levels.values()} == {Level.OK}, levels
+    assert {answer.level for answer in levels.values()} == {Level.OK}, levels
 
 
 class Uneven(Fake):
@@ -121,7 +121,7 @@ class Uneven(Fake):
     def __init__(self, number: int, lacking: str = "(none)") -> None:
         server = SOUND["Pod", HOME, "authz-1"]
         names = [f"authz-{it}" for it in range(1, number + 1)]
-        more = {("Pod", HOME, it): changed(server, {"metadata name": it}) for it in names}
+        more = {("Pod", HOME, name): changed(server, {"metadata name": name}) for name in names}
         super().__init__({**SOUND, **more})
         self._lacking = lacking
 
@@ -163,7 +163,7 @@ async def test_a_server_behind_a_sidecar_has_no_certificate_of_its_own() -> None
     (own,) = (it for it in server["spec"]["containers"] if it["name"] == "authz")
     own["env"] = [{"name": "AUTHZ_IDENTITY", "value": "xfcc"}]
     fake = Fake({**SOUND, ("Pod", HOME, "authz-1"): server})
-    fake.metrics = "".join(it for it in METRICS.splitlines(True) if "certificate" not in it)
+    fake.metrics = "".join(line for line in METRICS.splitlines(True) if "certificate" not in line)
     told = await examine(Site(fake, WANTED, before=False))
     assert found(told, "certificate").answer.level is Level.OK
 
@@ -185,7 +185,7 @@ async def test_whatever_an_object_holds_every_line_answers(seed: int) -> None:
     broken = dict(SOUND)
     for key in chance.sample(sorted(SOUND), 8):
         item = broken[key] = deepcopy(SOUND[key])
-        if found := [it for it in places(item) if it not in names]:
+        if found := [place for place in places(item) if place not in names]:
             *path, last = chance.choice(found)
             at: Any = item
             for step in path:
@@ -193,7 +193,7 @@ async def test_whatever_an_object_holds_every_line_answers(seed: int) -> None:
             at[last] = chance.choice([None, [], {}, "x", 5, True, [None], [{}], {"a": None}])
     before = bool(seed % 2)
     lines = await examine(Site(Fake(broken), WANTED, before=before))
-    assert [it.check for it in lines] == [check for _, check in asked(before=before)]
+    assert [line.check for line in lines] == [check for _, check in asked(before=before)]
     assert all(it.answer.remedy for it in lines if it.answer.level is not Level.OK)
 
 
@@ -234,7 +234,7 @@ class Clock:
 
 
 async def test_it_waits_until_all_is_well() -> None:
-    late = await lines(next(it for it in ROWS if it.check == "workload"))
+    late = await lines(next(row for row in ROWS if row.check == "workload"))
     well = await lines()
     look, made = waiting(KubeError("not there"), late, well)
     clock = Clock()
@@ -243,7 +243,7 @@ async def test_it_waits_until_all_is_well() -> None:
 
 
 async def test_it_waits_no_longer_than_it_may() -> None:
-    late = await lines(next(it for it in ROWS if it.check == "workload"))
+    late = await lines(next(row for row in ROWS if row.check == "workload"))
     for seconds, times in ((0, 1), (4, 1), (12, 3)):
         look, made = waiting(late)
         clock = Clock()
@@ -290,7 +290,7 @@ def test_the_exit_code_says_whether_all_is_well(run: Run, server: Fake) -> None:
 
 def test_before_an_installation_the_service_is_not_missed(run: Run, server: Fake) -> None:
     rows = run("check", "--pre", "--json").json["checks"]
-    assert {it["group"] for it in rows} == {
+    assert {row["group"] for row in rows} == {
         *("Kubernetes", "You", "Istio", "Knative", "Mesh", "Webhooks", "Policy", "Tenants' rights")
     }
     assert server.allowed
@@ -307,7 +307,7 @@ def test_files_say_what_differs(run: Run, server: Fake, tmp_path: Path) -> None:
     assert run("check", "--filters", str(tmp_path / "filters.yaml")).code == 0
     (tmp_path / "policy.yaml").write_text("default_mode: enforce\n")
     done = run("check", "--policy", str(tmp_path / "policy.yaml"), "--json")
-    answers = {it["check"]: it["level"] for it in done.json["checks"]}
+    answers = {check["check"]: check["level"] for check in done.json["checks"]}
     assert (answers["modes"], answers["gateway-roles"]) == ("ok", "problem")
 
 

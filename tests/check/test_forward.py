@@ -50,7 +50,7 @@ async def lines(apart: Apart) -> list[Line]:
 async def test_port_forward_reaches_the_side_port(apart: Apart, api: ApiDouble) -> None:
     api.ports[HOME, "authz-1", SIDE_PORT] = GOOD
     said = await lines(apart)
-    assert {found(said, it).answer.level for it in OF_SERVERS} == {Level.OK}
+    assert {found(said, server).answer.level for server in OF_SERVERS} == {Level.OK}
 
 
 def redirect(api: ApiDouble) -> bytes:
@@ -85,4 +85,4 @@ async def test_the_right_that_is_missing_is_named(
 
     monkeypatch.setattr(apart, "upgraded", refused)
     said = await lines(apart)
-    assert all("the right to read it" in found(said, it).answer.remedy for it in OF_SERVERS)
+    assert all("the right to read it" in found(said, server).answer.remedy for server in OF_SERVERS)

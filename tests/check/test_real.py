@@ -160,7 +160,7 @@ async def test_the_command_finds_nothing_to_mend(
     monkeypatch.setenv("KUBECONFIG", str(real.plane.kubeconfig))
     done = await asyncio.to_thread(run, "check", "--json")
     rows = done.json["checks"]
-    assert {it["check"]: it["level"] for it in rows if it["level"] != "ok"} == EXPECTED, rows
+    assert {row["check"]: row["level"] for row in rows if row["level"] != "ok"} == EXPECTED, rows
     assert done.code == 0
     assert (await asyncio.to_thread(run, "check", "--pre")).code == 0
 

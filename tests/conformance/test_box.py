@@ -26,7 +26,7 @@ pytestmark = [
 async def different(patched: Patched, source: Source | None, *, reuse: bool) -> set[str]:
     results = await play(box.driver(patched, source, reuse=reuse), MATRIX)
     assert [it.case for it in results] == list(MATRIX)
-    return {it.case.name for it in results if not it.ok}
+    return {result.case.name for result in results if not result.ok}
 
 
 async def test_all_is_as_it_must_be(istiod: Source | None, *, reuse: bool) -> None:
@@ -38,7 +38,7 @@ async def test_it_is_not_without_the_filters(istiod: Source | None, *, reuse: bo
 
     def nothing(documents: tuple[Json, ...]) -> list[Json]:
         kinds = {"EnvoyFilter"}
-        return [it for it in documents if it["kind"] not in kinds] + [OPEN]
+        return [document for document in documents if document["kind"] not in kinds] + [OPEN]
 
     found = await different(nothing, istiod, reuse=reuse)
     for name in {it.name for it in MATRIX if it.expected != ALLOWED} - KEPT_OUT_ANYHOW:

@@ -89,14 +89,14 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 
 async def test_all_is_made_played_and_taken_away(cluster: Cluster) -> None:
     results = await play(driver(SITE, cluster.pause), MATRIX)
-    assert [it.case for it in results] == list(MATRIX)
+    assert [result.case for result in results] == list(MATRIX)
     assert all(it.ok for it in results)
     assert cluster.left == set()
-    spaces = [f"Namespace /{it}" for it in NAMES.values()]
+    spaces = [f"Namespace /{name}" for name in NAMES.values()]
     assert all(
-        cluster.made[it]["metadata"]["labels"]
+        cluster.made[space]["metadata"]["labels"]
         == {"istio-injection": "enabled", "tenant-authz.dev/mode": "enforce"}
-        for it in spaces
+        for space in spaces
     )
 
 
@@ -123,16 +123,16 @@ async def test_calls_name_the_tenants_and_addresses(cluster: Cluster) -> None:
     await play(driver(SITE, cluster.pause), MATRIX)
     [probe] = [it for name, it in cluster.made.items() if "probe-b-" in name]
     calls = json.loads(probe["spec"]["containers"][0]["command"][3])
-    urls = {it["url"] for it in calls}
+    urls = {call["url"] for call in calls}
     assert f"http://plain.{NAMES['a']}/" in urls
     assert {"http://10.0.0.1:9999/", "http://10.0.0.2:9090/metrics"} <= urls
-    assert not any("{" in it for it in urls)
+    assert not any("{" in url for url in urls)
 
 
 async def test_a_difference_is_told(cluster: Cluster) -> None:
     cluster.says = lambda must: {"status": 200}
     results = await play(driver(SITE, cluster.pause), MATRIX)
-    assert {it.case.expected for it in results if not it.ok} == {DENIED, KEPT_OUT}
+    assert {result.case.expected for result in results if not result.ok} == {DENIED, KEPT_OUT}
 
 
 async def test_prepared_namespaces_stay_and_what_was_made_in_them_goes(cluster: Cluster) -> None:
@@ -222,7 +222,7 @@ async def test_a_pod_without_a_sidecar_that_is_not_admitted_is_kept_out(cluster:
             cluster.api.fault("create", Fault(422, text))
 
     results = await play(driver(SITE, strict), MATRIX)
-    bare = [it for it in results if it.case.call.caller == "bare"]
+    bare = [result for result in results if result.case.call.caller == "bare"]
     assert all(it.ok for it in results)
     assert {it.outcome for it in bare} == {"no answer: its pod is not admitted"}
 

@@ -89,7 +89,7 @@ def _served(parent: int) -> int:
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
         pid = int(children[0]) if children else parent
         files = [it.readlink().name for it in Path(f"/proc/{pid}/fd").iterdir() if it.is_symlink()]
-        return pid if any(it.startswith("socket:") for it in files) else None
+        return pid if any(file.startswith("socket:") for file in files) else None
 
     return at_last(listening, "it listens")
 

@@ -26,7 +26,7 @@ def load(file: Path) -> list[Json]:
 def kustomizations() -> list[str]:
     """Every folder that can be applied; the platform around the service has tests of its own."""
     folders = [file.parent.relative_to(DEPLOY) for file in DEPLOY.rglob("kustomization.yaml")]
-    return sorted(str(it) for it in folders if it.parts[0] != "platform")
+    return sorted(str(folder) for folder in folders if folder.parts[0] != "platform")
 
 
 @cache
@@ -83,7 +83,7 @@ def pod(name: str) -> Json:
 
 def server(name: str) -> Json:
     """Our container in it."""
-    (found,) = [it for it in pod(name)["containers"] if it["name"] == "authz"]
+    (found,) = [container for container in pod(name)["containers"] if container["name"] == "authz"]
     return dict(found)
 
 

@@ -102,7 +102,7 @@ async def _done(api: Api, job: Json) -> None:
     now = job["metadata"]["creationTimestamp"]
     ended = {"status": "True", "lastProbeTime": now, "lastTransitionTime": now}
     kinds = ("SuccessCriteriaMet", "Complete")
-    status = {"conditions": [{"type": it, **ended} for it in kinds], "succeeded": 1}
+    status = {"conditions": [{"type": kind, **ended} for kind in kinds], "succeeded": 1}
     status |= {"startTime": now, "completionTime": now, "ready": 0, "terminating": 0}
     path = f"{JOBS}/{job['metadata']['name']}/status"
     await api.http.put(path, json={**job, "status": status})

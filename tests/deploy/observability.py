@@ -18,4 +18,4 @@ def rules() -> list[dict[str, Any]]:
 def exported() -> set[str]:
     """Every metric that the service has."""
     families = Metrics(ManualClock()).registry.collect()
-    return {exported_name(it) for it in families}
+    return {exported_name(family) for family in families}

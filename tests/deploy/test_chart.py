@@ -124,7 +124,7 @@ def pod(made: dict[Key, Json], kind: str = "DaemonSet", name: str = "authz") -> 
 
 def server(made: dict[Key, Json]) -> Json:
     """The service's own container."""
-    (found,) = (it for it in pod(made)["containers"] if it["name"] == "authz")
+    (found,) = (container for container in pod(made)["containers"] if container["name"] == "authz")
     return dict(found)
 
 
@@ -225,7 +225,7 @@ def test_every_value_is_in_the_schema_and_shown_with_its_default() -> None:
     properties = schema()["properties"]
     assert set(values) == set(properties) - {"global"}
     assert set(values["image"]) == set(properties["image"]["properties"])
-    assert properties["install"]["enum"] == [name_of(it) for it in INSTALLS]
+    assert properties["install"]["enum"] == [name_of(install) for install in INSTALLS]
 
 
 def test_its_version_is_the_services() -> None:

@@ -83,7 +83,7 @@ async def cluster(control_plane: None) -> AsyncIterator[Installed]:
 def image(workload: Json) -> str:
     """Of the service's container."""
     containers = workload["spec"]["template"]["spec"]["containers"]
-    (found,) = (it["image"] for it in containers if it["name"] == "authz")
+    (found,) = (container["image"] for container in containers if container["name"] == "authz")
     return str(found)
 
 

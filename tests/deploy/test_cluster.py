@@ -211,14 +211,14 @@ def test_policy_from_the_cluster_is_switched_on_with_all_that_it_needs(
     manifests = with_component(name, "policy-from-cluster", tmp_path)
     (workload,) = [it for it in manifests if it["kind"] in {"DaemonSet", "Deployment"}]
     spec = workload["spec"]["template"]["spec"]
-    (server,) = [it for it in spec["containers"] if it["name"] == "authz"]
+    (server,) = [container for container in spec["containers"] if container["name"] == "authz"]
     for variable, value in environment(server).items():
         monkeypatch.setenv(variable, value)
     assert load_settings(Settings, {}, DEPLOY / "base/settings.yaml").policy_from_cluster
     assert "/var/run/secrets/kubernetes.io/serviceaccount" in {
         mount["mountPath"] for mount in server["volumeMounts"]
     }
-    (binding,) = [it for it in manifests if it["kind"] == "ClusterRoleBinding"]
+    (binding,) = [manifest for manifest in manifests if manifest["kind"] == "ClusterRoleBinding"]
     assert binding["subjects"] == [
         {"kind": "ServiceAccount", "name": spec["serviceAccountName"], "namespace": "authz-system"}
     ]

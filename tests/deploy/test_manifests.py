@@ -184,8 +184,8 @@ def test_the_policy_is_good_and_begins_by_watching() -> None:
 def test_every_file_that_is_named_is_mounted(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = settings(name, monkeypatch)
     container, spec = server(name), pod(name)
-    mounts = {it["mountPath"]: it for it in container["volumeMounts"]}
-    volumes = {it["name"]: it for it in spec["volumes"]}
+    mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
     assert {it["name"] for it in mounts.values()} == set(volumes)
     assert not [it for it in mounts.values() if "subPath" in it]  # such a file never changes
     written = [it["mountPath"] for it in mounts.values() if not it.get("readOnly")]
@@ -204,7 +204,7 @@ def test_every_file_that_is_named_is_mounted(name: str, monkeypatch: pytest.Monk
 
 def test_the_kek_is_mounted_as_the_service_wants_it() -> None:
     """`read_kek_file` wants mode 0640 or less of a file that belongs to root."""
-    (kek,) = [it for it in pod("base")["volumes"] if it["name"] == "kek"]
+    (kek,) = [volume for volume in pod("base")["volumes"] if volume["name"] == "kek"]
     assert kek["secret"]["defaultMode"] == 0o440
     assert pod("base")["securityContext"]["fsGroup"] == 65532
 
@@ -220,7 +220,7 @@ def test_sidecars_find_the_service_under_the_name_that_the_filters_use(name: str
     assert (port["port"], port["name"]) == (AUTHZ_PORT, "grpc")
     identity = (AUTHZ.namespace, AUTHZ.service_account)
     assert (metadata["namespace"], pod(name)["serviceAccountName"]) == identity
-    filters = "".join(it.read_text() for it in (ROOT / "envoyfilters").rglob("*.yaml"))
+    filters = "".join(path.read_text() for path in (ROOT / "envoyfilters").rglob("*.yaml"))
     assert f"outbound|{AUTHZ_PORT}||{AUTHZ_HOST}" in filters
 
 

@@ -38,13 +38,13 @@ def images(text: str) -> list[str]:
 
 def test_every_folder_and_overlay_is_there_once(run: Run) -> None:
     rows = run("manifests", "--json").json
-    folders = [it["made_from"] for it in rows]
-    found = [it.parent.relative_to(ROOT) for it in DEPLOY.rglob("kustomization.yaml")]
+    folders = [row["made_from"] for row in rows]
+    found = [path.parent.relative_to(ROOT) for path in DEPLOY.rglob("kustomization.yaml")]
     found += [it.relative_to(ROOT) for it in (ROOT / "envoyfilters" / "overlays").iterdir()]
     wanted = [str(it) for it in found if "components" not in it.parts]
     wanted.append("deploy/components/policy-from-cluster")  # what it adds to any install
     assert sorted(folders) == sorted(wanted)
-    assert all((ROOT / it).is_dir() for it in folders)
+    assert all((ROOT / folder).is_dir() for folder in folders)
 
 
 @pytest.mark.parametrize("name", sorted(manifests.names()))
@@ -52,7 +52,7 @@ def test_it_prints_the_objects_with_the_image_that_is_named(name: str, run: Run)
     plain, named = run("manifests", name).out, run("manifests", name, "--image", REGISTRY).out
     ours = f"tenant-authz:{__version__}"
     assert images(plain).count(ours) == CONTAINERS.get(name, 0)
-    assert images(named) == [REGISTRY if it == ours else it for it in images(plain)]
+    assert images(named) == [REGISTRY if image == ours else image for image in images(plain)]
     assert run("manifests", name, "--json").json == list(YAML(typ="safe").load_all(plain))
 
 

@@ -178,7 +178,7 @@ async def standalone(folder: Path) -> AsyncIterator[Standalone]:
             (config,) = load(folder / f"envoy-{name}.yaml")
             places = {
                 "authz:9000": server,
-                **{f"{it}:8443": inbound[it] for it in TENANTS},
+                **{f"{tenant}:8443": inbound[tenant] for tenant in TENANTS},
                 "0.0.0.0:8080": outbound[name],
                 "0.0.0.0:8443": inbound[name],
             }

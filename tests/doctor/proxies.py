@@ -93,14 +93,14 @@ def as_dump(who: Json, resources: Json, *, dynamic: bool = False) -> Json:
             ],
         },
         {
-            "static_clusters": [{"cluster": it} for it in static["clusters"]],
+            "static_clusters": [{"cluster": cluster} for cluster in static["clusters"]],
             "dynamic_active_clusters": [
                 {"cluster": {"@type": f"{typed}cluster.v3.Cluster", **it}} for it in clusters
             ],
         },
         started,
     )
-    delivered = [{"route_config": it} for it in resources["routes"]]
+    delivered = [{"route_config": route} for route in resources["routes"]]
     kind = f"{ADMIN}RoutesConfigDump"
     made["configs"].append({"@type": kind, "dynamic_route_configs": delivered})
     return made
@@ -167,7 +167,7 @@ def named(dump: Json, name: str) -> list[Json]:
 def service_cluster(dump: Json) -> Json:
     """The way to the service."""
     name = "outbound|9000||authz.authz-system.svc.cluster.local"
-    every: list[Json] = [it["cluster"] for it in dump["configs"][1]["static_clusters"]]
+    every: list[Json] = [cluster["cluster"] for cluster in dump["configs"][1]["static_clusters"]]
     [found] = [it for it in every if it["name"] == name]
     return found
 

@@ -156,7 +156,7 @@ def test_a_copy_of_our_filters_that_sends_the_name_for_statistics(
     copy["metadata"] |= {"namespace": "globex", "name": "mine"}
     api.put("envoyfilters", copy)
     ran = run("doctor", "--cluster", "--json")
-    assert [(it["workload"], it["rule"]) for it in ran.json["findings"]] == [
+    assert [(finding["workload"], finding["rule"]) for finding in ran.json["findings"]] == [
         ("globex/mine", "upstream")
     ]
 

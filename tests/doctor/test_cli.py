@@ -159,7 +159,7 @@ def test_documents_of_ones_own(run: Run, bench: Bench, sound: Path, tmp_path: Pa
     text = (directory() / "rendered" / "enforce.yaml").read_text().replace("1s", "2s")
     (tmp_path / "mine.yaml").write_text(text)
     ran = run("doctor", str(sound), "--filters", "mine.yaml", "--json")
-    assert {it["rule"] for it in ran.json["findings"]} == {
+    assert {finding["rule"] for finding in ran.json["findings"]} == {
         "timeout",
         "cluster-times",
         "cluster-outlier",
@@ -173,7 +173,7 @@ def _pod(name: str, *containers: str, **spec: Any) -> dict[str, Any]:
     namespace, name = name.split("/")
     return {
         "metadata": {"namespace": namespace, "name": name},
-        "spec": {"containers": [{"name": it} for it in containers], **spec},
+        "spec": {"containers": [{"name": container} for container in containers], **spec},
         "status": {"phase": "Running"},
     }
 
@@ -193,7 +193,7 @@ PODS = {
 def test_pods_without_a_proxy(run: Run, tmp_path: Path) -> None:
     (tmp_path / "pods.json").write_text(json.dumps(PODS))
     ran = run("doctor", "--pods", "pods.json", "--json")
-    found = {it["workload"]: it["what"] for it in ran.json["findings"]}
+    found = {finding["workload"]: finding["what"] for finding in ran.json["findings"]}
     assert ran.code == 1
     assert found.keys() == {"acme/bare", "acme/node"}
     assert "node's network" in found["acme/node"]
@@ -206,7 +206,7 @@ def test_namespaces_that_sign_and_never_verify(run: Run) -> None:
     with answering('authz_namespace_unverified{namespace="acme"} 1\n') as (url, _):
         ran = run("doctor", "--metrics", f"{url}/metrics", "--json")
     assert ran.code == 1
-    assert [(it["workload"], it["rule"]) for it in ran.json["findings"]] == [
+    assert [(finding["workload"], finding["rule"]) for finding in ran.json["findings"]] == [
         ("acme", "never-verifies")
     ]
 
@@ -228,7 +228,7 @@ def test_servers_of_several_nodes_are_judged_together(run: Run, turned: bool) ->
     with answering(SAW_SIGN) as (one, _), answering(SAW_VERIFY) as (other, _):
         urls = [f"--metrics={it}/metrics" for it in ((other, one) if turned else (one, other))]
         ran = run("doctor", *urls, "--json")
-    found = [(it["workload"], it["rule"]) for it in ran.json["findings"]]
+    found = [(finding["workload"], finding["rule"]) for finding in ran.json["findings"]]
     assert (ran.code, found) == (1, [("bank", "never-verifies")])
 
 

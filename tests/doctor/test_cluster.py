@@ -30,7 +30,7 @@ def test_every_proxy_of_a_cluster(run: Run, api: ApiDouble, bench: Bench) -> Non
     assert ran.json["findings"] == ran.json["unreadable"] == []
     assert sum(ran.json["versions"].values()) == 3
     assert ran.json["revisions"] == {"default": 3}
-    forwarded = [it for it in api.requests if it.name.endswith("/portforward")]
+    forwarded = [request for request in api.requests if request.name.endswith("/portforward")]
     assert [it.params for it in forwarded] == [{"ports": "15000"}] * 3
     assert {it.verb for it in api.requests} == {"list", "create"}
 
@@ -42,7 +42,7 @@ def test_a_hole_in_one_of_them(run: Run, api: ApiDouble, bench: Bench) -> None:
     api.ports["globex", "hello", 15000] = answer(dump)
     ran = run("doctor", "--cluster", "--json")
     assert ran.code == 1
-    assert {it["workload"] for it in ran.json["findings"]} == {HELLO}
+    assert {finding["workload"] for finding in ran.json["findings"]} == {HELLO}
 
 
 def test_pods_that_have_no_envoy_end_or_are_not_ready(
@@ -92,7 +92,7 @@ def test_what_nobody_asks_is_told(run: Run, api: ApiDouble, bench: Bench) -> Non
     api.put("pods", pod("calm/way", way))
     ran = run("doctor", "--cluster", "--json")
     assert ran.code == 1
-    assert {it["workload"]: it["rule"] for it in ran.json["findings"]} == {
+    assert {finding["workload"]: finding["rule"] for finding in ran.json["findings"]} == {
         "acme/bare": "no-proxy",
         "acme/agent": "no-proxy",
         "calm": "ambient",
@@ -111,7 +111,7 @@ def test_only_some_namespaces(run: Run, api: ApiDouble, bench: Bench) -> None:
     api.put("pods", pod("acme/bare", "app"))
     ran = run("doctor", "--cluster", "--namespace", "globex", "--json")
     assert (ran.code, ran.json["examined"]) == (0, [PLAIN])
-    assert {it.namespace for it in api.requests if it.plural == "pods"} == {"globex"}
+    assert {request.namespace for request in api.requests if request.plural == "pods"} == {"globex"}
     nobody = run("doctor", "--cluster", "--namespace", "acne")
     assert (nobody.code, "no proxy was examined" in nobody.err) == (3, True)
 
@@ -141,7 +141,7 @@ def test_annotations_count_as_the_api_server_has_them(
     for said in (bench.dump(PLAIN, dynamic=True), dump):
         api.ports["globex", "plain", 15000] = answer(said)
         ran = run("doctor", "--cluster", "--json")
-        assert [(it["workload"], it["rule"]) for it in ran.json["findings"]] == [
+        assert [(finding["workload"], finding["rule"]) for finding in ran.json["findings"]] == [
             (HELLO, "excluded-port"),
             (PLAIN, "excluded-port"),
         ]
@@ -229,7 +229,7 @@ def test_what_knative_knows_of_the_mesh_counts(
         place = {"namespace": "knative-serving", "name": "config-network"}
         api.put("configmaps", {"metadata": place, "data": data})
     ran = run("doctor", "--cluster", "--plaintext", "globex", "--json")
-    found = [it["what"] for it in ran.json["findings"] if it["rule"] == "cold-start"]
+    found = [finding["what"] for finding in ran.json["findings"] if finding["rule"] == "cold-start"]
     assert [told in it for it in found] == ([True] if told else [])
 
 

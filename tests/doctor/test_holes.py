@@ -676,7 +676,7 @@ def test_a_listener_that_forgets_which_port_was_called(bench: Bench) -> None:
 
 
 def _route(dump: Json) -> Json:
-    configs = [it["route_config"] for it in managers(dump) if "route_config" in it]
+    configs = [manager["route_config"] for manager in managers(dump) if "route_config" in manager]
     found: Json = configs[-1]["virtual_hosts"][0]
     return found
 

@@ -59,14 +59,14 @@ async def test_pods_as_the_injector_makes_them(plane: Plane) -> None:
         await api.apply([{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account}])
         await api.apply([_pod(name, annotations) for name, (_, annotations) in PODS.items()])
         items = (await api.read(f"/api/v1/namespaces/{SPACE}/pods"))["items"]
-    read = {it.name: it for it in pods.pods(map(pods.slim, items))}
+    read = {pod.name: pod for pod in pods.pods(map(pods.slim, items))}
     assert {name: it.standing for name, it in read.items()} == {
         name: standing for name, (standing, _) in PODS.items()
     }
     ports = {name: it.admin_port for name, it in read.items()}
     assert ports == {name: 15999 if name == "port" else ADMIN_PORT for name in PODS}
     assert {it.waits for it in read.values() if it.standing is Standing.PROXY} == {"it is pending"}
-    spec = {it["metadata"]["name"]: it["spec"] for it in items}
-    assert "istio-proxy" in {it["name"] for it in spec["native"]["initContainers"]}
+    spec = {item["metadata"]["name"]: item["spec"] for item in items}
+    assert "istio-proxy" in {container["name"] for container in spec["native"]["initContainers"]}
     assert "istio-proxy" in {it["name"] for it in spec["classic"]["containers"]}
     assert {it.revision for it in read.values()} == {"default"}

@@ -94,4 +94,4 @@ def test_every_change_is_noticed_or_harmless_for_a_reason(bench: Bench, pod: str
 def test_every_reason_is_one() -> None:
     assert all(len(it.reason) > 15 for it in HARMLESS)
     patterns = [one for it in HARMLESS for one in it.patterns]
-    assert not any(it in {"*", "*.*", "inbound*"} for it in patterns)
+    assert not any(pattern in {"*", "*.*", "inbound*"} for pattern in patterns)

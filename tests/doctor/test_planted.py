@@ -45,9 +45,9 @@ def hole(rule: Rule, *pods: str) -> Callable[[Plant], Plant]:
 
 def sent(dump: Json, name: str) -> Json:
     """A dynamic listener."""
-    for it in dump["configs"][2]["dynamic_listeners"]:
-        if it["name"] == name:
-            found: Json = it["active_state"]["listener"]
+    for listener in dump["configs"][2]["dynamic_listeners"]:
+        if listener["name"] == name:
+            found: Json = listener["active_state"]["listener"]
             return found
     raise KeyError(name)
 
@@ -65,14 +65,14 @@ def ends_tls(dump: Json) -> list[Json]:
 
 def inbound_managers(dump: Json) -> list[Json]:
     return [
-        it
-        for it in managers(dump)
-        if "route_config" in it and "virtual_hosts" in it["route_config"]
+        manager
+        for manager in managers(dump)
+        if "route_config" in manager and "virtual_hosts" in manager["route_config"]
     ]
 
 
 def outbound_managers(dump: Json) -> list[Json]:
-    return [it for it in managers(dump) if "rds" in it]
+    return [manager for manager in managers(dump) if "rds" in manager]
 
 
 def asking(dump: Json, name: str) -> Json:
@@ -86,7 +86,7 @@ def cluster(dump: Json, start: str) -> Json:
 
 
 def route_configs(dump: Json) -> list[Json]:
-    return [it["route_config"] for it in dump["configs"][3]["dynamic_route_configs"]]
+    return [config["route_config"] for config in dump["configs"][3]["dynamic_route_configs"]]
 
 
 def first_route(dump: Json) -> Json:
@@ -119,8 +119,8 @@ def an_upgrade_has_filters_of_its_own(dump: Json) -> None:
         "name": "envoy.filters.http.router",
         "typed_config": {"@type": f"{HTTP}.router.v3.Router"},
     }
-    for it in managers(dump):
-        it["upgrade_configs"] = [{"upgrade_type": "websocket", "filters": [router]}]
+    for manager in managers(dump):
+        manager["upgrade_configs"] = [{"upgrade_type": "websocket", "filters": [router]}]
 
 
 @hole(Rule.UPGRADE, SIDECAR, GATEWAY)
@@ -310,14 +310,14 @@ def a_cluster_of_somebody(dump: Json) -> None:
 
 @hole(Rule.UNKNOWN_FILTER, *EVERYWHERE)
 def a_filter_before_the_router_rewrites_what_we_judged(dump: Json) -> None:
-    for it in managers(dump):
-        it["http_filters"].insert(len(it["http_filters"]) - 1, deepcopy(LUA))
+    for manager in managers(dump):
+        manager["http_filters"].insert(len(manager["http_filters"]) - 1, deepcopy(LUA))
 
 
 @hole(Rule.UNKNOWN_FILTER, SIDECAR, ACTIVATOR)
 def a_network_filter_before_ours(dump: Json) -> None:
-    for it in arriving(dump)["filter_chains"]:
-        it["filters"].insert(0, {"name": "mongo", "typed_config": {"@type": "x.MongoProxy"}})
+    for chain in arriving(dump)["filter_chains"]:
+        chain["filters"].insert(0, {"name": "mongo", "typed_config": {"@type": "x.MongoProxy"}})
 
 
 @hole(Rule.SCRAPE_RULE, SIDECAR)
@@ -330,39 +330,39 @@ def somebody_else_says_that_a_scrape_is_allowed(dump: Json) -> None:
             "shadow_rules_stat_prefix": "tenant_authz_",
         },
     }
-    for it in inbound_managers(dump):
-        it["http_filters"].insert(-1, deepcopy(rbac))
+    for manager in inbound_managers(dump):
+        manager["http_filters"].insert(-1, deepcopy(rbac))
 
 
 @hole(Rule.UNKNOWN_FIELD, *EVERYWHERE)
 def headers_are_changed_before_ours(dump: Json) -> None:
     change = {"name": "envoy.http.early_header_mutation.header_mutation"}
-    for it in managers(dump):
-        it["early_header_mutation_extensions"] = [change]
+    for manager in managers(dump):
+        manager["early_header_mutation_extensions"] = [change]
 
 
 @hole(Rule.NORMALISATION, *EVERYWHERE)
 def paths_are_not_normalised(dump: Json) -> None:
-    for it in managers(dump):
-        it["normalize_path"] = False
+    for manager in managers(dump):
+        manager["normalize_path"] = False
 
 
 @hole(Rule.NORMALISATION, BROKER, CHANNEL)
 def paths_are_not_normalised_at_a_hop_by_default(dump: Json) -> None:
-    for it in inbound_managers(dump):
-        del it["normalize_path"]
+    for manager in inbound_managers(dump):
+        del manager["normalize_path"]
 
 
 @hole(Rule.PEER_ADDRESS, SIDECAR)
 def callers_say_who_they_are(dump: Json) -> None:
-    for it in inbound_managers(dump):
-        it["forward_client_cert_details"] = "ALWAYS_FORWARD_ONLY"
+    for manager in inbound_managers(dump):
+        manager["forward_client_cert_details"] = "ALWAYS_FORWARD_ONLY"
 
 
 @hole(Rule.UNKNOWN_FIELD, SIDECAR)
 def callers_say_where_they_are(dump: Json) -> None:
-    for it in inbound_managers(dump):
-        it["original_ip_detection_extensions"] = [{"name": "custom_header"}]
+    for manager in inbound_managers(dump):
+        manager["original_ip_detection_extensions"] = [{"name": "custom_header"}]
 
 
 @hole(Rule.LOGGED, SIDECAR)
@@ -453,8 +453,8 @@ def a_chain_leads_to_another_port(dump: Json) -> None:
 
 @hole(Rule.ECDS, *SIDECARS, GATEWAY)
 def a_filter_has_a_default_until_it_is_delivered(dump: Json) -> None:
-    for it in managers(dump):
-        for one in it["http_filters"]:
+    for manager in managers(dump):
+        for one in manager["http_filters"]:
             if one["name"].startswith("tenant-authz."):
                 router = {"@type": f"{HTTP}.router.v3.Router"}
                 one["config_discovery"] = {"config_source": {"ads": {}}, "default_config": router}
@@ -462,8 +462,8 @@ def a_filter_has_a_default_until_it_is_delivered(dump: Json) -> None:
 
 @hole(Rule.ECDS, SIDECAR)
 def a_filter_that_is_never_delivered(dump: Json) -> None:
-    for it in managers(dump):
-        for one in it["http_filters"]:
+    for manager in managers(dump):
+        for one in manager["http_filters"]:
             if one["name"] == "istio.stats":
                 del one["typed_config"]
                 one["config_discovery"] = {"config_source": {"ads": {}}}
@@ -513,15 +513,15 @@ def a_header_chooses_the_route_at_a_hop(dump: Json) -> None:
 
 @hole(Rule.ROUTE_CHOICE, ACTIVATOR, BROKER)
 def a_header_chooses_the_route_into_a_hop(dump: Json) -> None:
-    for it in inbound_managers(dump):
-        route = it["route_config"]["virtual_hosts"][0]["routes"][0]
+    for manager in inbound_managers(dump):
+        route = manager["route_config"]["virtual_hosts"][0]["routes"][0]
         route["match"]["headers"] = [{"name": "x-other", "present_match": True}]
 
 
 @hole(Rule.ROUTE_CHOICE, BROKER)
 def a_route_rewrites_the_path_into_a_hop(dump: Json) -> None:
-    for it in inbound_managers(dump):
-        route = it["route_config"]["virtual_hosts"][0]["routes"][0]
+    for manager in inbound_managers(dump):
+        route = manager["route_config"]["virtual_hosts"][0]["routes"][0]
         route["route"]["prefix_rewrite"] = "/acme-web/"
 
 
@@ -529,8 +529,8 @@ def a_route_rewrites_the_path_into_a_hop(dump: Json) -> None:
 def a_route_switches_verify_off(dump: Json) -> None:
     off = {"@type": f"{HTTP}.ext_authz.v3.ExtAuthzPerRoute", "disabled": True}
     names = ("tenant-authz.verify", "tenant-authz.transit")
-    for it in inbound_managers(dump):
-        host = it["route_config"]["virtual_hosts"][0]
+    for manager in inbound_managers(dump):
+        host = manager["route_config"]["virtual_hosts"][0]
         host["typed_per_filter_config"] = dict.fromkeys(names, off)
 
 
@@ -579,8 +579,8 @@ def scoped_routes(dump: Json) -> None:
 
 @hole(Rule.NO_POLICY, FILTER)
 def a_policy_lets_in_one_more(dump: Json) -> None:
-    for it in inbound_managers(dump):
-        for one in it["http_filters"]:
+    for manager in inbound_managers(dump):
+        for one in manager["http_filters"]:
             if one["name"] == "envoy.filters.http.rbac" and "rules" in one["typed_config"]:
                 policies = one["typed_config"]["rules"]["policies"]
                 policies["ns[knative-eventing]-policy[mine]-rule[0]"] = {
@@ -591,8 +591,8 @@ def a_policy_lets_in_one_more(dump: Json) -> None:
 
 @hole(Rule.NO_POLICY, FILTER)
 def a_policy_lets_in_everybody(dump: Json) -> None:
-    for it in inbound_managers(dump):
-        for one in it["http_filters"]:
+    for manager in inbound_managers(dump):
+        for one in manager["http_filters"]:
             if one["name"] == "envoy.filters.http.rbac" and "rules" in one["typed_config"]:
                 for policy in one["typed_config"]["rules"]["policies"].values():
                     policy["principals"].append({"any": True})
@@ -611,4 +611,4 @@ def test_a_planted_hole_is_found(bench: Bench, pod: str, rule: Rule, plant: Plan
 
 def test_there_are_many_of_many_kinds() -> None:
     assert len(PLANTS) >= 60
-    assert len({it[0] for it in PLANTS}) >= 25
+    assert len({plant[0] for plant in PLANTS}) >= 25

@@ -127,7 +127,7 @@ async def test_the_rights_that_ship_are_enough_and_needed(
             assert "connection refused" in err
 
             [forward] = [
-                it for it in cluster_role["rules"] if it["resources"] == ["pods/portforward"]
+                rule for rule in cluster_role["rules"] if rule["resources"] == ["pods/portforward"]
             ]
             others = [it for it in cluster_role["rules"] if it != forward]
             for it in ("get", "create"):

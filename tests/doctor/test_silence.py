@@ -38,7 +38,7 @@ HOLES = {
 }
 """What is wrong in the worlds that lack something of ours."""
 
-ELSEWHERE = [it.name for it in Recordings.read(FILE).variants]
+ELSEWHERE = [variant.name for variant in Recordings.read(FILE).variants]
 
 
 def found_in(sent: Sent, pod: str) -> list[Finding]:

@@ -74,7 +74,7 @@ class Door:
             if name != "virtualInbound" or _port(chain) == self.at
         ]
         found: list[Json]
-        found = next(it["http_filters"] for it in managers if "http_filters" in it)
+        found = next(manager["http_filters"] for manager in managers if "http_filters" in manager)
         return found
 
     def _moved(self, listener: Json) -> Json:
@@ -199,8 +199,8 @@ def configured(
 ) -> Json:
     """A bootstrap for the door at `address`; whatever it leads to is `app`, in plaintext."""
     config = played(sent, recorded.secrets(certificate, certificate))
-    pods = {it.address for it in WORLD.pods.values()}
-    endpoints = {it: app for it in _endpoints(sent) if it.host in pods}
+    pods = {pod.address for pod in WORLD.pods.values()}
+    endpoints = {endpoint: app for endpoint in _endpoints(sent) if endpoint.host in pods}
     us = Endpoint(WORLD.pods["authz-system/authz"].address, AUTHZ_PORT)
     places = Places(endpoints=endpoints | {us: authz})
     if isinstance(door.at, str):
@@ -229,8 +229,8 @@ def cluster(config: Json, name: str) -> Json:
 
 
 def _endpoints(sent: Sent) -> Iterator[Endpoint]:
-    for it in _lb_endpoints({"load_assignment": one} for one in sent.endpoints):
-        address = it["endpoint"]["address"]["socket_address"]
+    for endpoint in _lb_endpoints({"load_assignment": one} for one in sent.endpoints):
+        address = endpoint["endpoint"]["address"]["socket_address"]
         yield Endpoint(address["address"], address["port_value"])
 
 

@@ -24,7 +24,7 @@ MATRIX = ("1.36.4", "1.37.0", "1.38.3", "1.39.3", "1.40.0")
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "envoy_version" in metafunc.fixturenames:
         versions = MATRIX if metafunc.config.getoption("--envoy-matrix") else (INSTALLED,)
-        params = [pytest.param(it, marks=pytest.mark.envoy) for it in versions]
+        params = [pytest.param(version, marks=pytest.mark.envoy) for version in versions]
         metafunc.parametrize("envoy_version", params, scope="session")
 
 

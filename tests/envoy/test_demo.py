@@ -64,7 +64,7 @@ def left_behind(directory: Path) -> list[str]:
         with contextlib.suppress(OSError):
             line = command.read_bytes().replace(b"\0", b" ").decode(errors="replace")
             processes += [line] if str(directory) in line else []
-    return processes + [str(it) for it in directory.iterdir()]
+    return processes + [str(path) for path in directory.iterdir()]
 
 
 async def test_all_scenarios_are_as_expected(executable: Path, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ async def test_all_scenarios_are_as_expected(executable: Path, tmp_path: Path) -
         output, errors = await process.communicate()
     assert process.returncode == 0, errors.decode()
     result = json.loads(output)
-    assert [it["name"] for it in result["scenarios"]] == SCENARIOS.split()
+    assert [scenario["name"] for scenario in result["scenarios"]] == SCENARIOS.split()
     assert [it for it in result["scenarios"] if not it["ok"]] == []
     assert result["differences"] == 0
     assert left_behind(tmp_path) == []

@@ -35,7 +35,7 @@ async def test_a_sound_mesh_and_one_without_tcp(
 
 def without_early_data(documents: tuple[Json, ...]) -> Iterable[Json]:
     """Envoy 1.36 lacks it. istiod leaves it out for Istio 1.28; the box is of Istio 1.30."""
-    for it in documents:
-        patches = it["spec"].get("configPatches", [])
-        first = {"spec": it["spec"] | {"configPatches": patches[:1]}}
-        yield it | first if it["metadata"]["name"] == TCP else it
+    for document in documents:
+        patches = document["spec"].get("configPatches", [])
+        first = {"spec": document["spec"] | {"configPatches": patches[:1]}}
+        yield document | first if document["metadata"]["name"] == TCP else document

@@ -123,7 +123,7 @@ async def test_it_sends_only_the_headers_that_are_read(workbench: Workbench, nam
     async with workbench.proxy(CHAINS[name]) as proxy:
         http = (await one_question(workbench, proxy)).request.attributes.request.http
     assert not http.headers
-    sent = {(it.key, it.raw_value.decode()) for it in http.header_map.headers}
+    sent = {(header.key, header.raw_value.decode()) for header in http.header_map.headers}
     expected = {it for it in SENT if it[0] in READ[name]}
     if name in {"public", "local"}:  # a gateway takes no request id from outside
         expected.remove(("x-request-id", "4711"))
@@ -141,13 +141,13 @@ async def test_a_body_whose_length_is_announced_is_told(workbench: Workbench, na
         await proxy.get([PROBE])
     with_body, without = (
         facts_of(
-            it.request,
+            question.request,
             workload("acme-web"),
             Asked(None),
             token_header=TOKEN,
             policy=Policy(),
         )
-        for it in workbench.authz.questions
+        for question in workbench.authz.questions
     )
     assert (with_body.method, without.method) == ("", "GET")
 
@@ -303,4 +303,4 @@ def test_every_filter_and_its_statistics_have_names_of_their_own() -> None:
     prefixes = {"sign", "verify", "transit", "public", "local", "broker", "trigger"}
     prefixes |= {"channel", "tcp", "job_sink", "request_reply"}
     found = {it["typed_config"].get("stat_prefix") for it in added} - {None}
-    assert found == {f"tenant_authz_{it}" for it in prefixes}
+    assert found == {f"tenant_authz_{prefix}" for prefix in prefixes}

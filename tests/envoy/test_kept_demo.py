@@ -43,7 +43,7 @@ async def test_every_scenario_comes_out_as_without_it(tmp_path: Path) -> None:
             own = Path(mkdtemp(dir=tmp_path))  # for what a case writes
             return Result(case, await case.call(replace(environment, directory=own)))
 
-        still = [it for it in SCENARIOS if not it.name.startswith(CHANGES)]
+        still = [scenario for scenario in SCENARIOS if not scenario.name.startswith(CHANGES)]
         assert still != list(SCENARIOS)
         for case in (*still, *still):  # cold, then warm
             await _comes_out(case, played)
@@ -65,5 +65,5 @@ async def _comes_out(
 
 async def _not_asked(envoys: list[Envoy]) -> int:
     """Requests that needed no question."""
-    told = [await it.admin("/stats?filter=tenant_authz_.*disabled$") for it in envoys]
+    told = [await envoy.admin("/stats?filter=tenant_authz_.*disabled$") for envoy in envoys]
     return sum(int(line.rpartition(": ")[2]) for text in told for line in text.splitlines())

@@ -138,7 +138,7 @@ async def test_whatever_comes_as_an_epoch_is_no_error(workbench: Workbench, epoc
         here.answer(DENIED)
         assert (await here.get(who=workload("globex"))).status_code == 403
         told = await here.proxy.envoy.admin("/stats?filter=lua.*errors")
-    assert {it.rpartition(": ")[2] for it in told.splitlines()} == {"0"}
+    assert {line.rpartition(": ")[2] for line in told.splitlines()} == {"0"}
 
 
 async def test_no_app_says_that_something_was_revoked(workbench: Workbench) -> None:
@@ -214,12 +214,12 @@ async def test_a_denial_is_asked_about_each_time(workbench: Workbench) -> None:
 async def test_the_dashboard_counts_both_kinds_of_requests(workbench: Workbench) -> None:
     panels = json.loads((FOLDER / "dashboard.json").read_text())["panels"]
     (panel,) = [it for it in panels if "needed no question" in it["title"]]
-    names = [re.findall(r'__name__=~"([^"]+)"', it["expr"])[0] for it in panel["targets"]]
+    names = [re.findall(r'__name__=~"([^"]+)"', target["expr"])[0] for target in panel["targets"]]
     async with running(workbench, VERIFY) as here:
         for _ in range(3):
             await here.get()
         told = await here.proxy.envoy.admin("/stats/prometheus")
-    lines = [it.partition("{") for it in told.splitlines() if not it.startswith("#")]
+    lines = [line.partition("{") for line in told.splitlines() if not line.startswith("#")]
     counts = [
         sum(int(rest.rpartition(" ")[2]) for found, _, rest in lines if re.fullmatch(name, found))
         for name in names
@@ -289,11 +289,11 @@ def two_routes(config: Json) -> None:
 
 def by_header(config: Json, header: str) -> None:
     """Requests that have a header go to another cluster."""
-    names = [it["name"] for it in config["static_resources"]["clusters"]]
+    names = [cluster["name"] for cluster in config["static_resources"]["clusters"]]
     elsewhere = next(it for it in names if it.startswith("outbound|80||") and "plain" not in it)
     for manager in managers(config):
         for host in manager.get("route_config", {}).get("virtual_hosts", []):
-            if any(it.startswith("plain.acme-web") for it in host["domains"]):
+            if any(domain.startswith("plain.acme-web") for domain in host["domains"]):
                 (route,) = host["routes"]
                 other = {"name": header, "present_match": True}
                 match = {**route["match"], "headers": [other]}
@@ -647,7 +647,7 @@ async def test_no_route_is_chosen_by_the_token(workbench: Workbench, *, again: b
         assert here.asked == 1
         told = await here.proxy.envoy.admin("/stats?filter=^cluster.*upstream_rq_total$")
     sent = {
-        name for name, count in (it.rsplit(": ", 1) for it in told.splitlines()) if count != "0"
+        name for name, count in (line.rsplit(": ", 1) for line in told.splitlines()) if count != "0"
     }
     assert len([it for it in sent if "outbound|80|" in it]) == (2 if again else 1)
 

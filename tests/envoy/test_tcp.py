@@ -62,7 +62,7 @@ NAMES = {UNLISTED: "unlisted", LISTED: "listed", REDIS: "redis", MONGO: "mongo",
 
 
 def on(*doors: Door) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("chain", doors, ids=[NAMES[it] for it in doors])
+    return pytest.mark.parametrize("chain", doors, ids=[NAMES[door] for door in doors])
 
 
 chains = on(UNLISTED, LISTED)
@@ -249,23 +249,23 @@ def test_nothing_reads_what_a_client_says_before_us(chain: Door) -> None:
     """But for Istio's own: one exchanges metadata with proxies, the other counts."""
     names = [it["name"] for it in tcp_filters(chain)]
     istios = {"istio.metadata_exchange", "istio.stats"}
-    assert next(it for it in names if it not in istios) == "tenant-authz.tcp"
+    assert next(name for name in names if name not in istios) == "tenant-authz.tcp"
 
 
 def tcp_filters(door: Door, *, istio: str | None = None) -> list[dict[str, Any]]:
     """The network filters of the TCP chain behind a door."""
     found: list[dict[str, Any]]
-    (found,) = (it["filters"] for it in tcp_chains(door.sent(istio=istio), door))
+    (found,) = (chain["filters"] for chain in tcp_chains(door.sent(istio=istio), door))
     return found
 
 
 def tcp_chains(sent: Sent, door: Door) -> list[dict[str, Any]]:
-    (inbound,) = (it for it in sent.listeners if it["name"] == "virtualInbound")
+    (inbound,) = (listener for listener in sent.listeners if listener["name"] == "virtualInbound")
     return [
-        it
-        for it in inbound["filter_chains"]
-        if it["filter_chain_match"].get("destination_port", ANY_OTHER) == door.at
-        and "http_filters" not in it["filters"][-1]["typed_config"]
+        chain
+        for chain in inbound["filter_chains"]
+        if chain["filter_chain_match"].get("destination_port", ANY_OTHER) == door.at
+        and "http_filters" not in chain["filters"][-1]["typed_config"]
     ]
 
 

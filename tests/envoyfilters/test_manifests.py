@@ -77,7 +77,7 @@ def test_what_is_rendered_is_fresh() -> None:
 
 
 def test_every_overlay_and_component_is_known_here() -> None:
-    assert {it.name for it in (HERE / "overlays").iterdir()} == set(OVERLAYS)
+    assert {path.name for path in (HERE / "overlays").iterdir()} == set(OVERLAYS)
     assert {it.name for it in (HERE / "components").iterdir()} == {*COMPONENTS, "values"}
     assert {it.stem for it in (HERE / "rendered").iterdir()} == set(OVERLAYS)
 
@@ -106,7 +106,7 @@ def test_every_file_is_installed_by_somebody() -> None:
         if kustomization.parent.parent.name not in {"components", HERE.name}:
             continue
         listed = set(YAML(typ="safe").load(kustomization).get("resources", []))
-        found = {it.name for it in kustomization.parent.glob("*.yaml")} - {"kustomization.yaml"}
+        found = {path.name for path in kustomization.parent.glob("*.yaml")} - {"kustomization.yaml"}
         assert found <= listed or kustomization.parent == HERE
 
 
@@ -161,7 +161,7 @@ def test_only_formatters_that_were_tried_on_every_envoy() -> None:
 
     tests/envoy/test_filters.py sends a request through each filter that has one.
     """
-    text = "\n".join(it.read_text() for it in (HERE / "rendered").glob("*.yaml"))
+    text = "\n".join(path.read_text() for path in (HERE / "rendered").glob("*.yaml"))
     # Not %UPSTREAM_CLUSTER%: that is the name for statistics where a cluster has one, and istiod
     # gives one to each. tests/envoy/test_statistics_names.py
     tried = {"%UPSTREAM_CLUSTER_RAW%", "%ENVIRONMENT(ISTIO_META_APP_CONTAINERS)%"}
@@ -308,14 +308,14 @@ def test_a_thousand_tenants_change_nothing_in_the_mesh(copy: Path) -> None:
     texts = set()
     for count in (1, 1_000):
         names = [f"tenant-{number}" for number in range(count)]
-        tenants = "".join(f"  {it}: {{namespaces: [{it}-a, {it}-b]}}\n" for it in names)
+        tenants = "".join(f"  {name}: {{namespaces: [{name}-a, {name}-b]}}\n" for name in names)
         grants = "".join(f"  - {{to: {it}-a, from: tenant-0-b}}\n" for it in names)
         policy = (HERE / "policy.yaml").read_text()
         policy = policy.replace("tenants: {}\n", f"tenants:\n{tenants}")
         policy = policy.replace("grants: []\n", f"grants:\n{grants}")
         assert len(parse_policy(policy).namespaces) == 2 * count
         (copy / "policy.yaml").write_text(policy)
-        texts.add("".join(rendered(copy / "overlays" / it) for it in OVERLAYS))
+        texts.add("".join(rendered(copy / "overlays" / overlay) for overlay in OVERLAYS))
     assert len(texts) == 1
 
 
@@ -349,7 +349,7 @@ def test_whoever_asks_for_a_role_s_question_is_given_that_role() -> None:
 
 def inserted(document: Json) -> list[str]:
     patches = document["spec"]["configPatches"]
-    return [it["patch"]["value"]["name"] for it in patches if "value" in it["patch"]]
+    return [patch["patch"]["value"]["name"] for patch in patches if "value" in patch["patch"]]
 
 
 # -- schema ------------------------------------------------------------------------------------
@@ -459,7 +459,7 @@ def test_a_typo_is_found() -> None:
 @needs_kubectl
 def test_nothing_native_is_installed(copy: Path) -> None:
     """Only Istio's kinds, so there is nothing that Kubernetes' own schemas would check."""
-    kinds = {it["kind"] for it in with_components(copy, *COMPONENTS)}
+    kinds = {component["kind"] for component in with_components(copy, *COMPONENTS)}
     assert kinds == set(VERSIONS)
 
 
@@ -475,8 +475,8 @@ def test_names_are_unique_and_ours() -> None:
 
 
 def documented() -> Iterator[Path]:
-    for folder in (HERE / "base", *(HERE / "components" / it for it in COMPONENTS)):
-        yield from (it for it in folder.glob("*.yaml") if it.name != "kustomization.yaml")
+    for folder in (HERE / "base", *(HERE / "components" / component for component in COMPONENTS)):
+        yield from (path for path in folder.glob("*.yaml") if path.name != "kustomization.yaml")
 
 
 @pytest.mark.parametrize("file", list(documented()), ids=lambda it: it.stem)

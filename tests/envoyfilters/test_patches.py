@@ -360,7 +360,7 @@ def test_filter_chains_are_merged_removed_and_added() -> None:
         patch("INSERT_FIRST", NEW, to="NETWORK_FILTER"),  # not on what this filter adds
     )
     chains = apply(asked, SIDECAR, found)["listeners"][0]["filter_chains"]
-    assert [it["name"] for it in chains] == ["b", "c"]
+    assert [chain["name"] for chain in chains] == ["b", "c"]
     assert chains[0]["metadata"] == {"x": 1}
     assert chains[0]["filters"][0]["name"] == "new"
     assert chains[1] == tcp_chain(name="c")
@@ -422,7 +422,7 @@ def test_clusters_are_removed_and_added_each_in_its_context() -> None:
         patch("ADD", {"name": "gateway"}, to="CLUSTER", context="GATEWAY"),
     )
     clusters = apply(asked, SIDECAR, found)["clusters"]
-    assert [it["name"] for it in clusters] == ["PassthroughCluster", "new"]
+    assert [cluster["name"] for cluster in clusters] == ["PassthroughCluster", "new"]
 
 
 def test_transport_sockets_are_merged_and_then_nothing_else_is() -> None:

@@ -124,11 +124,11 @@ def test_that_port_of_others_is_asked_about(name: str) -> None:
 def test_the_api_server_can_connect_where_mutual_tls_is_strict(name: str) -> None:
     pods = WEBHOOKS[name]
     of_pods = [
-        it["spec"]["portLevelMtls"]
-        for it in documents()
-        if it["kind"] == "PeerAuthentication"
-        and it["metadata"]["namespace"] == pods.namespace
-        and it["spec"]["selector"]["matchLabels"].items() <= pods.labels.items()
+        document["spec"]["portLevelMtls"]
+        for document in documents()
+        if document["kind"] == "PeerAuthentication"
+        and document["metadata"]["namespace"] == pods.namespace
+        and document["spec"]["selector"]["matchLabels"].items() <= pods.labels.items()
     ]
     assert of_pods == [{str(pods.port): {"mode": "PERMISSIVE"}}]  # istiod takes one, the oldest
     assert all("mtls" not in it["spec"] for it in documents() if "selector" in it["spec"])

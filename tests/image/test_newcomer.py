@@ -184,7 +184,7 @@ async def test_by_the_pages_commands_a_clone_becomes_enforced_and_goes_again(
             await newcomer.types(uninstall)
             assert (await api.http.get(f"/api/v1/namespaces/{HOME}")).status_code == 404
             filters = "/apis/networking.istio.io/v1alpha3/envoyfilters"
-            names = {it["metadata"]["name"] for it in (await api.read(filters))["items"]}
+            names = {item["metadata"]["name"] for item in (await api.read(filters))["items"]}
             assert not names
         finally:
             client.images.remove("python:3.13-slim", force=True)

@@ -46,7 +46,7 @@ def cluster(tmp_path: Path) -> Folder:
 def mounts(cluster: Folder, tmp_path: Path) -> dict[str, Path]:
     """A folder for each place where something is mounted, with what the cluster puts there."""
     group = pod("base")["securityContext"]["fsGroup"]
-    folders = {it["name"]: tmp_path / it["name"] for it in server("base")["volumeMounts"]}
+    folders = {mount["name"]: tmp_path / mount["name"] for mount in server("base")["volumeMounts"]}
     settings = tmp_path / "settings.yaml"
     shipped = (DEPLOY / "base/settings.yaml").read_text()
     assert shipped.count(IN_CLUSTER) == 1

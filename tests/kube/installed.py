@@ -53,7 +53,7 @@ def webhooks(injector: Json) -> Iterator[Json]:
     groups = ("security", "networking", "telemetry", "extensions")
     rule = {
         "operations": ["CREATE", "UPDATE"],
-        "apiGroups": [f"{it}.istio.io" for it in groups],
+        "apiGroups": [f"{group}.istio.io" for group in groups],
         "apiVersions": ["*"],
         "resources": ["*"],
     }

@@ -72,7 +72,7 @@ def folders() -> list[str]:
 
 
 def test_every_component_stands_on_something() -> None:
-    components = {it for it in folders() if _kind(it) == "Component"}
+    components = {folder for folder in folders() if _kind(folder) == "Component"}
     assert components == STANDS_ON.keys()
     assert HOW.keys() <= {*folders()}
 
@@ -94,7 +94,7 @@ async def test_a_folder_is_applied(installed: Installed, folder: str, tmp_path: 
         file = ROOT / "envoyfilters" / "rendered" / f"{place.name}.yaml"
         again = await installed.kubectl("apply", "--validate=strict", "-f", file)
         assert again.returncode == 0
-        assert [it for it in again.stdout.splitlines() if not it.endswith(" unchanged")] == []
+        assert [line for line in again.stdout.splitlines() if not line.endswith(" unchanged")] == []
 
 
 @session
@@ -243,7 +243,7 @@ def test_what_the_server_lost_is_seen() -> None:
 
 
 def _unknown(said: str) -> list[str]:
-    return [it for it in said.splitlines() if not it.startswith(KNOWN)]
+    return [line for line in said.splitlines() if not line.startswith(KNOWN)]
 
 
 _PODS: Final = "/api/v1/namespaces/authz-system/pods"

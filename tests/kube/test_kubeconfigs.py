@@ -322,7 +322,7 @@ async def test_a_password_is_sent(place: Place, monkeypatch: pytest.MonkeyPatch)
     place.double.token = None
     user = {"username": "admin", "password": "made up"}
     assert await both(place.write(cluster=place.cluster(), user=user), monkeypatch) == ("", "")
-    sent = {it.headers["authorization"] for it in place.double.requests}
+    sent = {request.headers["authorization"] for request in place.double.requests}
     assert sent == {f"Basic {text64(b'admin:made up')}"}
 
 
@@ -338,8 +338,8 @@ async def test_we_act_as_another_where_it_says_so(
     }
     assert await both(place.write(cluster=place.cluster(), user=user), monkeypatch) == ("", "")
     seen = [
-        {name: value for name, value in it.headers.items() if name.startswith("impersonate")}
-        for it in place.double.requests
+        {name: value for name, value in request.headers.items() if name.startswith("impersonate")}
+        for request in place.double.requests
     ]
     assert seen[0] == {
         "impersonate-user": "jane",
@@ -484,7 +484,7 @@ async def test_a_plugin_is_asked_again_when_its_token_is_refused(
     async with client:
         path = "api/v1/namespaces/authz-system/configmaps?fieldSelector=metadata.name=policy"
         assert (await client.get(path)).status_code == 200
-    tokens = [it.headers["authorization"] for it in place.double.requests]
+    tokens = [request.headers["authorization"] for request in place.double.requests]
     assert tokens == ["Bearer old", f"Bearer {TOKEN}"]
 
 

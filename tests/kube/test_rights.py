@@ -79,7 +79,7 @@ MAY: Final[list[tuple[Account, str, Rights]]] = [
     (KEYS, SHOP, set()),
     (PROOF, HOME, set()),
     (PROOF, SHOP, set()),
-    *((PROOF, it, IN_PROOF) for it in PROOFS),
+    *((PROOF, proof, IN_PROOF) for proof in PROOFS),
     (OWNER, SHOP, set()),
     (OWNER, HOME, set()),
     (EDITOR, HOME, set()),

@@ -61,7 +61,7 @@ def _lists(
 
 
 def _structured(items: list[Any]) -> bool:
-    return any(isinstance(it, (dict, list)) for it in items)
+    return any(isinstance(item, (dict, list)) for item in items)
 
 
 def _name(item: Any) -> str | None:

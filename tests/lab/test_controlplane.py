@@ -46,9 +46,9 @@ async def published(api: Api) -> str:
     """The root that istiod hands out in its namespace; empty before."""
     found = await api.read("/api/v1/namespaces/istio-system/configmaps")
     roots = [
-        it["data"]["root-cert.pem"]
-        for it in found["items"]
-        if it["metadata"]["name"] == "istio-ca-root-cert"
+        item["data"]["root-cert.pem"]
+        for item in found["items"]
+        if item["metadata"]["name"] == "istio-ca-root-cert"
     ]
     return "".join(roots)
 
@@ -148,4 +148,4 @@ def test_a_build_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_
     program = build.Program("thing", "1.0", make)
     with pytest.raises(CouldNotStart):
         build.built(program, print)
-    assert [it.name for it in build.cache().iterdir()] == ["thing-1.0.lock"]
+    assert [path.name for path in build.cache().iterdir()] == ["thing-1.0.lock"]

@@ -19,10 +19,10 @@ def pairs() -> Iterator[Any]:
     for istio in versions():
         variants = Recordings.of(istio).variants
         for bare in variants:
-            for it in variants:
-                same = (it.objects, it.stock) == (bare.objects, bare.stock)
-                if same and it.filters and not bare.filters:
-                    yield pytest.param(bare, it, id=f"{istio}, {bare.name}")
+            for variant in variants:
+                same = (variant.objects, variant.stock) == (bare.objects, bare.stock)
+                if same and variant.filters and not bare.filters:
+                    yield pytest.param(bare, variant, id=f"{istio}, {bare.name}")
 
 
 def unexplained(made: Sent, truth: Sent) -> Iterator[Difference]:
@@ -55,7 +55,7 @@ def test_bare_and_our_engine_are_what_istiod_sends_with_the_filters(
 
 
 def test_each_istiod_has_such_pairs() -> None:
-    found = [it.id for it in pairs()]
+    found = [pair.id for pair in pairs()]
     for istio in versions():
         assert len([it for it in found if it.startswith(istio)]) >= 3
 

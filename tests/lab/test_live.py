@@ -137,7 +137,7 @@ async def test_a_box_is_fed_by_istiod_and_sees_what_changes() -> None:
         await mesh.settled()
         pod = "acme-web/plain"
         dump = json.loads(await mesh.config_dump(pod))
-        kinds = {it["@type"].rpartition(".")[2]: it for it in dump["configs"]}
+        kinds = {config["@type"].rpartition(".")[2]: config for config in dump["configs"]}
         assert "dynamic_listeners" in kinds["ListenersConfigDump"]
         assert "static_listeners" not in kinds["ListenersConfigDump"]
         assert SIGN in json.dumps(kinds["ListenersConfigDump"])

@@ -44,8 +44,8 @@ def unlisted(proxy: Sent, config: Json) -> Iterator[Difference]:
     assert resources.keys() == {"listeners", "clusters", "secrets"}
     assert config.keys() == {"node", "static_resources"}
     assert config["node"] == proxy.node
-    routes = {it["name"]: it for it in proxy.routes}
-    endpoints = {it["cluster_name"]: it for it in proxy.endpoints}
+    routes = {route["name"]: route for route in proxy.routes}
+    endpoints = {endpoint["cluster_name"]: endpoint for endpoint in proxy.endpoints}
     lists = alpn_lists(proxy)
     listed: dict[str, Callable[[Any, Any], bool]] = {
         "rds": lambda _, after: bool(after == GONE),
@@ -104,7 +104,7 @@ def test_what_was_sent_stays_as_it_is() -> None:
 
 
 def _named(items: list[Json], name: str) -> Json:
-    (found,) = (it for it in items if it["name"] == name)
+    (found,) = (item for item in items if item["name"] == name)
     return found
 
 
@@ -178,7 +178,7 @@ def test_names_for_statistics_are_on_every_cluster() -> None:
     for istio in versions():
         for variant in Recordings.of(istio).variants:
             for proxy in variant.values():
-                assert all(it["alt_stat_name"].endswith(";") for it in proxy.clusters)
+                assert all(cluster["alt_stat_name"].endswith(";") for cluster in proxy.clusters)
 
 
 # ---- what stands for what ----

@@ -14,7 +14,7 @@ from authz.lab.world import cluster, objects
 from authz.lab.world.variants import variants
 
 PAGE = Path(__file__).parents[1] / "README.md"
-VARIANTS = {it.name: it for it in variants()}
+VARIANTS = {variant.name: variant for variant in variants()}
 STANDARD = cluster.standard()
 
 
@@ -28,7 +28,7 @@ def test_a_variant_is_recorded_as_its_world_is_today(istio: str, name: str) -> N
     today = digest(objects.rendered(wanted.world, wanted.documents))
     assert found.objects == today, f"its world has changed: run {COMMAND}"
     assert (found.filters, found.stock) == (wanted.filters, wanted.stock)
-    assert found.keys() == {it.id for it in wanted.world.pods.values() if it.proxy != "none"}
+    assert found.keys() == {pod.id for pod in wanted.world.pods.values() if pod.proxy != "none"}
 
 
 @pytest.mark.parametrize("istio", ISTIODS)
@@ -42,7 +42,7 @@ def test_there_is_nothing_in_a_file_but_what_is_played(istio: str) -> None:
     lines = PAGE.read_text().splitlines()
     assert f"| etcd | {ETCD} | `go.etcd.io/etcd/server/v3` |" in lines
     assert f"| kube-apiserver | {KUBERNETES} | `k8s.io/kubernetes` |" in lines
-    assert any(f"called {istio} |" in it and ISTIODS[istio] in it for it in lines)
+    assert any(f"called {istio} |" in line and ISTIODS[istio] in line for line in lines)
 
 
 @pytest.mark.parametrize("istio", ISTIODS)
@@ -61,7 +61,7 @@ def test_every_proxy_was_sent_all_that_belongs_together(istio: str) -> None:
     for variant in Recordings.of(istio).variants:
         for pod, sent in variant.items():
             served = {it["name"] for it in sent.clusters if it.get("type") == "EDS"}
-            assert served == {it["cluster_name"] for it in sent.endpoints}
+            assert served == {endpoint["cluster_name"] for endpoint in sent.endpoints}
             assert sent.listeners
             assert sent.pod == pod
 

@@ -25,7 +25,7 @@ def everything(istio: str, host: str) -> list[Json]:
     """All routes of one host at the public gateway."""
     (attacked,) = (it for it in Recordings.of(istio).variants if it.name == "attacked")
     (configuration,) = (
-        it for it in attacked["istio-system/gateway"].routes if it["name"] == PUBLIC
+        route for route in attacked["istio-system/gateway"].routes if route["name"] == PUBLIC
     )
     (found,) = (it for it in configuration["virtual_hosts"] if host in it["domains"])
     everywhere: list[Json] = found["routes"]
@@ -34,7 +34,7 @@ def everything(istio: str, host: str) -> list[Json]:
 
 def has_cluster(istio: str, name: str) -> bool:
     (attacked,) = (it for it in Recordings.of(istio).variants if it.name == "attacked")
-    return any(it["name"] == name for it in attacked["istio-system/gateway"].clusters)
+    return any(cluster["name"] == name for cluster in attacked["istio-system/gateway"].clusters)
 
 
 @pytest.mark.parametrize("istio", ISTIODS)

@@ -22,7 +22,7 @@ def test_each_hop_is_left_what_it_sends_to_and_tenants_are_not_each_other(istio:
     (scoped,) = (it for it in Recordings.of(istio).variants if it.name == "sidecar-scope")
 
     def shown(pod: str) -> set[str]:
-        return {it["name"] for it in scoped[pod].clusters}
+        return {cluster["name"] for cluster in scoped[pod].clusters}
 
     for hop in ("knative-serving/activator", "knative-eventing/imc-dispatcher"):
         assert {TENANTS, US} <= shown(hop)

@@ -9,7 +9,7 @@ from loadtest.incumbent import TENANTS, WAYS, Played, chosen, counts, gets_in, p
 
 
 def test_every_namespace_has_a_policy_of_its_own_and_every_hop_one_of_each_tenant() -> None:
-    made = [(it["metadata"]["namespace"], it["metadata"]["name"]) for it in policies()]
+    made = [(policy["metadata"]["namespace"], policy["metadata"]["name"]) for policy in policies()]
     assert len(set(made)) == len(made)
     assert {it for several in TENANTS.values() for it in several} <= {it for it, _ in made}
     for tenant in TENANTS:
@@ -54,5 +54,5 @@ def test_what_counts_as_in(came: str, inside: bool) -> None:
 def test_ways_are_counted_by_what_may() -> None:
     nobody, everybody = dict.fromkeys(WAYS, False), dict.fromkeys(WAYS, True)
     found = [Played("a", "", True, everybody), Played("b", "", False, nobody)]
-    assert {it["may get in, and does"] for it in counts(found)} == {"1 of 1"}
+    assert {count["may get in, and does"] for count in counts(found)} == {"1 of 1"}
     assert {it["may not, and does"] for it in counts(found)} == {"0 of 1"}

@@ -163,7 +163,7 @@ def test_the_web_ui_starts_runs_of_any_shape(stack: str) -> None:
         at_last(lambda: _stats(url)["state"] == "stopped", "the run is over")
         stats = _stats(url)
         assert stats["total_rps"] >= 0
-        assert {it["method"] for it in stats["stats"]} >= {"HTTP", "CHECK", "WINDOW"}
+        assert {stat["method"] for stat in stats["stats"]} >= {"HTTP", "CHECK", "WINDOW"}
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 0, said

@@ -136,7 +136,7 @@ def _text(one: Asked, program: Answer) -> str:
             as_yaml(world).rstrip(),
             f"--- claims: {dict(world.claims)}, own namespace: {world.own}, reuse: {world.reuse}",
             "--- keys",
-            *(f"{it}" for it in world.keyring.roots),
+            *(f"{root}" for root in world.keyring.roots),
             *(f"{name}: {it}" for name, it in world.keyring.namespaces.items()),
             f"--- {question}",
             *(

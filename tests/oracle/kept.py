@@ -53,7 +53,7 @@ def kept(found: Answer, question: str, facts: Any, world: World) -> int:
         source = token.source
     if any(it and not said(world.policy, it, "reuse", True) for it in (source, to)):
         return 0
-    later = (it for it in moments(world) if it > world.now)
+    later = (moment for moment in moments(world) if moment > world.now)
     return max(0, int(min(most, ends - world.now, min(later, default=inf) - world.now)))
 
 
@@ -65,6 +65,6 @@ def moments(world: World) -> Iterator[float]:
     for keys in world.keyring.namespaces.values():
         yield keys.sign_from
         yield keys.previous_until
-    for it in world.policy.get("grants", []):
-        if "until" in it:
-            yield timegm(date.fromisoformat(str(it["until"])).timetuple()) + 86_400
+    for grant in world.policy.get("grants", []):
+        if "until" in grant:
+            yield timegm(date.fromisoformat(str(grant["until"])).timetuple()) + 86_400

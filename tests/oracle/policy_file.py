@@ -83,14 +83,14 @@ def roles(policy: Policy, identity: str) -> set[str]:
 
 def granted(world: World, source: str, account: str, to: str, port: int | str) -> bool:
     """Whether a grant counts. `any`: the gateway is not told the pod's port; `none`: an event's."""
-    for it in world.policy.get("grants", []):
-        last = date.fromisoformat(str(it.get("until", "9999-12-31")))
+    for grant in world.policy.get("grants", []):
+        last = date.fromisoformat(str(grant.get("until", "9999-12-31")))
         if (
-            it["to"] == to
-            and it["from"] in {source, "*"}
+            grant["to"] == to
+            and grant["from"] in {source, "*"}
             and source != "@public"
-            and short(it.get("service_account", account)) == account
-            and (port == "any" or it.get("port", port) == port)
+            and short(grant.get("service_account", account)) == account
+            and (port == "any" or grant.get("port", port) == port)
             and world.now < timegm(last.timetuple()) + 86_400
         ):
             return True
@@ -119,7 +119,7 @@ def exempt(policy: Policy, facts: Any, held: set[str], *, by_activator: bool) ->
 def opened(policy: Policy, namespace: str) -> bool | list[str]:
     """Whether it is public, or which Services of it are; of the platform's, none unless said."""
     holders = {it.split("/")[4] for who in policy.get("roles", {}).values() for it in who}
-    relays = {it.partition(".")[2] for it in policy.get("relays", [])}
+    relays = {relay.partition(".")[2] for relay in policy.get("relays", [])}
     public: bool | list[str] | None = said(policy, namespace, "public", None)
     if namespace in CLOSED | holders | relays:
         return public or []
@@ -136,9 +136,9 @@ def lists(public: bool | list[str], service: str | None) -> bool:
 def may_open(world: World, owner: str, to: str) -> bool:
     """Whether a namespace may open another: its tenant's, or one that grants it as a whole."""
     whole = [
-        it
-        for it in world.policy.get("grants", [])
-        if it["from"] != "*" and not it.keys() & {"service_account", "port"}
+        grant
+        for grant in world.policy.get("grants", [])
+        if grant["from"] != "*" and not grant.keys() & {"service_account", "port"}
     ]
     policy = {**world.policy, "grants": whole}
     same = tenant(policy, owner) == tenant(policy, to)

@@ -48,7 +48,7 @@ class Request(NamedTuple):
 def request(random: Random, world: World) -> Request:
     """A question that the rows of this world answer differently."""
     question = random.choices(list(Question), [3, 7, 7, 2, 2])[0]
-    opened = [it["to"] for it in world.policy.get("grants", [])]
+    opened = [grant["to"] for grant in world.policy.get("grants", [])]
     to = random.choice([*TENANTS, *TENANTS, *NAMESPACES, *opened, *opened])
     caller = _caller(random, world, question, to)
     hop = None
@@ -101,8 +101,8 @@ def _caller(random: Random, world: World, question: Question, to: str) -> str:
 
 def _near(random: Random, world: World, to: str) -> str:
     """Who may well be let in: of the tenant, or granted; or anybody."""
-    granted = [it["from"] for it in world.policy.get("grants", []) if it["to"] == to]
-    groups = [it["namespaces"] for it in world.policy.get("tenants", {}).values()]
+    granted = [grant["from"] for grant in world.policy.get("grants", []) if grant["to"] == to]
+    groups = [tenant["namespaces"] for tenant in world.policy.get("tenants", {}).values()]
     kin = [name for group in groups if to in group for name in group]
     found = random.choice([to, random.choice(NAMESPACES), *granted, *granted, *granted, *kin])
     return str(random.choice(NAMESPACES) if found == "*" else found)

@@ -39,7 +39,7 @@ ROLES: Final = {
     "gateway": [GATEWAY],
     "on-behalf-of": [FILTER, DISPATCHER, PINGSOURCE],
 }
-HOLDERS: Final = sorted({it for holders in ROLES.values() for it in holders})
+HOLDERS: Final = sorted({holder for holders in ROLES.values() for holder in holders})
 RELAYS: Final = ("knative-local-gateway.istio-system", "imc-dispatcher.knative-eventing")
 AGENTS: Final = (
     *("Knative-Activator-Probe", "Knative-Ingress-Probe", "Knative-Autoscaling-Probe"),
@@ -74,7 +74,7 @@ def policy(random: Random) -> dict[str, Any]:
         "trust_domains": trusted,
         "cluster_domains": random.choice([["cluster.local"], ["cluster.local", "k8s.corp"]]),
         "default_mode": random.choice(MODES),
-        "relays": [it for it in RELAYS if likely() < 0.8],
+        "relays": [relay for relay in RELAYS if likely() < 0.8],
         "roles": {role: [it for it in who if likely() < 0.9] for role, who in ROLES.items()},
         "tenants": {"acme": {"namespaces": ["acme-web", "acme-db"]}},
         "namespaces": {name: _namespace(random) for name in random.sample(NAMESPACES, 5)},

@@ -56,7 +56,7 @@ def _command(words: str, command: Any) -> str:
     if own:
         rows = [(_option(it), _default_of(it), it.help) for it in own]
         parts.append(f"\n{table(['argument or option', 'default', 'meaning'], rows)}")
-    names = {it.name for it in command.params}
+    names = {param.name for param in command.params}
     taken = {
         "`--json`": "as_json" in names,
         "the settings as flags": "listen" in names,
@@ -65,7 +65,7 @@ def _command(words: str, command: Any) -> str:
     if any(taken.values()):
         parts.append(f"\nTakes {', '.join(it for it, does in taken.items() if does)}.\n")
     examples = (command.epilog or "").partition(": ")[2].split("; ")
-    lines = "".join(f"{it.partition(', when ')[0]}\n" for it in examples)
+    lines = "".join(f"{example.partition(', when ')[0]}\n" for example in examples)
     return "".join([*parts, f"\n```sh\n{lines}```\n"])
 
 

@@ -31,7 +31,7 @@ def _pages() -> Iterator[Path]:
 
 
 PAGES = sorted(_pages())
-TEXTS = {it: it.read_text() for it in PAGES}
+TEXTS = {page: page.read_text() for page in PAGES}
 REFERENCE = TEXTS[ROOT / "authz/REFERENCE.md"]
 
 
@@ -61,8 +61,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 def _anchors(text: str) -> set[str]:
     """What GitHub makes of headings."""
     heads = re.findall(r"^#+ (.*)$", FENCE.sub("", text), re.MULTILINE)
-    words = (re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "", it)).lower() for it in heads)
-    return {it.replace(" ", "-") for it in words}
+    words = (re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "", head)).lower() for head in heads)
+    return {word.replace(" ", "-") for word in words}
 
 
 def test_every_command_is_in_the_reference_with_an_example() -> None:
@@ -94,7 +94,7 @@ def test_limits_have_the_defaults_of_the_settings() -> None:
 
 def test_every_alert_has_a_runbook_and_every_metric_a_line() -> None:
     runbooks = TEXTS[ROOT / "deploy/RUNBOOKS.md"]
-    assert re.findall(r"^## (\w+)$", runbooks, re.MULTILINE) == [it["alert"] for it in rules()]
+    assert re.findall(r"^## (\w+)$", runbooks, re.MULTILINE) == [rule["alert"] for rule in rules()]
     for section in runbooks.split("\n## ")[1:]:
         assert re.findall(r"^\*\*(\w+)\.\*\* ", section, re.MULTILINE) == ["Means", "See", "Do"]
     page = TEXTS[ROOT / "deploy/observability/README.md"]
@@ -105,7 +105,7 @@ def test_every_alert_has_a_runbook_and_every_metric_a_line() -> None:
 def test_every_filter_is_on_its_page() -> None:
     page = TEXTS[ROOT / "envoyfilters/README.md"]
     folder = ROOT / "envoyfilters"
-    files = [it for it in (folder / "base").glob("*.yaml") if it.stem != "kustomization"]
+    files = [path for path in (folder / "base").glob("*.yaml") if path.stem != "kustomization"]
     for it in [*files, *(folder / "components").iterdir()]:
         assert f"]({it.relative_to(folder)})" in page, it
 
@@ -125,9 +125,9 @@ def test_the_version_has_one_place() -> None:
     """Files that name the image's version are found, and no other does."""
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
     folders = ("authz", "deploy", "envoyfilters")
-    files = [*ROOT.glob("*"), *(it for name in folders for it in (ROOT / name).rglob("*"))]
+    files = [*ROOT.glob("*"), *(path for name in folders for path in (ROOT / name).rglob("*"))]
     kinds = {".md", ".py", ".yaml", ".toml", ""}
-    texts = {it: it.read_text() for it in files if it.suffix in kinds and it.is_file()}
+    texts = {file: file.read_text() for file in files if file.suffix in kinds and file.is_file()}
     found = {str(it.relative_to(ROOT)) for it, text in texts.items() if names_version(text)}
     assert found - {"authz/REFERENCE.md", "CHANGELOG.md"} == set(VERSIONED)
     assert f"\n## {__version__} (" in (ROOT / "CHANGELOG.md").read_text()

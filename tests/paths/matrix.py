@@ -28,13 +28,13 @@ def markdown() -> str:
 
 
 def _asked(questions: Iterable[str]) -> str:
-    return ", ".join(it.partition(" ")[0] for it in questions)
+    return ", ".join(question.partition(" ")[0] for question in questions)
 
 
 def _cells(
     outcomes: Mapping[table.Relation, str], relations: Sequence[table.Relation]
 ) -> list[str]:
-    return [_cell(outcomes[it]) if it in outcomes else "" for it in relations]
+    return [_cell(outcomes[relation]) if relation in outcomes else "" for relation in relations]
 
 
 def _cell(outcome: str) -> str:

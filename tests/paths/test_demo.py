@@ -24,7 +24,7 @@ class TestInTheBox:
         monkeypatch.setattr(play, "scenarios", lambda: some)
         done = run("demo", "--knative", "--once", "--json", *["--reuse"] * reuse)
         assert done.code == 0, done.err
-        assert [it for it in done.json["scenarios"] if not it["ok"]] == []
+        assert [scenario for scenario in done.json["scenarios"] if not scenario["ok"]] == []
         assert [it["name"] for it in done.json["scenarios"]] == [it.name for it in (*some, *OUTAGE)]
         assert done.json["differences"] == 0
         assert "it took" in done.err

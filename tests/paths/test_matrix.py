@@ -23,7 +23,7 @@ async def test_scenario(mesh: Mesh, scenario: Case[Action]) -> None:
 
 
 async def test_no_two_scenarios_have_one_name() -> None:
-    assert len({it.name for it in SCENARIOS}) == len(SCENARIOS)
+    assert len({scenario.name for scenario in SCENARIOS}) == len(SCENARIOS)
 
 
 async def test_what_is_seen_tells_a_request_that_got_in(mesh: Mesh) -> None:

@@ -13,7 +13,7 @@ from tests.paths.conftest import in_the_box
 
 pytestmark = in_the_box
 
-OWN = {it.name: it for it in PROBES}
+OWN = {probe.name: probe for probe in PROBES}
 EXEMPT = [
     OWN[it] for it in ("activator", "scale-to-zero", "scrape", "prometheus-9090", "prometheus-9091")
 ]
@@ -42,9 +42,9 @@ async def test_an_exempt_peer_gets_nothing_else(mesh: Mesh, who: str) -> None:
 async def test_the_activator_found_every_revision_by_its_probes(mesh: Mesh) -> None:
     revisions = await mesh.revisions()
     assert {"acme-db/hello-00001", "globex/idle-00001"} <= revisions.keys()
-    for it in revisions.values():
-        assert it["ready"]
-        assert "403" not in it["probes"]
+    for revision in revisions.values():
+        assert revision["ready"]
+        assert "403" not in revision["probes"]
 
 
 async def test_a_tag_probe_of_the_activator_is_only_the_gateways(mesh: Mesh) -> None:

@@ -33,7 +33,7 @@ WAYS = [
 ]
 ways = pytest.mark.parametrize(
     ("caller", "host"),
-    [it[:2] for it in WAYS],
+    [way[:2] for way in WAYS],
     ids=["pod", "activator", "gateway", "public", "all"],
 )
 

@@ -40,7 +40,7 @@ def test_an_attack_is_refused_and_its_twin_is_not(row: Row) -> None:
     messages = POLICIES[row.policy].refusals(request(row, row.evil, row.by))
     assert any(row.said in message for message in messages)
     twin = request(row, row.harmless, row.honest)
-    assert not [it for policy in POLICIES.values() for it in policy.refusals(twin)]
+    assert not [refusal for policy in POLICIES.values() for refusal in policy.refusals(twin)]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
@@ -79,7 +79,7 @@ def test_what_is_no_tenants_is_left_alone(row: Row) -> None:
         return
     evil = request(row, row.evil, row.by)
     elsewhere = Request(evil.obj, None, row.subresource, row.by, OPEN)
-    assert not [it for policy in POLICIES.values() for it in policy.refusals(elsewhere)]
+    assert not [refusal for policy in POLICIES.values() for refusal in policy.refusals(elsewhere)]
 
 
 STANDING = [
@@ -105,7 +105,7 @@ def test_what_was_there_before_can_be_finished(old: dict[str, Any], way: str) ->
         old = changed(old, {"spec initContainers": None, "metadata annotations": None})
     before = changed(old, {"metadata finalizers": ["example.test/one"]})
     finished = Request(old, before, way, Account("a-controller"), OWN)
-    assert not [it for policy in POLICIES.values() for it in policy.refusals(finished)]
+    assert not [refusal for policy in POLICIES.values() for refusal in policy.refusals(finished)]
 
 
 def test_an_expression_over_pods_and_bindings_has_a_type_for_both() -> None:
@@ -116,5 +116,5 @@ def test_an_expression_over_pods_and_bindings_has_a_type_for_both() -> None:
         "tenant-authz-pod-changes",
     )
     texts = [it["expression"] for it in (*rule["spec"]["variables"], *rule["spec"]["validations"])]
-    assert any("status" in it for it in texts)
+    assert any("status" in text for text in texts)
     assert not [it for it in texts if re.search(r"\b(object|oldObject)\.status", it)]

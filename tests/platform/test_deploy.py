@@ -142,13 +142,13 @@ def test_gateways_have_our_cluster_although_they_are_sent_only_what_routes_use()
 
 
 def contexts(document: dict[str, Any]) -> set[str]:
-    return {it["match"]["context"] for it in document["spec"].get("configPatches", ())}
+    return {patch["match"]["context"] for patch in document["spec"].get("configPatches", ())}
 
 
 def asked(document: dict[str, Any]) -> set[str]:
     """The clusters by which an EnvoyFilter's filters ask."""
-    values = (it["patch"].get("value", {}) for it in document["spec"]["configPatches"])
-    typed = (it.get("typed_config", {}) for it in values)
+    values = (patch["patch"].get("value", {}) for patch in document["spec"]["configPatches"])
+    typed = (value.get("typed_config", {}) for value in values)
     return {
         it["grpc_service"]["envoy_grpc"]["cluster_name"] for it in typed if "grpc_service" in it
     }

@@ -32,7 +32,7 @@ hosts: {www.acme.example: web}
 
 def cases(tmp_path: Path, *texts: str) -> list[Played]:
     file = tmp_path / "cases.yaml"
-    file.write_text("cases:\n" + "".join(f"  - {{{it}}}\n" for it in texts))
+    file.write_text("cases:\n" + "".join(f"  - {{{text}}}\n" for text in texts))
     return list(play(POLICY, read_cases(file), NOW))
 
 

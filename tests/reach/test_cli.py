@@ -49,7 +49,7 @@ def test_the_matrix_as_a_table(run: Run) -> None:
 
 def test_the_matrix_as_json_names_every_namespace_in_one_group(run: Run) -> None:
     done = run("policy", "matrix", "policy.yaml", "--json")
-    groups = {it["id"]: it for it in done.json["groups"]}
+    groups = {group["id"]: group for group in done.json["groups"]}
     names = [name for it in groups.values() for name in it["namespaces"] or ["(others)"]]
     assert len(names) == len(set(names))
     assert {"web", "db", "bank", "old", "istio-system", "(others)"} < set(names)
@@ -91,7 +91,7 @@ def test_diff_says_what_changes_and_fails_on_what_it_is_told(run: Run) -> None:
     assert "new.yaml opens" in done.out
     assert "new.yaml closes" in done.out
     told = run("policy", "diff", "policy.yaml", "new.yaml", "--json").json
-    assert {it["change"] for it in told["changes"]} == {"opens", "closes"}
+    assert {change["change"] for change in told["changes"]} == {"opens", "closes"}
     assert told["besides"] == []
     narrower = ("policy", "diff", "new.yaml", "policy.yaml", "--enforced")
     codes = [run(*narrower, "--fail-on", it).code for it in ("any", "opens", "closes")]
@@ -151,7 +151,7 @@ def test_cases(run: Run) -> None:
     told = run("policy", "test", "policy.yaml", "cases.yaml", "--json").json
     assert (told["ok"], [it["ok"] for it in told["cases"]]) == (False, [False, False])
     enforced = run("policy", "test", "policy.yaml", "cases.yaml", "--json", "--enforced").json
-    assert [it["ok"] for it in enforced["cases"]] == [False, True]
+    assert [case["ok"] for case in enforced["cases"]] == [False, True]
     Path("cases.yaml").write_text("cases:\n- {from: web, to: db}\n")
     bad = run("policy", "test", "policy.yaml", "cases.yaml")
     assert (bad.code, bad.err) == (2, "line 2: cases.0.expect: is required\n")

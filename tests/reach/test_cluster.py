@@ -61,7 +61,7 @@ def test_the_cluster_is_read_and_not_written(api: ApiDouble, run: Run) -> None:
     assert "does not count: namespace odd: label tenant-authz.dev/mode" in done.err
     for words in (("matrix",), ("prove", "--no-path", "shop", "web")):
         assert run("policy", *words, "policy.yaml", "--cluster").code == 0
-    assert {it.verb for it in api.requests} == {"list"}
+    assert {request.verb for request in api.requests} == {"list"}
 
 
 def test_a_policy_in_the_cluster(api: ApiDouble, run: Run) -> None:

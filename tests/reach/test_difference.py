@@ -89,7 +89,7 @@ def told(old: Policy, new: Policy) -> list[tuple[list[str], list[str], str, Chan
     """Rows of named sources, in words."""
     return [
         (
-            [str(it) for group in row.sources or () for it in group.members],
+            [str(member) for group in row.sources or () for member in group.members],
             [str(it) for group in row.to for it in group.members],
             str(row.line.ports),
             row.line.value,
@@ -167,7 +167,7 @@ CHANGED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", [it.name for it in fields(Policy) if it.init])
+@pytest.mark.parametrize("name", [field.name for field in fields(Policy) if field.init])
 def test_a_change_of_any_field_is_told(name: str) -> None:
     base = replace(BASE, roles=GATEWAY)
     assert Difference(base, replace(base, **{name: CHANGED[name]}), NOW).turns()

@@ -46,7 +46,7 @@ def test_what_is_alike_is_looked_at_once() -> None:
     }
     linked = Grant(Namespace("t0-a"), Namespace("t1-a"))
     groups = Matrix([Policy(namespaces=tenants, grants=(linked,))], NOW).groups
-    sizes = sorted(len(it.members) for it in groups if not it.unnamed)
+    sizes = sorted(len(group.members) for group in groups if not group.unnamed)
     assert sizes == [1, 1, 1, 1, 7, 196]  # t0, t1, the platform's namespaces, all others
 
 

@@ -25,7 +25,7 @@ INSIDE = [
         Request(*it)
         for it in product((Way.PEER, Way.TOKEN, Way.TCP, Way.PLAINTEXT), ACCOUNTS, (*PORTS, 1))
     ),
-    *(Request(Way.EVENT, it) for it in ACCOUNTS),
+    *(Request(Way.EVENT, account) for account in ACCOUNTS),
 ]
 
 

@@ -78,7 +78,7 @@ class Api:
             if kind not in _FIRST and len(stays) != max(len(was), len(becomes)):
                 stays = []
             gone += [it for it in was if it not in stays]
-            made += [it for it in becomes if it not in stays]
+            made += [one for one in becomes if one not in stays]
         await self.delete(gone)
         await self.apply(made)
 

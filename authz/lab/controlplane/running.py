@@ -212,7 +212,7 @@ async def _istiod(
 ) -> Istiod:
     directory = Path(tempfile.mkdtemp(prefix="istiod-", dir=plane.directory))
     (directory / "mesh.json").write_text(json.dumps(mesh))
-    ads, secure, http, https, monitoring = (f"127.0.0.1:{it}" for it in _free_ports(5))
+    ads, secure, http, https, monitoring = (f"127.0.0.1:{port}" for port in _free_ports(5))
     env = {
         "PATH": os.environ.get("PATH", ""),
         "HOME": str(directory),

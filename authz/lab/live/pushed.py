@@ -38,7 +38,7 @@ async def pushed(api: Api, proxies: Iterable[Proxy], number: int) -> None:
     await api.apply([sentinel])
     try:
         async with asyncio.timeout(_SECONDS):
-            await asyncio.gather(*(_listens(it, name, there=True) for it in proxies))
+            await asyncio.gather(*(_listens(proxy, name, there=True) for proxy in proxies))
             await api.delete([sentinel])
             await asyncio.gather(*(_listens(it, name, there=False) for it in proxies))
     except TimeoutError:

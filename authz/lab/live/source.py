@@ -82,7 +82,7 @@ class Live:
             Refused: the API server does not take one.
             NotSettled: istiod or a proxy has them not in time.
         """
-        filters = [it for it in documents if it["kind"] == "EnvoyFilter"]
+        filters = [document for document in documents if document["kind"] == "EnvoyFilter"]
         wanted = [*objects.rendered(self._mesh.world, documents), *filters]
         await self._api.replace(self._there, wanted)
         self._there = wanted

@@ -93,7 +93,7 @@ def plan(directory: Path) -> Mesh:
     authority = Authority(directory / "certs")
     pods = [f"{it}/hello" for it in TENANTS] + ["knative-serving/activator", "istio-system/gateway"]
     ports = iter(free_ports([f"{network}.{n}" for n in range(1, len(pods) + 2)], each=3))
-    workloads = [_workload(it, authority, ports) for it in pods]
+    workloads = [_workload(pod, authority, ports) for pod in pods]
     *tenants, activator, gateway = workloads
     # The three ports on the last address: the service, its side port, the server outside.
     by_namespace = {tenant.namespace: tenant for tenant in tenants}

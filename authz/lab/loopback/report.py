@@ -57,7 +57,7 @@ def invite(mesh: Mesh, authz: AuthzServer, envoys: Sequence[Envoy], *, on_stderr
     lines += [
         f"  Envoy    http://{it.admin_address.read_text().strip()}/  # {it.name}" for it in envoys
     ]
-    lines += ["", "Commands to try on it:", "", *(f"  {it}" for it in _commands(authz))]
+    lines += ["", "Commands to try on it:", "", *(f"  {command}" for command in _commands(authz))]
     lines += ["", "Ctrl-C ends it.", ""]
     console = Console(stderr=on_stderr, soft_wrap=True, highlight=False)
     console.print("\n".join(lines), markup=False)

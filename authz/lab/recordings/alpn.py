@@ -22,7 +22,7 @@ _SWITCH: Final = "alpn_override"
 
 def overrides(sent: Sent) -> Mapping[str, Mapping[str, list[str]]]:
     """ALPN by upstream protocol, HTTP10, HTTP11 or HTTP2, for each cluster that it is for."""
-    routes = {it["name"]: it for it in sent.routes}
+    routes = {route["name"]: route for route in sent.routes}
     found: dict[str, Mapping[str, list[str]]] = {}
     for manager in _managers(sent.listeners):
         for it in manager["http_filters"]:
@@ -56,12 +56,12 @@ def _explicit(cluster: Json) -> Json:
 
 
 def _contexts(cluster: Json) -> Iterator[Json]:
-    sockets = [it["transport_socket"] for it in cluster.get("transport_socket_matches", ())]
+    sockets = [match["transport_socket"] for match in cluster.get("transport_socket_matches", ())]
     if "transport_socket" in cluster:
         sockets.append(cluster["transport_socket"])
-    for it in sockets:
-        if "common_tls_context" in it["typed_config"]:
-            yield it["typed_config"]
+    for socket in sockets:
+        if "common_tls_context" in socket["typed_config"]:
+            yield socket["typed_config"]
 
 
 def _managers(value: Any) -> Iterator[Json]:

@@ -57,12 +57,12 @@ def on_loopback(config: Json, places: Places) -> Json:
         CannotPlay: a listener or a port of `places` is not there.
     """
     resources = config["static_resources"]
-    listeners = {it["name"]: it for it in resources["listeners"]}
+    listeners = {listener["name"]: listener for listener in resources["listeners"]}
     if missing := places.listeners.keys() - listeners.keys():
         raise CannotPlay(f"{config['node']['id']} has no listener {', '.join(sorted(missing))}")
     resources["listeners"] = [
         *(_bound(listeners[name], at) for name, at in places.listeners.items()),
-        *(_inbound(listeners["virtualInbound"], *it) for it in places.inbound.items()),
+        *(_inbound(listeners["virtualInbound"], *item) for item in places.inbound.items()),
     ]
     for cluster in resources["clusters"]:
         _move(cluster, places)
@@ -112,8 +112,8 @@ def _move(cluster: Json, places: Places) -> None:
 
 
 def _moved(endpoints: list[Json], places: Places) -> Iterator[Json]:
-    for it in endpoints:
-        address = it["endpoint"]["address"].get("socket_address")
+    for endpoint in endpoints:
+        address = endpoint["endpoint"]["address"].get("socket_address")
         old = address and Endpoint(address["address"], address["port_value"])
         if old in places.endpoints:
-            yield it | {"endpoint": {"address": places.endpoints[old].address}}
+            yield endpoint | {"endpoint": {"address": places.endpoints[old].address}}

@@ -58,9 +58,9 @@ def played(sent: Sent, secrets: Secrets) -> Json:
         CannotPlay: it has what is not on the list.
     """
     rewriting = _Rewriting(sent)
-    listeners = [rewriting.listener(it) for it in sent.listeners]
+    listeners = [rewriting.listener(listener) for listener in sent.listeners]
     overrides = alpn.overrides(sent)
-    clusters = [alpn.overridden(rewriting.cluster(it), overrides) for it in sent.clusters]
+    clusters = [alpn.overridden(rewriting.cluster(cluster), overrides) for cluster in sent.clusters]
     named = sorted(rewriting.secrets)
     if missing := [it for it in named if it not in secrets]:
         raise CannotPlay(f"{sent.pod}: no files for the secret {missing[0]}; add it to `secrets`")
@@ -79,8 +79,8 @@ class _Rewriting:
 
     def __init__(self, sent: Sent) -> None:
         self._pod = sent.pod
-        self._routes = {it["name"]: it for it in sent.routes}
-        self._endpoints = {it["cluster_name"]: it for it in sent.endpoints}
+        self._routes = {route["name"]: route for route in sent.routes}
+        self._endpoints = {endpoint["cluster_name"]: endpoint for endpoint in sent.endpoints}
         self._where = ""
         self.secrets: set[str] = set()
         """Names of all that refer to SDS."""

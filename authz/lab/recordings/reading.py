@@ -159,9 +159,9 @@ class Recordings:
             NotRecorded: it was not recorded with them.
         """
         wanted = digest(objects)
-        for it in self.variants:
-            if (it.objects, it.filters, it.stock) == (wanted, filters, stock):
-                return it
+        for variant in self.variants:
+            if (variant.objects, variant.filters, variant.stock) == (wanted, filters, stock):
+                return variant
         raise NotRecorded(
             f"no variant of the recordings of istiod {self.about['istio']} has exactly these "
             f"objects (digest {wanted}{', with the shipped EnvoyFilters' if filters else ''}); "
@@ -173,7 +173,7 @@ class Recordings:
 @cache
 def versions() -> tuple[str, ...]:
     """The istiods of which there are recordings, the newest last."""
-    found = (it.name.removesuffix(".json.xz") for it in FOLDER.glob("*.json.xz"))
+    found = (path.name.removesuffix(".json.xz") for path in FOLDER.glob("*.json.xz"))
     return tuple(sorted(found, key=_numbers))
 
 

@@ -86,8 +86,8 @@ def _made(world: World) -> Iterator[Json]:
 
 def _namespaces(world: World) -> set[str]:
     return {
-        *(it.namespace for it in world.pods.values()),
-        *(it.namespace for it in world.services),
+        *(pod.namespace for pod in world.pods.values()),
+        *(service.namespace for service in world.services),
         *(it.namespace for it in world.virtual_services),
     }
 
@@ -125,21 +125,21 @@ def _pod(pod: Pod) -> Json:
             ],
             "containerStatuses": [
                 {
-                    "name": it["name"],
-                    "image": it["image"],
-                    "imageID": it["image"],
+                    "name": container["name"],
+                    "image": container["image"],
+                    "imageID": container["image"],
                     "ready": True,
                     "restartCount": 0,
                     "state": running,
                 }
-                for it in containers
+                for container in containers
             ],
         },
     }
 
 
 def _service(service: Service) -> Json:
-    spec: Json = {"ports": [_port(it) for it in service.ports]}
+    spec: Json = {"ports": [_port(port) for port in service.ports]}
     if service.external_name:
         spec |= {"type": "ExternalName", "externalName": service.external_name}
     else:
@@ -165,7 +165,7 @@ def _port_name(port: Port) -> str:
 def _endpoints(world: World, service: Service) -> Json:
     name = {"kubernetes.io/service-name": service.name}
     made = _object("discovery.k8s.io/v1", "EndpointSlice", service.namespace, service.name, name)
-    pods = [world.pods[it] for it in service.endpoints]
+    pods = [world.pods[endpoint] for endpoint in service.endpoints]
     return made | {
         "addressType": "IPv4",
         "ports": [
@@ -186,9 +186,9 @@ def _endpoints(world: World, service: Service) -> Json:
 def _virtual_service(virtual: VirtualService) -> Json:
     made = _object("networking.istio.io/v1", "VirtualService", virtual.namespace, virtual.name)
     spec = {
-        "gateways": sorted(_INGRESS[it] for it in virtual.gateways),
+        "gateways": sorted(_INGRESS[gateway] for gateway in virtual.gateways),
         "hosts": list(virtual.hosts),
-        "http": [_http_route(virtual, it) for it in virtual.routes],
+        "http": [_http_route(virtual, route) for route in virtual.routes],
     }
     return made | {"spec": spec}
 
@@ -197,7 +197,7 @@ def _http_route(virtual: VirtualService, route: Route) -> Json:
     gateways = [route.gateway] if route.gateway else sorted(virtual.gateways)
     match: Json = {
         "authority": {"prefix": route.authority},
-        "gateways": [_INGRESS[it] for it in gateways],
+        "gateways": [_INGRESS[gateway] for gateway in gateways],
     }
     headers = dict(route.headers)
     made: Json = {"match": [match], "retries": {}}

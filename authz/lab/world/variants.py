@@ -110,6 +110,6 @@ def _examined(shipped: tuple[Json, ...]) -> Iterator[Variant]:
 def component(name: str) -> tuple[Json, ...]:
     """The documents of a component that ships."""
     folder = envoyfilters.directory() / "components" / name
-    files = [it for it in sorted(folder.glob("*.yaml")) if it.stem != "kustomization"]
+    files = [path for path in sorted(folder.glob("*.yaml")) if path.stem != "kustomization"]
     yaml = YAML(typ="safe")
     return tuple(document for file in files for document in yaml.load_all(file))

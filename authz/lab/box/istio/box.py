@@ -31,7 +31,7 @@ def without(*names: str) -> Patched:
         unknown = set(names) - {it["metadata"]["name"] for it in documents}
         if unknown:
             raise KeyError(f"not shipped: {', '.join(sorted(unknown))}")
-        return [it for it in documents if it["metadata"]["name"] not in names]
+        return [document for document in documents if document["metadata"]["name"] not in names]
 
     return patched
 
@@ -83,7 +83,7 @@ async def running(
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(own_directory())
         dead = set(cluster.TENANTS) - set(tenants)
-        alive = (it for it in world.pods.values() if it.role != "absent")
+        alive = (pod for pod in world.pods.values() if pod.role != "absent")
         pods = [it for it in alive if it.namespace not in dead] + [*beside]
         network = Network({it.id: it.address for it in pods}, rules.cluster_ips(world))
         stack.callback(network.close)

@@ -274,7 +274,7 @@ class Mesh:
     async def kill_everything(self) -> None:
         """End all processes at once."""
         outside = [it for it in self.programs.values() if isinstance(it, programs.Outside)]
-        children = [it.process for it in outside] + [it.child for it in self.proxies.values()]
+        children = [it.process for it in outside] + [proxy.child for proxy in self.proxies.values()]
         await asyncio.gather(*(child.kill() for child in children))
 
     async def keys(self, *arguments: str) -> str:
