@@ -31,6 +31,7 @@ POLICY = ("v1", "ConfigMap", "tenant-authz-policy", HOME)
 GRANTS = ("apiextensions.k8s.io/v1", "CustomResourceDefinition", "grants.tenant-authz.dev", None)
 VERIFY = ("networking.istio.io/v1alpha3", "EnvoyFilter", "tenant-authz-verify", "istio-system")
 REUSE = (*VERIFY[:2], "tenant-authz-reuse", "istio-system")
+GATEWAY = ("networking.istio.io/v1", "Gateway", "knative-local-gateway", "knative-serving")
 SKIPS = "filter_enabled_metadata"
 HOSTS = (
     *("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", "tenant-authz-hosts"),
@@ -165,10 +166,20 @@ async def test_the_pages_commands_install_and_remove_it(cluster: Installed, tmp_
     newcomer = Newcomer(tmp_path, cluster.plane, "r.example/a", environment)
     *_, install = commands("deploy/README.md", "Install")
     _, uninstall = commands("deploy/README.md", "Uninstall")
-    assert install.count("helm ") == 3
+    assert install.count("helm ") == 2
     async with controllers(cluster.api):
         await cluster.api.apply(world())
+        port = {"number": 8081, "name": "http", "protocol": "HTTP"}
+        servers = {
+            "selector": {"istio": "ingressgateway"},
+            "servers": [{"port": port, "hosts": ["*"]}],
+        }
+        await cluster.api.apply([thing(*GATEWAY, spec=servers)])  # net-istio's
         await newcomer.types(install)
+        (server,) = (await cluster.has(GATEWAY))["spec"]["servers"]
+        assert server["port"]["protocol"] == "HTTPS"
+        again = ("upgrade", "tenant-authz", CHART, "--reuse-values", "--set", "filters=shadow")
+        assert "cannot be imported into the current release" in await cluster.helm(*again)
         assert image(await cluster.has(SERVER)) == f"r.example/a:{__version__}"
         job = await cluster.has(("batch/v1", "Job", "authz-keys", HOME))
         assert job["spec"]["template"]["spec"]["containers"][0]["image"].startswith("r.example/a:")
